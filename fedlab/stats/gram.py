@@ -1,0 +1,269 @@
+"""Ridge statistics as an algebra: a + b is the statistics of the union of the data, a - b of the difference.
+
+    G = X'X (d x d)    C = X'Y (d x c)    n (per class)       W = (G + g I)^-1 C
+
+Because sums do not care who added what, a federation that adds its clients' statistics and solves once has
+the centralised solution, whatever the partition. With a `FixedPoint` the entries are integers and "the"
+becomes literal: the same bits. Fewer than d samples are kept as rows (any R with R'R = G) until a sum needs
+the matrix.
+
+He et al., AFL, CVPR 2025, https://arxiv.org/abs/2405.16240 (the absolute aggregation law equals this sum).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import torch
+from jaxtyping import Float64, Int64
+from torch import Tensor
+
+from fedlab.errors import BadInput
+from fedlab.stats.fixed_point import FixedPoint
+from fedlab.stats.product import add_grams, energy_of, gram_product, recoverable
+from fedlab.stats.samples import check_features, check_one_hot
+from fedlab.stats.solve import Solution, generalised_cross_validation, ridge_solve
+
+
+@dataclass(frozen=True, eq=False)
+class GramStats:
+    """Immutable additive statistics of n samples with d features and c classes.
+
+    Build it with `from_batch`, `from_batches` or `zeros`; combine with `+` and `-`; read `gram`, `cross`,
+    `count`.
+
+    Attributes
+    ----------
+    cross
+        C = X'Y, (d, c): float64, or int64 in exact mode.
+    class_counts
+        Samples per class, (c,).
+    scale
+        Integer units per 1.0 of a feature in exact mode; None in float64.
+    saturated
+        Feature entries that lay outside the public range (exact mode).
+    """
+
+    cross: Tensor
+    class_counts: Int64[Tensor, " c"]
+    scale: float | None = None
+    saturated: int = 0
+    rows: Float64[Tensor, "r d"] | None = None
+    matrix: Tensor | None = None
+
+    # -- making ----------------------------------------------------------------------------------------------
+
+    @classmethod
+    def from_batch(cls, x: Tensor, y_onehot: Tensor, fixed: FixedPoint | None = None) -> GramStats:
+        """Reduce samples to their statistics.
+
+        Parameters
+        ----------
+        x
+            Features, (n, d). n = 0 is legal. With `fixed` they are clipped and rounded first.
+        y_onehot
+            One-hot targets, (n, c).
+        fixed
+            Makes the statistics exact integers.
+
+        Raises
+        ------
+        BadInput
+            Shapes differ, a feature is NaN or infinite, or a target row is not one-hot.
+        """
+        check_features(x)
+        check_one_hot(y_onehot, len(x))
+        if fixed is None:
+            # A copy: the statistics must not change when the caller's buffer does.
+            return cls.from_integers(x.to(torch.float64, copy=True), y_onehot, scale=None)
+        q, saturated = fixed.encode(x)
+        return cls.from_integers(q, y_onehot, scale=fixed.scale, saturated=saturated)
+
+    @classmethod
+    def from_integers(
+        cls, x: Float64[Tensor, "n d"], y_onehot: Tensor, scale: float | None, saturated: int = 0
+    ) -> GramStats:
+        """Reduce features that are fixed-point integers already (float64 where scale is None), unchecked."""
+        # float64 before the product: a float32 sum cannot be subtracted back to zero.
+        y = y_onehot.to(device=x.device, dtype=torch.float64)
+        cross, counts = x.T @ y, y.sum(0).to(torch.int64)
+        if scale is not None:
+            cross = cross.to(torch.int64)
+        if len(x) <= x.shape[1]:
+            return cls(cross, counts, scale, saturated, rows=x)
+        return cls(cross, counts, scale, saturated, matrix=gram_product(x, scale is not None))
+
+    @classmethod
+    def from_batches(
+        cls, batches: Iterable[tuple[Tensor, Tensor]], fixed: FixedPoint | None = None
+    ) -> GramStats:
+        """Reduce a stream of (x, y_onehot) in O(d^2 + dc) memory."""
+        return cls.total(cls.from_batch(x, y, fixed) for x, y in batches)
+
+    @classmethod
+    def zeros(
+        cls, d: int, c: int, scale: float | None = None, device: torch.device | str = "cpu"
+    ) -> GramStats:
+        """Return the statistics of no data: the neutral element of `+`."""
+        kind = torch.float64 if scale is None else torch.int64
+        return cls(
+            torch.zeros(d, c, dtype=kind, device=device),
+            torch.zeros(c, dtype=torch.int64, device=device),
+            scale,
+            rows=torch.zeros(0, d, dtype=torch.float64, device=device),
+        )
+
+    @classmethod
+    def total(cls, parts: Iterable[GramStats]) -> GramStats:
+        """Add many statistics in O(d^2 + dc) memory, one matrix product per d rows.
+
+        Raises
+        ------
+        BadInput
+            If there is nothing to add, or two parts do not fit each other.
+        """
+        from fedlab.stats.gram_sum import GramSum  # it is built on this class
+
+        total = GramSum()
+        for part in parts:
+            total.add(part)
+        return total.result()
+
+    # -- reading ---------------------------------------------------------------------------------------------
+
+    @property
+    def num_features(self) -> int:
+        """Return d."""
+        return self.cross.shape[0]
+
+    @property
+    def num_classes(self) -> int:
+        """Return c."""
+        return self.cross.shape[1]
+
+    @cached_property
+    def count(self) -> int:
+        """Number of samples n."""
+        return int(self.class_counts.sum())
+
+    @cached_property
+    def gram(self) -> Tensor:
+        """G = X'X, (d, d): float64, or int64 in exact mode."""
+        if self.matrix is not None:
+            return self.matrix
+        assert self.rows is not None
+        return gram_product(self.rows, self.scale is not None)
+
+    @cached_property
+    def sha256(self) -> str:
+        """Digest of everything the statistics say; in exact mode it does not depend on the partition."""
+        digest = hashlib.sha256(
+            repr((self.num_features, self.num_classes, self.scale, self.saturated)).encode()
+        )
+        upper = torch.triu_indices(self.num_features, self.num_features)
+        for part in (self.gram.cpu()[upper[0], upper[1]], self.cross.cpu(), self.class_counts.cpu()):
+            digest.update(part.contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
+    # -- algebra ---------------------------------------------------------------------------------------------
+
+    def __add__(self, other: GramStats) -> GramStats:
+        self._check_fits(other)
+        rows = matrix = None
+        if self.rows is not None and other.rows is not None:
+            rows = torch.cat([self.rows, other.rows])
+            if len(rows) > self.num_features or (self.scale and not recoverable(len(rows), energy_of(rows))):
+                rows = None
+        if rows is None:
+            matrix = add_grams(self.gram, other.gram)
+        return GramStats(
+            self.cross + other.cross,
+            self.class_counts + other.class_counts,
+            self.scale,
+            self.saturated + other.saturated,
+            rows=rows,
+            matrix=matrix,
+        )
+
+    def __sub__(self, other: GramStats) -> GramStats:
+        self._check_fits(other)
+        counts = self.class_counts - other.class_counts
+        if bool((counts < 0).any()):
+            c = int(counts.argmin())
+            raise BadInput(
+                f"cannot remove {int(other.class_counts[c])} samples of class {c} from "
+                f"{int(self.class_counts[c])}: these statistics were never part of the sum"
+            )
+        if other.saturated > self.saturated:
+            raise BadInput(f"cannot remove {other.saturated} saturated entries from {self.saturated}")
+        cross, matrix = self.cross - other.cross, self.gram - other.gram
+        gone = counts == 0
+        if self.scale is not None and (
+            bool((matrix.diagonal() < 0).any() | cross[:, gone].any()) or bool(gone.all() & matrix.any())
+        ):
+            raise BadInput(
+                f"cannot remove these {other.count} samples from {self.count}: what remains is not the sum "
+                "of any samples, so they were never part of it"
+            )
+        # Without samples a sum is zero; in float64 the difference would leave rounding noise, which a solve
+        # inflates.
+        cross[:, gone] = 0
+        if bool(gone.all()):
+            matrix.zero_()
+        return GramStats(cross, counts, self.scale, self.saturated - other.saturated, matrix=matrix)
+
+    def widen(self, num_classes: int) -> GramStats:
+        """Return the same statistics over more classes; the new columns are zero."""
+        more = num_classes - self.num_classes
+        if more < 0:
+            raise BadInput(
+                f"cannot narrow {self.num_classes} classes to {num_classes}: classes are only added"
+            )
+        pad = torch.nn.functional.pad
+        return replace(self, cross=pad(self.cross, (0, more)), class_counts=pad(self.class_counts, (0, more)))
+
+    def _check_fits(self, other: GramStats) -> None:
+        for what, mine, theirs in (
+            ("features", self.num_features, other.num_features),
+            ("classes", self.num_classes, other.num_classes),
+        ):
+            if mine != theirs:
+                raise BadInput(
+                    f"cannot combine statistics over {mine} {what} with statistics over {theirs}: "
+                    f"every client must use the same {what}"
+                )
+        if self.scale != other.scale:
+            raise BadInput(
+                f"cannot combine statistics of scale {self.scale} with scale {other.scale}: every client "
+                "must use the same mode, limit and bits"
+            )
+
+    # -- solving ---------------------------------------------------------------------------------------------
+
+    def solve(self, ridge: float | str = 0.0) -> Float64[Tensor, "d c"]:
+        """Return W = (G + ridge I)^-1 C in feature units; `solution` tells more."""
+        return self.solution(ridge).weight
+
+    def solution(self, ridge: float | str = 0.0) -> Solution:
+        """Solve, and say how well the system was posed.
+
+        Parameters
+        ----------
+        ridge
+            g >= 0, or 'gcv' for generalised cross-validation. 0 on a singular system gives the minimum norm.
+        """
+        scale = 1.0 if self.scale is None else self.scale
+        gram, cross = self.gram.to(torch.float64), self.cross.to(torch.float64)
+        if ridge == "gcv":
+            if self.count == 0:
+                raise BadInput("ridge='gcv' needs samples, but the statistics are empty: give a number")
+            ridge = generalised_cross_validation(gram, cross, self.count, float(self.count)) / scale**2
+        elif isinstance(ridge, str) or not (math.isfinite(ridge) and ridge >= 0):
+            raise BadInput(f"ridge={ridge!r} is neither a finite number >= 0 nor 'gcv'")
+        # With q = scale x:  (X'X + g I)^-1 X'Y = scale (Q'Q + g scale^2 I)^-1 Q'Y.
+        found = ridge_solve(gram, cross, ridge * scale**2)
+        return replace(found, weight=found.weight * scale, ridge=float(ridge))

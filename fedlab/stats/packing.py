@@ -1,0 +1,187 @@
+"""Statistics as few bytes: the triangle of G, or its factor; the columns of C that are not zero.
+
+    n >= about d/2:  d(d+1)/2 entries of G, as the narrowest integers that hold them (exact mode)
+    n <  about d/2:  R of X = QR, n d - n(n-1)/2 entries; R'R = G, so it says what G says and X stays at home
+
+In exact mode G is recovered from R by rounding R'R to the integers it must be, and so bit for bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fedlab.errors import BadInput
+from fedlab.stats.gram import GramStats
+from fedlab.stats.product import energy_of, recoverable
+
+ORDER = ("shape", "scale", "classes", "class_counts", "cross", "gram", "factor")
+"""Names of the packed arrays; 'gram' and 'factor' exclude each other."""
+
+
+def pack(stats: GramStats) -> dict[str, np.ndarray]:
+    """Return the statistics as named flat arrays, ready for a Flower ArrayRecord or a safetensors file."""
+    d, c = stats.num_features, stats.num_classes
+    cross, counts = stats.cross.cpu().numpy(), stats.class_counts.cpu().numpy()
+    present = np.flatnonzero((counts != 0) | cross.any(axis=0))
+    packed = {
+        "classes": _narrow(present),
+        "class_counts": _narrow(counts[present]),
+        "cross": _narrow(cross.T[present]),
+    }
+    rows = stats.rows
+    if rows is not None and factor_is_smaller(len(rows), d) and _says_all(stats):
+        packed["factor"] = _trapezoid(rows)
+        num_rows = len(rows)
+    else:
+        packed["gram"] = _narrow(_flatten(stats.gram.cpu().numpy()))
+        num_rows = -1
+    packed["shape"] = np.array([d, c, num_rows, stats.saturated], dtype=np.int64)
+    packed["scale"] = np.array([0.0 if stats.scale is None else stats.scale])
+    return packed
+
+
+def unpack(arrays: Mapping[str, np.ndarray], device: torch.device | str = "cpu") -> GramStats:
+    """Return the statistics that `pack` packed.
+
+    Raises
+    ------
+    BadInput
+        A part is missing, has the wrong size or type, or holds NaN or infinite numbers.
+    """
+    lacking = [name for name in ORDER[:5] if name not in arrays]
+    if lacking or ("gram" in arrays) == ("factor" in arrays):
+        raise BadInput(
+            f"packed statistics hold {sorted(arrays)}: expected {', '.join(ORDER[:5])} and gram or factor"
+        )
+    _expect("shape", arrays["shape"], 4, "i")
+    _expect("scale", arrays["scale"], 1)
+    d, c, num_rows, saturated = (int(v) for v in arrays["shape"])
+    scale = float(arrays["scale"][0])
+    sums = "if" if scale == 0 else "i"
+    if min(d, c) < 1 or saturated < 0 or scale < 0 or ("factor" in arrays and not 0 <= num_rows <= d):
+        raise BadInput(
+            f"packed statistics name {d} features, {c} classes, {num_rows} rows, {saturated} saturated "
+            f"entries and scale {scale}: they cannot be"
+        )
+    present = arrays["classes"]
+    _expect("classes", present, present.size, "i")
+    if present.size and (
+        present[0] < 0 or present[-1] >= c or (np.diff(present.astype(np.int64)) <= 0).any()
+    ):
+        raise BadInput(
+            f"packed statistics name the classes {present.tolist()}: expected them rising in 0..{c - 1}"
+        )
+    _expect("class_counts", arrays["class_counts"], present.size, "i")
+    if (arrays["class_counts"] < 0).any():
+        raise BadInput(
+            f"packed statistics count {arrays['class_counts'].tolist()} samples: expected no negative count"
+        )
+    _expect("cross", arrays["cross"], present.size * d, sums)
+
+    kind = np.int64 if scale else np.float64
+    rows = matrix = None
+    if "factor" in arrays:
+        _expect("factor", arrays["factor"], factor_entries(num_rows, d))
+        rows = _unflatten(arrays["factor"], num_rows, d, np.float64)
+        if scale:
+            _check_factor(rows)
+    else:
+        _expect("gram", arrays["gram"], triangle_entries(d), sums)
+        matrix = _unflatten(arrays["gram"], d, d, kind)
+        matrix += np.triu(matrix, 1).T
+        if scale and (matrix.diagonal() < 0).any():
+            smallest = int(matrix.diagonal().min())
+            raise BadInput(f"packed statistics: gram has {smallest} on its diagonal: no sum of squares")
+    cross = np.zeros((d, c), kind)
+    cross[:, present] = arrays["cross"].reshape(present.size, d).T
+    counts = np.zeros(c, np.int64)
+    counts[present] = arrays["class_counts"]
+    return GramStats(
+        torch.from_numpy(cross).to(device),
+        torch.from_numpy(counts).to(device),
+        scale or None,
+        saturated,
+        None if rows is None else torch.from_numpy(rows).to(device),
+        None if matrix is None else torch.from_numpy(matrix).to(device),
+    )
+
+
+def _says_all(stats: GramStats) -> bool:
+    """Whether a factor of the rows keeps every bit of the statistics that must be kept."""
+    rows = stats.rows
+    return rows is not None and (stats.scale is None or recoverable(len(rows), energy_of(rows)))
+
+
+def _check_factor(rows: np.ndarray) -> None:
+    """Refuse R unless R'R consists of integers, by sums of its columns: O(n d), where R'R is O(n d^2)."""
+    with np.errstate(over="ignore"):
+        energy = energy_of(torch.from_numpy(rows))
+    # Freivalds' check: an entry that is no integer shows in (R'R) v for nearly every v of zeros and ones.
+    v = np.random.default_rng(0).integers(0, 2, (rows.shape[1], 4)).astype(np.float64)
+    v = np.concatenate([v, 1 - v], axis=1)  # so that every column of R'R is looked at four times
+    if recoverable(len(rows), energy):
+        sums = np.concatenate([rows.T @ (rows @ v), np.square(rows).sum(0)[:, None]], axis=1)
+        if np.abs(sums - sums.round()).max() <= 0.25:
+            return
+    raise BadInput(
+        "packed statistics: factor is none of integers, so it was damaged, or its features were encoded with "
+        "another scale: let the client send again"
+    )
+
+
+def _trapezoid(rows: Tensor) -> np.ndarray:
+    factor = torch.linalg.qr(rows.cpu(), mode="r").R if len(rows) else rows.cpu()
+    return _flatten(factor.numpy())
+
+
+def _flatten(matrix: np.ndarray) -> np.ndarray:
+    """The entries on and above the diagonal, row by row: slices cost a tenth of index arrays."""
+    return np.concatenate([row[i:] for i, row in enumerate(matrix)] or [matrix.reshape(-1)])
+
+
+def _unflatten(flat: np.ndarray, n: int, d: int, kind: type) -> np.ndarray:
+    matrix = np.zeros((n, d), kind)
+    end = 0
+    for i, row in enumerate(matrix):
+        start, end = end, end + d - i
+        row[i:] = flat[start:end]
+    return matrix
+
+
+def _narrow(values: np.ndarray) -> np.ndarray:
+    """Flatten, in the narrowest type that loses nothing."""
+    flat = values.reshape(-1)
+    if flat.dtype.kind == "f":
+        return flat
+    largest = int(np.abs(flat).max()) if flat.size else 0
+    kind = next(k for k in (np.int8, np.int16, np.int32, np.int64) if largest <= np.iinfo(k).max)
+    return flat.astype(kind)
+
+
+def _expect(name: str, array: np.ndarray, size: int, kinds: str = "if") -> None:
+    if array.shape != (size,):
+        raise BadInput(f"packed statistics: {name} has shape {array.shape}, expected ({size},)")
+    if array.dtype.kind not in kinds:
+        wanted = "integers" if kinds == "i" else "numbers"
+        raise BadInput(f"packed statistics: {name} has type {array.dtype}, expected signed {wanted}")
+    if not np.isfinite(array).all():
+        raise BadInput(f"packed statistics: {name} contains NaN or infinite numbers")
+
+
+def triangle_entries(d: int) -> int:
+    """Return the number of entries of G that are sent."""
+    return d * (d + 1) // 2
+
+
+def factor_entries(n: int, d: int) -> int:
+    """Return the number of entries of R that are sent."""
+    return n * d - n * (n - 1) // 2
+
+
+def factor_is_smaller(n: int, d: int) -> bool:
+    """Return whether R takes no more room than G: its entries are float64, those of G about half as wide."""
+    return 2 * factor_entries(n, d) <= triangle_entries(d)
