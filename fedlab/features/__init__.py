@@ -1,0 +1,1 @@
+"""Frozen extractors and the cache that asks each of them once."""

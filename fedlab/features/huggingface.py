@@ -1,0 +1,211 @@
+"""Any Hugging Face model, by id or local folder, as a frozen extractor of texts or images.
+
+The model is pinned before it is asked anything: a local folder by the hash of its files, an id by the commit
+it resolves to, so that a cached feature and a fresh one cannot come from two versions of a moving branch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from jaxtyping import Float32
+
+from fedlab.errors import BadInput, unknown
+from fedlab.features.batches import Progress, kind_of, needs, placeholder, require_kind
+from fedlab.features.weights import fingerprint_of, folder_digest
+
+_POOLINGS = ("auto", "mean", "cls")
+_EXTRA = {"text": "text", "image": "vision"}
+
+
+@dataclass(frozen=True)
+class HuggingFace:
+    """A model of the Hugging Face hub, or one saved in a folder, through `transformers.AutoModel`.
+
+    Texts go through the model's tokenizer, images through its image processor. A model of two towers (CLIP,
+    SigLIP) gives the tower of the data's kind, an encoder-decoder its encoder.
+
+    Parameters
+    ----------
+    id
+        A hub id ('google/vit-base-patch16-224') or the path of a folder.
+    revision
+        Branch, tag or commit of a hub id. A snapshot of it already on this machine is used as it is; only a
+        model that is not is looked up on the hub.
+    pooling
+        'auto', 'mean' or 'cls'. How tokens become one row: their mean without padding, or the first token.
+        'auto' is the first token for an image model that has a class token, the mean for everything else. A
+        convolutional map is averaged over space. A model's own pooler is never used: many checkpoints come
+        without its weights.
+    max_tokens
+        Longer texts are cut here, or at the model's own limit where that is shorter.
+
+    Raises
+    ------
+    BadInput
+        If the pooling is unknown or max_tokens below 1.
+    """
+
+    id: str
+    revision: str | None = None
+    pooling: str = "auto"
+    max_tokens: int = 256
+
+    kinds: ClassVar[frozenset[str]] = frozenset({"text", "image"})
+
+    def __post_init__(self) -> None:
+        if self.pooling not in _POOLINGS:
+            raise unknown("pooling", self.pooling, _POOLINGS)
+        if self.max_tokens < 1:
+            raise BadInput(f"max_tokens {self.max_tokens}: at least 1")
+
+    def fingerprint(self) -> str:
+        """Hash the folder's files, or the commit the hub id resolves to, and the transform."""
+        source = _local_folder(self.id)
+        weights = folder_digest(source) if source else [self.id, _commit(self.id, self.revision)]
+        return fingerprint_of(
+            "huggingface", weights=weights, pooling=self.pooling, max_tokens=self.max_tokens
+        )
+
+    def extract(
+        self,
+        inputs: Sequence[str] | np.ndarray,
+        *,
+        device: str = "cpu",
+        batch_size: int = 32,
+        progress: Progress | None = None,
+    ) -> Float32[np.ndarray, "n d"]:
+        """Embed n texts or images as (n, d) float32 rows, d being the model's width.
+
+        Parameters
+        ----------
+        inputs
+            A list of n str, or (n, h, w, 3) uint8.
+        device
+            'cpu', 'cuda', 'cuda:1', ...
+        batch_size
+            Inputs per batch. Rows of other batch sizes agree to float32's rounding, not to the bit.
+        progress
+            Called as progress(done, n) after every batch.
+
+        Raises
+        ------
+        BadInput
+            If the inputs are numbers, the device or the model does not exist, the hub cannot be reached, the
+            checkpoint lacks weights, or the extra is not installed.
+        """
+        kind = kind_of(inputs)
+        require_kind("HuggingFace", self.kinds, kind)
+        if len(inputs) == 0:
+            return self.extract(placeholder(inputs), device=device, batch_size=1)[:0]
+        with needs("HuggingFace", _EXTRA[kind]):
+            from fedlab.features.encoders import embed_images, embed_texts, torch_device
+            from fedlab.features.transformer import load_transformer
+
+            where = torch_device(device)
+            folder = _local_folder(self.id)
+            transform, network = load_transformer(
+                str(folder) if folder else self.id,
+                kind,
+                device,
+                fingerprint=self.fingerprint(),
+                revision=None if folder else _commit(self.id, self.revision),
+            )
+
+        def pooled(tensors: dict[str, Any]) -> Any:
+            return _pool(network, tensors, self._pooling_of(network, kind), self.id)
+
+        if kind == "text":
+            limit = min(self.max_tokens, transform.model_max_length, _positions(network))
+            return embed_texts(
+                list(inputs),
+                transform,
+                pooled,
+                max_tokens=limit,
+                device=where,
+                batch_size=batch_size,
+                progress=progress,
+            )
+
+        def pooled_images(images: np.ndarray) -> Any:
+            pixels = transform(list(images), return_tensors="pt", input_data_format="channels_last")
+            return pooled({"pixel_values": pixels["pixel_values"].to(where)})
+
+        return embed_images(np.asarray(inputs), pooled_images, batch_size=batch_size, progress=progress)
+
+    def _pooling_of(self, network: Any, kind: str) -> str:
+        if self.pooling != "auto":
+            return self.pooling
+        embeddings = getattr(network, "embeddings", None)
+        class_token = hasattr(embeddings, "cls_token") or hasattr(embeddings, "class_embedding")
+        return "cls" if kind == "image" and class_token else "mean"
+
+
+def _pool(network: Any, tensors: dict[str, Any], pooling: str, name: str) -> Any:
+    from fedlab.features.encoders import masked_mean
+
+    hidden = getattr(network(**tensors), "last_hidden_state", None)
+    if hidden is None or hidden.dim() not in (3, 4):
+        raise BadInput(f"model {name!r} gives no last hidden state: choose an encoder of texts or images")
+    if hidden.dim() == 4:  # (b, d, h, w)
+        return hidden.mean((2, 3))
+    if pooling == "cls":
+        return hidden[:, 0]
+    mask = tensors.get("attention_mask", hidden.new_ones(hidden.shape[:2]))
+    return masked_mean(hidden, mask)
+
+
+def _positions(network: Any) -> int:
+    limit = getattr(network.config, "max_position_embeddings", None)
+    return limit if isinstance(limit, int) and limit > 0 else 2**31
+
+
+def _local_folder(name: str) -> Path | None:
+    """Tell a folder from a hub id, which is 'name' or 'owner/name'."""
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return path.resolve()
+    if name.startswith(("/", ".", "~")) or name.count("/") > 1:
+        raise BadInput(
+            f"no model folder at {name!r}: give an existing folder or a hub id such as 'owner/name'"
+        )
+    return None
+
+
+def _commit(name: str, revision: str | None) -> str:
+    """Resolve a hub id to the commit on this machine, or else on the hub."""
+    with needs("HuggingFace", "text"):
+        from huggingface_hub import HfApi, try_to_load_from_cache
+        from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+    try:
+        stored = try_to_load_from_cache(name, "config.json", revision=revision)
+        if isinstance(stored, str):
+            return Path(stored).parent.name
+        commit = HfApi().model_info(name, revision=revision, timeout=10).sha
+    except HFValidationError as error:
+        raise BadInput(f"{name!r} is neither a folder nor a hub id such as 'owner/name': {error}") from error
+    except HfHubHTTPError as error:
+        at = f" at revision {revision!r}" if revision else ""
+        raise BadInput(
+            f"the hub has no model {name!r}{at} that it shows you ({_first_line(error)}): check the "
+            "spelling, or log in with `hf auth login` if it is private or gated"
+        ) from error
+    except Exception as error:  # the hub's transport library raises its own kinds; all mean no answer
+        raise _unreachable(name, error) from error
+    assert commit is not None, "the hub names a commit for every model"
+    return commit
+
+
+def _unreachable(name: str, error: Exception) -> BadInput:
+    return BadInput(
+        f"model {name!r} is not on this machine and the hub gives no answer ({_first_line(error)}): "
+        "connect once, or give the path of a folder that holds the model"
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
