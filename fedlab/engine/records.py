@@ -1,0 +1,107 @@
+"""Named NumPy arrays to Flower records and back, and what a message weighs."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+
+import numpy as np
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.common.constant import SType
+
+Layout = Mapping[str, tuple[tuple[int, ...], np.dtype]]
+"""Names of a model's arrays with their shapes and types."""
+WEIGHT = "num-examples"
+"""The metric by which a client says how many samples its reply stands for."""
+
+
+def to_record(arrays: Mapping[str, np.ndarray]) -> ArrayRecord:
+    """Return an ArrayRecord of these arrays."""
+    return ArrayRecord({name: encoded(array) for name, array in arrays.items()})
+
+
+def encoded(array: np.ndarray) -> Array:
+    """Return what `Array(array)` returns, with one copy of the numbers in place of Flower's four."""
+    array = np.asarray(array, order="C")
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, np.lib.format.header_data_from_array_1_0(array))
+    data = b"".join((header.getvalue(), array.reshape(-1).view(np.uint8).data if array.size else b""))
+    return Array(str(array.dtype), tuple(array.shape), SType.NUMPY, data)
+
+
+def from_record(record: ArrayRecord) -> dict[str, np.ndarray]:
+    """Return the arrays of an ArrayRecord."""
+    return {name: array.numpy() for name, array in record.items()}
+
+
+def view(array: Array) -> np.ndarray:
+    """Return a read-only view of an array's numbers, where they lie in the message; any other format is decoded."""
+    file = io.BytesIO(array.data)  # shares the bytes until one of both is changed
+    try:
+        version = np.lib.format.read_magic(file)
+        read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[
+            version
+        ]
+        shape, fortran_order, dtype = read(file)
+        flat = np.frombuffer(array.data, dtype, offset=file.tell())
+        return flat.reshape(shape, order="F" if fortran_order else "C")
+    except (ValueError, KeyError):
+        return array.numpy()
+
+
+def views(record: ArrayRecord) -> dict[str, np.ndarray]:
+    """Return read-only views of the arrays of an ArrayRecord: for sums, which need no copy."""
+    return {name: view(array) for name, array in record.items()}
+
+
+def layout_of(record: ArrayRecord) -> Layout:
+    """Return what the arrays of a record look like."""
+    return {name: (tuple(array.shape), np.dtype(array.dtype)) for name, array in record.items()}
+
+
+def unlike(model: Layout, arrays: Mapping[str, np.ndarray]) -> str | None:
+    """Return what tells arrays from a trained model of this layout; None if nothing does.
+
+    Only float arrays are trained; what else a model holds needs no more than its name.
+    """
+    if list(arrays) != list(model):
+        return f"it holds the arrays {sorted(arrays)}, the model has {sorted(model)}"
+    for name, (shape, dtype) in model.items():
+        if dtype.kind != "f":
+            continue
+        got = arrays[name]
+        if (got.shape, got.dtype) != (shape, dtype):
+            return f"{name} is {got.dtype}{list(got.shape)}, the model's is {dtype}{list(shape)}"
+        if not np.isfinite(got).all():
+            return f"{name} holds NaN or infinite numbers: it was damaged, or local training diverged"
+    return None
+
+
+def round_of(message: Message) -> int | None:
+    """Return the round that a strategy of Flower's writes into its messages; None where it does not say."""
+    if message.has_content():
+        for record in message.content.config_records.values():
+            if isinstance(number := record.get("server-round"), int):
+                return number
+    return None
+
+
+def content_bytes(content: RecordDict) -> int:
+    """Return the bytes a message carries: arrays as serialised, 8 per number, text as UTF-8."""
+    return sum(_record_bytes(record) for record in content.values())
+
+
+def _record_bytes(record: ArrayRecord | ConfigRecord | MetricRecord) -> int:
+    if isinstance(record, ArrayRecord):
+        return sum(len(array.data) for array in record.values())
+    return sum(_value_bytes(value) for value in record.values())
+
+
+def _value_bytes(value: object) -> int:
+    if isinstance(value, str):
+        return len(value.encode())
+    if isinstance(value, bytes):
+        return len(value)
+    if isinstance(value, list):
+        return sum(_value_bytes(item) for item in value)
+    return 8
