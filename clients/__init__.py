@@ -1,0 +1,1 @@
+"""Client side: one learner per method, in plain torch; only `app` knows Flower."""

@@ -1,0 +1,156 @@
+"""The gradient client that closed form is compared with: local SGD on the same features.
+
+    w <- w - lr (grad CE(w; batch) + mu (w - w_global))        E local epochs, batches of B
+
+mu = 0 is FedAvg's client (McMahan et al., AISTATS 2017, https://arxiv.org/abs/1602.05629); mu > 0 is
+FedProx's (Li et al., MLSys 2020, https://arxiv.org/abs/1812.06127). The rule is `fedlab.gradient.descent`, and
+what it trains one of `fedlab.gradient.networks`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from jaxtyping import Float32
+from torch import Tensor
+
+from fedlab.errors import BadInput
+from fedlab.gradient import Descent, Linear, Network, Stacked
+from fedlab.stats import Expansion, Identity
+from fedlab.stats.samples import check_features, check_labels
+
+Answer = tuple[dict[str, np.ndarray], dict[str, int | float]]
+"""A trained model and what is told about the training."""
+
+
+@dataclass(frozen=True)
+class SGD:
+    """Local stochastic gradient descent on a head or a small network.
+
+    Parameters
+    ----------
+    num_classes
+        c.
+    expansion
+        The features; the same as the analytic learner's, so that heads are compared and not features.
+    network
+        What is trained on them.
+    epochs
+        Local epochs E.
+    batch_size
+        B.
+    learning_rate
+        lr.
+    momentum
+        Of the local optimiser; 0 is plain SGD.
+    """
+
+    num_classes: int
+    expansion: Expansion = field(default_factory=Identity)
+    network: Network = field(default_factory=Linear)
+    epochs: int = 1
+    batch_size: int = 10
+    learning_rate: float = 0.1
+    momentum: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.num_classes < 1:
+            raise BadInput(f"num_classes={self.num_classes} must be at least 1")
+        self._descent({})  # refuses a setting out of range here rather than at the first sample
+
+    def initial(self, d0: int, seed: int) -> dict[str, np.ndarray]:
+        """Return the network's initial model."""
+        return self.network.initial(self.expansion.out_features(d0), self.num_classes, seed)
+
+    def train(
+        self,
+        arrays: Mapping[str, np.ndarray],
+        config: Mapping[str, object],
+        x: Tensor,
+        labels: Tensor,
+        seed: int,
+    ) -> Answer:
+        """Return the model after local training, the number of samples and the last epoch's mean loss."""
+        h = self.features(x)
+        check_labels(labels, self.num_classes, len(x))
+        model, loss = self._descent(config).run(
+            self.network, _tensors(arrays, h.device), h, labels.to(torch.int64), seed
+        )
+        return _arrays(model), {"num-examples": len(h), "train-loss": loss}
+
+    def train_many(
+        self,
+        arrays: Mapping[str, np.ndarray],
+        config: Mapping[str, object],
+        xs: Sequence[Tensor],
+        labels: Sequence[Tensor],
+        seeds: Sequence[int],
+    ) -> list[Answer] | None:
+        """Return what `train` answers for each client, to 1e-5, or None where it had better be asked itself.
+
+        None where stacks of models do not pay (a single client, or a network too large), and where samples would
+        be refused: then each client answers, or fails, for itself.
+
+        Parameters
+        ----------
+        arrays, config
+            The global model and the round's settings, the same for all.
+        xs, labels
+            Backbone features (n_i, d0) and classes (n_i,) of each client; n_i = 0 is legal.
+        seeds
+            Of each client's order of batches.
+        """
+        sizes = [len(x) for x in xs]
+        if sum(n > 0 for n in sizes) < 2:
+            return None
+        start = _tensors(arrays, xs[0].device)
+        d = self.expansion.out_features(xs[0].shape[1])
+        stacked = Stacked(self.network, self._descent(config), d, self.num_classes)
+        if not stacked.pays(start):
+            return None
+        untrained = _arrays(start)
+        answers: list[Answer] = [(untrained, {"num-examples": 0, "train-loss": 0.0}) for _ in xs]
+        try:
+            for group in stacked.groups(start, sizes):
+                if len(group) == 1:
+                    (i,) = group
+                    answers[i] = self.train(arrays, config, xs[i], labels[i], seeds[i])
+                    continue
+                together = torch.cat([labels[i] for i in group])
+                check_labels(together, self.num_classes, sum(sizes[i] for i in group))
+                h = self.features(torch.cat([xs[i] for i in group]))
+                models, losses = stacked.run(
+                    start, h, together.to(torch.int64), [sizes[i] for i in group], [seeds[i] for i in group]
+                )
+                stack = _arrays(models)
+                for k, (i, loss) in enumerate(zip(group, losses.tolist(), strict=True)):
+                    model = {name: array[k] for name, array in stack.items()}
+                    answers[i] = model, {"num-examples": sizes[i], "train-loss": loss}
+        except BadInput:
+            return None
+        return answers
+
+    def features(self, x: Tensor) -> Float32[Tensor, "n d"]:
+        """Return the expanded features."""
+        check_features(x)
+        return self.expansion(x.to(torch.float64)).to(torch.float32)
+
+    def scores(self, arrays: Mapping[str, np.ndarray], h: Tensor) -> Float32[Tensor, "n c"]:
+        """Return the logits."""
+        return self.network.logits(_tensors(arrays, h.device), h)
+
+    def _descent(self, config: Mapping[str, object]) -> Descent:
+        proximal = config.get("proximal-mu", 0.0)
+        assert isinstance(proximal, (int, float))
+        return Descent(self.epochs, self.batch_size, self.learning_rate, self.momentum, float(proximal))
+
+
+def _tensors(arrays: Mapping[str, np.ndarray], device: torch.device) -> dict[str, Tensor]:
+    return {name: torch.tensor(array, device=device) for name, array in arrays.items()}
+
+
+def _arrays(model: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
+    return {name: array.cpu().numpy() for name, array in model.items()}

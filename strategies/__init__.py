@@ -1,0 +1,1 @@
+"""Server side: one Flower strategy per method, and the ServerApp."""

@@ -1,0 +1,158 @@
+"""The ServerApp: runs one method's strategy on any Grid and leaves its result in `context.state`.
+
+`context.run_config["config"]` is the same JSON string that the clients see. The result is the record "result"
+(one JSON string with the keys of the run-directory contract) and the record "model" (the final arrays); where
+the config names a directory `out`, both are also written there, for a deployment whose driver is elsewhere.
+`context.run_config["checkpoints"]`, which no client needs, says where the rounds are kept (folder, every).
+"""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+import json
+import logging
+import random
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from flwr.app import ArrayRecord, ConfigRecord, Context
+from flwr.serverapp import Grid, ServerApp
+from flwr.serverapp.strategy import Strategy
+from hydra.utils import instantiate
+from safetensors.numpy import save
+
+from fedlab import world
+from fedlab.engine.checkpoint import Checkpoints
+from fedlab.engine.meter import MeteredGrid
+from fedlab.engine.records import from_record, to_record
+from fedlab.engine.rounds import run_rounds
+from fedlab.errors import BadInput
+from fedlab.metrics import classification
+from fedlab.outcome import Outcome
+from fedlab.tracking import RunDirectory
+
+app = ServerApp()
+MARKS = 8
+"""Lines that a phase writes on its way, at most, where only a log is kept."""
+
+
+@app.main()
+def main(grid: Grid, context: Context) -> None:
+    """Run the method that the config describes."""
+    config = json.loads(str(context.run_config["config"]))
+    simulated = isinstance(grid, MeteredGrid)
+    kept = json.loads(str(context.run_config.get("checkpoints", "null")))
+    checkpoints = Checkpoints(config=str(context.run_config["config"]), **kept) if kept else None
+    result, arrays = run(grid if simulated else MeteredGrid(grid, _log), config, checkpoints)
+    if not simulated:
+        for client, reason in result["faults"]["failed"].items():
+            _log("warning", message=f"client {client} is not in the model: {reason.strip().splitlines()[-1]}")
+    context.state["result"] = ConfigRecord({"json": json.dumps(result)})
+    context.state["model"] = arrays
+    if config.get("out"):
+        with RunDirectory(Path(config["out"])) as out:
+            out.write_bytes("model.safetensors", save(from_record(arrays)))
+            out.write_json("results.json", result)  # last: whoever waits for it finds the model whole
+
+
+def run(
+    grid: MeteredGrid, config: dict[str, Any], checkpoints: Checkpoints | None = None
+) -> tuple[dict[str, Any], ArrayRecord]:
+    """Run a strategy to its end, from its last checkpoint if there is one; return its result and its model."""
+    started = time.perf_counter()
+    source, partition, backbone = (instantiate(config[part]) for part in ("source", "partition", "backbone"))
+    everyone = world.build(source, partition, backbone, config["clients"], config["seed"], config["device"])
+    model = instantiate(config["model"], num_classes=everyone.num_classes)
+    strategy = instantiate(config["strategy"])
+    if not isinstance(strategy, Strategy):
+        raise BadInput(f"strategy {config['strategy']} is no flwr.serverapp.strategy.Strategy")
+    clients = everyone.federation.num_clients
+    _wait_for_nodes(grid, clients, config["connect_timeout"])
+    random.seed(config["seed"])  # Flower's strategies sample nodes from the global generator
+
+    features, labels = model.features(everyone.test), everyone.test_labels.cpu().numpy()
+
+    def evaluate(arrays: ArrayRecord) -> dict[str, float]:
+        scores: torch.Tensor = model.scores(from_record(arrays), features)
+        return classification(labels, scores.argmax(1).cpu().numpy())
+
+    setup = time.perf_counter() - started
+    gc.freeze()  # Flower's strategies collect garbage for every reply: not through all that is imported
+    try:
+        history = run_rounds(
+            strategy,
+            grid,
+            to_record(model.initial(everyone.train.shape[1], config["seed"])),
+            config["rounds"],
+            evaluate,
+            config["timeout"],
+            config["tolerate"],
+            checkpoints,
+        )
+    finally:
+        gc.unfreeze()
+    told = getattr(strategy, "report", dict)()  # ours speak of their solve; Flower's have no such method
+    for note in told.pop("notes", []):
+        grid.emit("warning", message=note)
+    broken = [name for name, array in from_record(history.arrays).items() if not np.isfinite(array).all()]
+    if broken:
+        grid.emit(
+            "warning",
+            message=f"the model diverged: {', '.join(broken)} hold NaN or infinite numbers, and its accuracy "
+            "means nothing; lower gradient.learning_rate, or the strategy's own step",
+        )
+    of_clients = {f"client_{name}": value for name, value in history.federated.items()}
+    statistics_sha256 = told.pop("statistics_sha256", None)
+    outcome = Outcome(
+        strategy=type(strategy).__name__,
+        seed=config["seed"],
+        clients=clients,
+        rounds=history.rounds,
+        accuracy=history.metrics.get("accuracy"),
+        metrics={**history.metrics, **told, **of_clients},
+        statistics_sha256=statistics_sha256,
+        head_sha256=digest(history.arrays),
+        bytes_up_per_client=grid.traffic.bytes_up / clients,
+        bytes_down_per_client=grid.traffic.bytes_down / clients,
+        seconds={"setup": setup, **history.seconds, "total": setup + history.elapsed},
+        faults={"failed": history.failures, "restarts": grid.restarts},
+    )
+    return outcome.values(), history.arrays
+
+
+def _log(kind: str, **fields: Any) -> None:
+    # Where no run directory listens: these lines reach whoever follows the run with `flwr log`.
+    if kind == "progress":
+        done, total = fields["done"], fields["total"]
+        if done * MARKS // total == (done - 1) * MARKS // total:
+            return
+        line = f"{done} of {total} clients answered"
+    else:
+        values = {k: f"{v:.4g}" if isinstance(v, float) else str(v) for k, v in fields.items()}
+        line = ", ".join(value if name == "message" else f"{name} {value}" for name, value in values.items())
+    logging.getLogger("flwr").log(logging.WARNING if kind == "warning" else logging.INFO, "fedlab: %s", line)
+
+
+def digest(arrays: ArrayRecord) -> str:
+    """Return the SHA-256 of a model: names, types, shapes and bytes."""
+    sha = hashlib.sha256()
+    for name, array in sorted(from_record(arrays).items()):
+        sha.update(repr((name, array.dtype.str, array.shape)).encode())
+        sha.update(array.tobytes())
+    return sha.hexdigest()
+
+
+def _wait_for_nodes(grid: Grid, clients: int, patience: float) -> None:
+    # Under Flower's own engine, nodes register after the ServerApp has started.
+    deadline = time.monotonic() + patience
+    while (connected := len(list(grid.get_node_ids()))) < clients:
+        if time.monotonic() > deadline:
+            raise BadInput(
+                f"{connected} of {clients} clients connected within {patience:g} s: start the others, or set "
+                f"clients={connected}"
+            )
+        time.sleep(0.2)
