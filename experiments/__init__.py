@@ -1,0 +1,1 @@
+"""The top floor: the `fedlab` command, one file per study, benchmarks and notebooks."""

@@ -1,0 +1,384 @@
+"""The engine against Flower's own: the same apps, the same messages, in one run.
+
+    python -m experiments.benchmarks.engine [--clients 1000] [--repeats 3] [--largest 1000000]
+
+Every measurement is a process of its own, so that its memory is its own. A round sends one message to every
+client and adds up the replies; the first round is not counted, for both engines start things in it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterable
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import psutil
+from rich.console import Console
+from rich.table import Table
+
+WORKLOADS = {"no-op": 0, "64x64": 64, "512x512": 512}
+"""Rows and columns of the float64 array in a reply; 0 is an empty reply."""
+ENGINES = ("flower", "local", "ray", "local summed", "ray summed")
+ROUNDS, ROUNDS_OF_MANY, MANY = 3, 2, 100_000
+
+
+def main() -> None:
+    """Measure everything, print the tables, draw the figure."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--clients", type=int, default=1000)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--largest", type=int, default=1_000_000, help="clients of the largest round of ours")
+    parser.add_argument("--figure", type=Path, default=Path("experiments/figures/engine.png"))
+    parser.add_argument("--one", nargs=3, metavar=("ENGINE", "WORKLOAD", "CLIENTS"), help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.one:
+        engine, workload, clients = args.one
+        print(
+            json.dumps(
+                afl(engine, int(clients)) if workload == "afl" else one(engine, workload, int(clients))
+            )
+        )
+        return
+    console = Console()
+    runs = [measure(console, *job) for job in against_flower(args.clients, args.repeats)]
+    runs += [measure(console, *job) for job in alone(args.clients, args.largest)]
+    console.print(table(runs), ratios(runs, args.clients))
+    afls = [
+        measure(console, engine, "afl", n)
+        for engine, n in (("local", 1000), ("ray", 1000), ("ray", args.largest))
+    ]
+    afls.append(measure(console, "ray", "afl", args.largest // 100))
+    console.print(afl_table(afls))
+    draw(runs, args.figure)
+
+
+def against_flower(clients: int, repeats: int) -> list[tuple[str, str, int]]:
+    """Return what both engines run, one after the other, so that a noisy minute strikes both."""
+    jobs = []
+    for number in (clients // 10, clients):
+        for workload in WORKLOADS:
+            engines = [e for e in ENGINES if workload != "no-op" or "summed" not in e]
+            jobs += [(engine, workload, number) for _ in range(repeats) for engine in engines]
+    return jobs
+
+
+def alone(clients: int, largest: int) -> list[tuple[str, str, int]]:
+    """Return the larger rounds, which only this engine runs: as sums on Ray, and as no-ops in one process."""
+    sizes = [n for n in (10 * clients, 100 * clients, 1000 * clients) if n <= largest]
+    jobs = [("local", "no-op", number) for number in sizes]
+    jobs += [("ray", "no-op", number) for number in sizes if number <= MANY]
+    jobs += [
+        ("ray summed", workload, number)
+        for number in sizes
+        for workload, side in WORKLOADS.items()
+        if side and number * side**2 <= 3e9
+    ]
+    return jobs
+
+
+def measure(console: Console, engine: str, workload: str, clients: int) -> dict[str, Any]:
+    """Run one measurement in a process of its own."""
+    command = [sys.executable, "-m", "experiments.benchmarks.engine", "--one", engine, workload, str(clients)]
+    with tempfile.TemporaryFile("w+") as log:
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=log, text=True, check=False)
+        log.seek(0)
+        if done.returncode:
+            raise RuntimeError(f"{engine}, {workload}, {clients} clients failed:\n{log.read()[-3000:]}")
+    found: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    found |= {"engine": engine, "workload": workload, "clients": clients}
+    console.print(f"{engine}, {workload}, {clients} clients: {found['seconds']:.2f} s", highlight=False)
+    return found
+
+
+# -- one round, on any Grid ----------------------------------------------------------------------------------
+
+
+def client_app(side: int) -> Any:
+    """Return a ClientApp that answers with a side x side array, or with nothing."""
+    from flwr.app import Context, Message, RecordDict
+    from flwr.clientapp import ClientApp
+
+    from fedlab.engine.records import to_record
+
+    app = ClientApp()
+
+    @app.train()
+    def train(message: Message, context: Context) -> Message:
+        content = RecordDict()
+        if side:
+            partition = int(context.node_config["partition-id"])
+            content["arrays"] = to_record({"a": np.full((side, side), float(partition))})
+        return Message(content, reply_to=message)
+
+    return app
+
+
+def play(grid: Any, clients: int, side: int, summed: bool) -> list[float]:
+    """Play the rounds and return the seconds of each; the sum is checked."""
+    from flwr.app import ConfigRecord, RecordDict
+
+    from fedlab.engine.addition import ArraySum, stands_for
+    from fedlab.engine.broadcast import Broadcast
+    from fedlab.engine.records import view
+    from fedlab.engine.simulated import SimulatedGrid
+
+    while len(nodes := list(grid.get_node_ids())) < clients:  # Flower's nodes register by and by
+        time.sleep(0.05)
+    seconds = []
+    for server_round in range(ROUNDS if clients < MANY else ROUNDS_OF_MANY):
+        started = time.perf_counter()
+        messages = Broadcast(
+            RecordDict({"config": ConfigRecord({"server-round": server_round})}), nodes, "train"
+        )
+        replies: Iterable[Any]
+        if isinstance(grid, SimulatedGrid):
+            replies = grid.stream(messages, addition=ArraySum if summed else None)
+        else:
+            replies = grid.send_and_receive(list(messages))
+        total, answered = np.zeros((side, side)), 0
+        for reply in replies:
+            answered += stands_for(reply)[0]
+            if side:
+                total += view(reply.content.array_records["arrays"]["a"])
+        seconds.append(time.perf_counter() - started)
+        assert answered == clients, f"{answered} of {clients} clients answered"
+        assert (total == clients * (clients - 1) / 2).all()
+    return seconds
+
+
+def one(engine: str, workload: str, clients: int) -> dict[str, Any]:
+    """Measure one engine on one workload: seconds of a warm round, and peak memory."""
+    import fedlab.engine.grid
+
+    side, found = WORKLOADS[workload], {}
+    name, _, summed = engine.partition(" ")
+    with memory(found):
+        if name == "flower":
+            seconds = on_flower(clients, side)
+        elif name == "local":
+            with fedlab.engine.grid.LocalGrid(client_app(side), clients) as grid:
+                seconds = play(grid, clients, side, bool(summed))
+        else:
+            from fedlab.engine.ray_grid import RayGrid
+
+            with RayGrid(client_app(side), clients, num_workers=2) as grid:
+                seconds = play(grid, clients, side, bool(summed))
+    return found | {"seconds": median(seconds[1:]), "first": seconds[0]}
+
+
+def on_flower(clients: int, side: int) -> list[float]:
+    """Play the rounds under Flower's own simulation engine."""
+    import logging
+    import warnings
+
+    from flwr.app import Context
+    from flwr.serverapp import Grid, ServerApp
+    from flwr.simulation import run_simulation
+
+    logging.getLogger("flwr").setLevel(logging.ERROR)
+    warnings.simplefilter("ignore")
+    seconds: list[float] = []
+    app = ServerApp()
+
+    @app.main()
+    def server(grid: Grid, context: Context) -> None:
+        seconds.extend(play(grid, clients, side, summed=False))
+
+    backend = {"client_resources": {"num_cpus": 1, "num_gpus": 0}, "init_args": {"include_dashboard": False}}
+    run_simulation(app, client_app(side), clients, backend_config=backend)  # pyright: ignore[reportArgumentType]
+    if len(seconds) != ROUNDS:
+        raise RuntimeError("Flower's engine did not play all rounds")
+    return seconds
+
+
+@contextmanager
+def memory(found: dict[str, Any]) -> Any:
+    """Record the driver's peak memory, and the peak of the driver and its workers together (shared pages once)."""
+    done, peak = threading.Event(), [0]
+
+    def watch() -> None:
+        while not done.wait(0.2):
+            total = 0
+            for process in [own, *own.children(recursive=True)]:
+                try:
+                    total += process.memory_full_info().uss
+                except psutil.Error:
+                    continue
+            peak[0] = max(peak[0], total)
+
+    own = psutil.Process()
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        done.set()
+        watcher.join()
+        found["driver"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        found["all"] = peak[0]
+
+
+# -- AFL, whole ------------------------------------------------------------------------------------------------
+
+
+def afl(engine: str, clients: int) -> dict[str, Any]:
+    """AFL from the first message to the head, against one centralised Gram and solve of the same features."""
+    from flwr.app import ArrayRecord
+
+    from clients import afl as client
+    from fedlab import world
+    from fedlab.data.partition import Iid
+    from fedlab.engine.grid import LocalGrid
+    from fedlab.engine.meter import MeteredGrid
+    from fedlab.engine.ray_grid import RayGrid
+    from fedlab.engine.rounds import run_rounds
+    from fedlab.features.backbones import Identity
+    from strategies.afl import AFL
+
+    samples, d, c = (50_000, 512, 100) if clients == 1000 else (2_000_000, 64, 10)
+    target = "experiments.benchmarks.synthetic.Synthetic"
+    source = {"_target_": target, "samples": samples, "features": d, "classes": c}
+    model = {"_target_": "clients.afl.AFL", "limit": 4.0}
+    config = {
+        "source": source,
+        "partition": {"_target_": "fedlab.data.partition.Iid"},
+        "backbone": {"_target_": "fedlab.features.backbones.Identity"},
+        "model": model,
+        "clients": clients,
+        "seed": 0,
+        "device": "cpu",
+    }
+    run_config = {"config": json.dumps(config)}
+    from experiments.benchmarks.synthetic import Synthetic
+
+    everyone = world.build(Synthetic(samples, d, c), Iid(), Identity(), clients, 0)
+    learner = client.AFL(c, limit=4.0)
+    found: dict[str, Any] = {}
+    with memory(found):
+        app = "clients.app:app"
+        local = engine == "local"
+        with LocalGrid(app, clients, run_config) if local else RayGrid(app, clients, run_config, 2) as grid:
+            ours, theirs = [], []
+            for repeat in range(4 if clients == 1000 else 1):
+                strategy = AFL()
+                started = time.perf_counter()
+                history = run_rounds(strategy, MeteredGrid(grid), ArrayRecord(), 1)
+                ours.append(time.perf_counter() - started)
+                started = time.perf_counter()
+                head = learner.fit(learner.observe(everyone.train, everyone.train_labels), 1.0)
+                theirs.append(time.perf_counter() - started)
+                assert np.array_equal(history.arrays["weight"].numpy(), head.numpy()), (
+                    "not the centralised head"
+                )
+                if repeat == 0 and clients == 1000:
+                    ours, theirs = [], []  # workers have loaded their data now
+    return found | {"seconds": median(ours), "centralised": median(theirs)}
+
+
+# -- what is shown -----------------------------------------------------------------------------------------------
+
+
+def table(runs: list[dict[str, Any]]) -> Table:
+    """Medians of every measurement."""
+    shown = Table(title="a warm round")
+    for column in ("workload", "clients", "engine", "seconds", "us/client", "driver MiB", "in all MiB"):
+        shown.add_column(column, justify="left" if column in ("workload", "engine") else "right")
+    for key in dict.fromkeys((r["workload"], r["clients"], r["engine"]) for r in runs):
+        workload, clients, engine = key
+        seconds, driver, everything = (of(runs, key, what) for what in ("seconds", "driver", "all"))
+        cells = [
+            f"{seconds:.3g}",
+            f"{seconds / clients * 1e6:.0f}",
+            f"{driver / 2**20:.0f}",
+            f"{everything / 2**20:.0f}",
+        ]
+        shown.add_row(workload, f"{clients:,}", engine, *cells)
+    return shown
+
+
+def of(runs: list[dict[str, Any]], key: tuple[str, int, str], what: str) -> float:
+    """Return the median of a measurement."""
+    return median(r[what] for r in runs if (r["workload"], r["clients"], r["engine"]) == key)
+
+
+def ratios(runs: list[dict[str, Any]], clients: int) -> Table:
+    """How many times as long, and how much more driver memory, Flower's engine takes."""
+    shown = Table(title=f"Flower's engine against ours, {clients:,} clients: medians of ratios")
+    for column in ("workload", "engine", "times as long", "times the driver's memory"):
+        shown.add_column(column, justify="left" if column in ("workload", "engine") else "right")
+    for workload in WORKLOADS:
+        for engine in ENGINES[1:]:
+            pairs = list(
+                zip(
+                    series(runs, workload, clients, "flower"),
+                    series(runs, workload, clients, engine),
+                    strict=False,
+                )
+            )
+            if pairs:
+                cells = [
+                    f"{median(a[what] / b[what] for a, b in pairs):.1f}" for what in ("seconds", "driver")
+                ]
+                shown.add_row(workload, engine, *cells)
+    return shown
+
+
+def series(runs: list[dict[str, Any]], workload: str, clients: int, engine: str) -> list[dict[str, Any]]:
+    """Return the repeats of one measurement, in their order."""
+    return [r for r in runs if (r["workload"], r["clients"], r["engine"]) == (workload, clients, engine)]
+
+
+def afl_table(runs: list[dict[str, Any]]) -> Table:
+    """AFL, engine included, beside one centralised Gram and solve."""
+    shown = Table(title="AFL: all messages, sums and the solve")
+    for column in (
+        "clients",
+        "engine",
+        "seconds",
+        "centralised s",
+        "ratio",
+        "us/client",
+        "driver MiB",
+        "in all MiB",
+    ):
+        shown.add_column(column, justify="right")
+    for r in runs:
+        shown.add_row(
+            f"{r['clients']:,}",
+            r["engine"],
+            f"{r['seconds']:.3g}",
+            f"{r['centralised']:.3g}",
+            f"{r['seconds'] / r['centralised']:.2f}",
+            f"{r['seconds'] / r['clients'] * 1e6:.0f}",
+            f"{r['driver'] / 2**20:.0f}",
+            f"{r['all'] / 2**20:.0f}",
+        )
+    return shown
+
+
+def draw(runs: list[dict[str, Any]], path: Path) -> None:
+    """Draw seconds per round against clients, both axes logarithmic."""
+    from fedlab.report.figures import seconds_against_clients
+
+    lines: dict[str, dict[int, float]] = {}
+    for key in dict.fromkeys((r["workload"], r["clients"], r["engine"]) for r in runs):
+        workload, clients, engine = key
+        lines.setdefault(f"{engine}, {workload}", {})[clients] = of(runs, key, "seconds")
+    seconds_against_clients(lines).savefig(path)
+
+
+if __name__ == "__main__":
+    main()

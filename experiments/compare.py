@@ -1,0 +1,219 @@
+"""Compare methods: each runs its ServerApp and ClientApp on a Grid of its own, over one and the same world.
+
+The ServerApp and ClientApp are the very objects that a deployment starts; here they meet on a simulated Grid.
+What a run directory's checkpoints hold is not computed again: methods that ended keep their results, and the one
+that was under way goes on.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack
+from typing import Any
+
+from flwr.app import ArrayRecord, Context, RecordDict
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from safetensors.numpy import save
+
+from experiments.resume import CHECKPOINTS
+from fedlab import world
+from fedlab.engine.checkpoint import Checkpoints
+from fedlab.engine.meter import MeteredGrid
+from fedlab.engine.records import from_record, to_record
+from fedlab.engine.simulated import SimulatedGrid
+from fedlab.errors import BadInput
+from fedlab.metrics import classification
+from fedlab.outcome import Outcome
+from fedlab.tracking import Event, RunDirectory
+from fedlab.world import World
+from strategies.afl import notes
+from strategies.app import app as server_app
+from strategies.app import digest
+
+CLIENT_APP = "clients.app:app"
+
+
+def compare(cfg: DictConfig, directory: RunDirectory) -> dict[str, Any]:
+    """Run every method of the config and return the results of the run-directory contract."""
+    started = time.perf_counter()
+    if not cfg.methods:
+        raise BadInput("methods=[] names no method: give at least one, e.g. methods=[afl]")
+    checkpoints = {name: checkpoints_of(cfg, name, directory) for name in cfg.methods}
+    methods, models = _ended(checkpoints, directory)
+    everyone = build_world(cfg, directory)
+    features_seconds = time.perf_counter() - started
+    with ExitStack() as stack:
+        grid: SimulatedGrid | None = None
+        for name in cfg.methods:
+            if name in methods:
+                continue
+            if grid is None and cfg.methods[name].strategy is not None:
+                grid = stack.enter_context(make_grid(cfg, everyone))
+            methods[name], models[name] = run_method(cfg, name, everyone, grid, directory, checkpoints[name])
+            methods[name]["seconds"]["features"] = features_seconds
+            directory.event("result", method=name, **methods[name])
+            checkpoints[name].finish({"result": methods[name], "model": models[name]})
+    first = next(iter(methods))
+    directory.write_bytes("model.safetensors", save(from_record(models[first]), metadata={"method": first}))
+    # The first method is the run's own; the others are what it is compared with.
+    directory.write_json("label_counts.json", everyone.federation.label_counts().tolist())
+    return {"experiment": cfg.name, **methods[first], "methods": methods}
+
+
+def checkpoints_of(cfg: DictConfig, name: str, directory: RunDirectory) -> Checkpoints:
+    """Return the checkpoints of a method, under `checkpoints/` in the run directory."""
+    folder = directory.path.absolute() / CHECKPOINTS / name
+    return Checkpoints(folder, json.dumps(describe(cfg, name)), cfg.checkpoint.every)
+
+
+def _ended(
+    checkpoints: Mapping[str, Checkpoints], directory: RunDirectory
+) -> tuple[dict[str, dict[str, Any]], dict[str, ArrayRecord]]:
+    """Return results and models of the methods that ended; cut the events back to what will not happen again."""
+    results: dict[str, dict[str, Any]] = {}
+    models: dict[str, ArrayRecord] = {}
+    waiting = list(checkpoints)
+    while waiting and (kept := checkpoints[waiting[0]].result()) is not None:
+        name = waiting.pop(0)
+        results[name], models[name] = kept["result"], kept["model"]
+    under_way = waiting[0] if waiting else None
+    last_round = checkpoints[under_way].last_round if under_way else None
+    for name in waiting[1:]:  # only where the result of a method before them was damaged
+        checkpoints[name].forget()
+
+    def told(event: Event) -> bool:
+        if event.get("method") in results:
+            return True
+        if event.get("method") != under_way or last_round is None:
+            return False
+        return event["event"] == "method" or (
+            event["event"] in ("round", "resume") and event["round"] <= last_round
+        )
+
+    if (directory.path / CHECKPOINTS).exists():
+        directory.rewind(told)
+    return results, models
+
+
+def build_world(cfg: DictConfig, directory: RunDirectory) -> World:
+    """Return the world of the config, telling how far the features are."""
+    return world.build(
+        instantiate(cfg.source),
+        instantiate(cfg.partition),
+        instantiate(cfg.features.backbone),
+        cfg.clients,
+        cfg.seed,
+        cfg.device,
+        lambda done, total: directory.tick("features", done=done, total=total),
+    )
+
+
+def make_grid(cfg: DictConfig, everyone: World) -> SimulatedGrid:
+    """Return the Grid that the config names; all methods of a run share it, and each restarts it."""
+    # Partial: Hydra would make configs of the faults that are passed to it.
+    return instantiate(cfg.engine, _partial_=True)(
+        CLIENT_APP,
+        everyone.federation.num_clients,
+        sizes=everyone.federation.sizes,
+        faults=[instantiate(fault) for fault in cfg.faults.values()],
+        seed=cfg.seed,
+    )
+
+
+def run_method(
+    cfg: DictConfig,
+    name: str,
+    everyone: World,
+    grid: SimulatedGrid | None,
+    directory: RunDirectory,
+    checkpoints: Checkpoints | None = None,
+) -> tuple[dict[str, Any], ArrayRecord]:
+    """Run one method, from its last checkpoint if it has one; return its result and its model."""
+    method = cfg.methods[name]
+    begun = checkpoints is not None and checkpoints.last_round is not None
+    tell = directory.tick if begun else directory.event  # a method that goes on was announced before
+    tell("method", method=name, rounds=method.rounds, clients=everyone.federation.num_clients)
+
+    def emit(kind: str, **fields: Any) -> None:
+        (directory.tick if kind == "progress" else directory.event)(kind, method=name, **fields)
+
+    if method.strategy is None or grid is None:
+        result, arrays, said = _centralised(cfg, describe(cfg, name), everyone)
+        for note in said:
+            emit("warning", message=note)
+        emit(
+            "round",
+            round=0,
+            bytes_up=0,
+            bytes_down=0,
+            seconds=result["seconds"]["total"],
+            **result["metrics"],
+        )
+    else:
+        config = {"config": json.dumps(describe(cfg, name))}
+        grid.restart(config)
+        where = {"folder": str(checkpoints.folder), "every": checkpoints.every} if checkpoints else None
+        context = Context(0, 1, {}, RecordDict(), {**config, "checkpoints": json.dumps(where)})
+        server_app(MeteredGrid(grid, emit), context)
+        result = json.loads(str(context.state.config_records["result"]["json"]))
+        arrays = context.state.array_records["model"]
+    return result, arrays
+
+
+def describe(cfg: DictConfig, name: str) -> dict[str, Any]:
+    """Return what both apps need to run a method: plain values, the same on every node."""
+    plain: Any = OmegaConf.to_container(cfg, resolve=True, enum_to_str=True)
+    method = plain["methods"][name]
+    return {
+        "source": plain["source"],
+        "partition": plain["partition"],
+        "backbone": plain["features"]["backbone"],
+        **{key: plain[key] for key in ("clients", "seed", "device", "tolerate", "timeout")},
+        "connect_timeout": 60.0,
+        "strategy": method["strategy"],
+        "model": method["model"],
+        "rounds": method["rounds"],
+    }
+
+
+def _centralised(
+    cfg: DictConfig, method: Mapping[str, Any], everyone: World
+) -> tuple[dict[str, Any], ArrayRecord, list[str]]:
+    started = time.perf_counter()
+    learner = instantiate(method["model"], num_classes=everyone.num_classes)
+    statistics = learner.observe(everyone.train, everyone.train_labels)
+    trained = time.perf_counter()
+    solution = statistics.solution(cfg.ridge)
+    solved = time.perf_counter()
+    predicted = learner.predict(solution.weight, everyone.test)
+    metrics = classification(everyone.test_labels.cpu().numpy(), predicted.cpu().numpy())
+    arrays = to_record({"weight": solution.weight.numpy()})
+    done = time.perf_counter()
+    outcome = Outcome(
+        strategy="centralised",
+        seed=cfg.seed,
+        clients=1,
+        rounds=0,
+        accuracy=metrics["accuracy"],
+        metrics={
+            **metrics,
+            "ridge": solution.ridge,
+            "condition": solution.condition,
+            "rank": solution.rank,
+        },
+        statistics_sha256=statistics.sha256,
+        head_sha256=digest(arrays),
+        bytes_up_per_client=0,
+        bytes_down_per_client=0,
+        seconds={
+            "setup": 0.0,
+            "train": trained - started,
+            "aggregate": solved - trained,
+            "evaluate": done - solved,
+            "total": done - started,
+        },
+    )
+    return outcome.values(), arrays, notes(statistics, solution)

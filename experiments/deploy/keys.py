@@ -1,0 +1,205 @@
+"""The secrets of one federation: its authority, the SuperLink's certificate, a key for every SuperNode.
+
+    ca.crt, ca.key          the authority; every other host needs ca.crt alone
+    server.crt, server.key  the SuperLink's, for the names and addresses it is reached by
+    superexec.secret        shared by the SuperLink and the process that runs its ServerApps
+    nodeI, nodeI.pub        of SuperNode I, in OpenSSH's format (Flower answers others with an internal error)
+
+Secrets can be read by their owner only. What is there is kept: asking for more nodes adds keys, and asking for
+other hosts signs a new server certificate with the same authority, so that no SuperNode needs a new file.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+    load_pem_private_key,
+)
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from fedlab.errors import BadInput
+from fedlab.tracking import write_atomically
+
+DAYS = 365
+PRIVATE = 0o600
+
+
+@dataclass(frozen=True)
+class Keys:
+    """Where the secrets of a federation lie.
+
+    Attributes
+    ----------
+    folder
+        Holds the files that the module's docstring lists.
+    """
+
+    folder: Path
+
+    @property
+    def authority(self) -> Path:
+        """What a client checks the SuperLink's certificate with."""
+        return self.folder / "ca.crt"
+
+    @property
+    def certificate(self) -> Path:
+        """The SuperLink's certificate."""
+        return self.folder / "server.crt"
+
+    @property
+    def certificate_key(self) -> Path:
+        """The private key of the certificate."""
+        return self.folder / "server.key"
+
+    @property
+    def secret(self) -> Path:
+        """What SuperLink and SuperExec share."""
+        return self.folder / "superexec.secret"
+
+    def node(self, number: int) -> Path:
+        """The private key of a SuperNode; beside it lies the public one, with the suffix .pub."""
+        return self.folder / f"node{number}"
+
+    def public(self) -> list[Path]:
+        """The public keys of all SuperNodes, in their order."""
+        return sorted(self.folder.glob("node*.pub"), key=lambda path: int(path.stem.removeprefix("node")))
+
+
+def make_keys(folder: Path, hosts: Sequence[str], nodes: int) -> Keys:
+    """Make what is missing of a federation's secrets, and the SuperLink's certificate for these hosts.
+
+    Parameters
+    ----------
+    folder
+        Where; it is made, readable by its owner only.
+    hosts
+        Names and addresses that the SuperLink is reached by.
+    nodes
+        How many SuperNodes shall have a key.
+
+    Raises
+    ------
+    BadInput
+        No host, no node, or the folder holds an authority without its key.
+    """
+    if not hosts or nodes < 1:
+        raise BadInput(
+            f"{len(hosts)} hosts and {nodes} nodes make no federation: name at least one host that the "
+            "SuperLink is reached by, and one node"
+        )
+    keys = Keys(folder)
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    authority_key = folder / "ca.key"
+    if keys.authority.exists() and not authority_key.exists():
+        raise BadInput(
+            f"{keys.authority} has no {authority_key.name} beside it, so nothing can be signed with it: put the "
+            "key there, or name another folder"
+        )
+    if not keys.authority.exists():
+        key = ec.generate_private_key(ec.SECP256R1())
+        _write(authority_key, _pem(key))
+        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "fedlab federation")])
+        _write(keys.authority, _certify(key, name, key, name, None), mode=0o644)
+    _certify_server(keys, hosts)
+    if not keys.secret.exists():
+        _write(keys.secret, secrets.token_bytes(32))
+    for number in range(nodes):
+        if not keys.node(number).exists():
+            _make_node(keys.node(number))
+    return keys
+
+
+def _certify_server(keys: Keys, hosts: Sequence[str]) -> None:
+    authority = x509.load_pem_x509_certificate(keys.authority.read_bytes())
+    signing = load_pem_private_key((keys.folder / "ca.key").read_bytes(), password=None)
+    assert isinstance(signing, ec.EllipticCurvePrivateKey)
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, hosts[0][:64])])
+    names = x509.SubjectAlternativeName([_general_name(host) for host in hosts])
+    _write(keys.certificate_key, _pem(key))
+    _write(keys.certificate, _certify(key, subject, signing, authority.subject, names), mode=0o644)
+
+
+def _certify(
+    key: ec.EllipticCurvePrivateKey,
+    subject: x509.Name,
+    signing: ec.EllipticCurvePrivateKey,
+    issuer: x509.Name,
+    hosts: x509.SubjectAlternativeName | None,
+) -> bytes:
+    """Return a certificate in PEM: an authority's where there are no hosts, a server's otherwise."""
+    is_authority = hosts is None
+    now = datetime.now(UTC)
+    usage = dict.fromkeys(
+        ("content_commitment", "key_encipherment", "data_encipherment", "key_agreement"), False
+    ) | {"encipher_only": False, "decipher_only": False}
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        # Clocks differ between hosts.
+        .not_valid_before(now - timedelta(hours=1))
+        .not_valid_after(now + timedelta(days=DAYS))
+        .add_extension(x509.BasicConstraints(ca=is_authority, path_length=None), critical=True)
+        .add_extension(
+            x509.KeyUsage(
+                digital_signature=not is_authority, key_cert_sign=is_authority, crl_sign=is_authority, **usage
+            ),
+            critical=True,
+        )
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .add_extension(
+            x509.AuthorityKeyIdentifier.from_issuer_public_key(signing.public_key()), critical=False
+        )
+    )
+    if hosts is not None:
+        builder = builder.add_extension(hosts, critical=False).add_extension(
+            x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False
+        )
+    return builder.sign(signing, hashes.SHA256()).public_bytes(Encoding.PEM)
+
+
+def _general_name(host: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ip_address(host))
+    except ValueError:
+        pass
+    try:
+        return x509.DNSName(host)
+    except ValueError as error:
+        raise BadInput(f"host {host!r} is neither an address nor an ASCII name: {error}") from error
+
+
+def _make_node(path: Path) -> None:
+    key = ec.generate_private_key(ec.SECP384R1())
+    _write(path, key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()))
+    _write(
+        path.with_suffix(".pub"),
+        key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH) + b"\n",
+        mode=0o644,
+    )
+
+
+def _pem(key: ec.EllipticCurvePrivateKey) -> bytes:
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+
+
+def _write(path: Path, data: bytes, mode: int = PRIVATE) -> None:
+    # In a folder that only its owner can enter: nobody reads a secret before its mode is set.
+    write_atomically(path, data)
+    path.chmod(mode)

@@ -1,0 +1,138 @@
+"""A whole deployment on this machine, held against the simulation: `fedlab deploy local`."""
+
+from __future__ import annotations
+
+import json
+import logging
+import signal
+import tempfile
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from flwr.app import Context, RecordDict
+from omegaconf import DictConfig
+from rich.console import Console
+from safetensors.numpy import load_file
+
+from experiments.compare import CLIENT_APP, describe
+from experiments.compose import compose
+from experiments.deploy.federation import Federation
+from experiments.schema import check
+from fedlab.engine.grid import LocalGrid
+from fedlab.engine.meter import MeteredGrid
+from fedlab.engine.records import from_record
+from fedlab.errors import BadInput
+from strategies.app import app as server_app
+
+DEFAULTS = ("clients=4", "methods=[afl]")
+SAME = ("head_sha256", "statistics_sha256", "accuracy")
+"""What a deployment and a simulation of a closed-form method must agree on, to the bit."""
+
+
+def deploy_locally(overrides: Sequence[str], out: Path | None = None, console: Console | None = None) -> Path:
+    """Start a federation on loopback, run a method on it, compare with the simulation, stop everything.
+
+    Parameters
+    ----------
+    overrides
+        As for `fedlab run`; `clients` is the number of SuperNodes.
+    out
+        Where results and logs are left; None for a folder of this moment under outputs/.
+    console
+        Where to tell how far it is; standard output when None.
+
+    Returns
+    -------
+    Path
+        The folder with results.json, model.safetensors and logs/.
+
+    Raises
+    ------
+    BadInput
+        The config is not one of a deployment, a process failed, or the head is not the simulation's.
+    """
+    cfg, name = one_method([*DEFAULTS, *overrides])
+    config = describe(cfg, name)
+    console = console or Console(highlight=False)
+    out = out or Path("outputs") / "deploy_local" / f"{datetime.now():%Y-%m-%d_%H-%M-%S-%f}"
+    started = time.monotonic()
+
+    def say(line: str) -> None:
+        console.print(f"{time.monotonic() - started:6.1f} s  {line}", soft_wrap=True, markup=False)
+
+    with ExitStack() as stack:
+        # `kill`, or a terminal that is closed, shall leave as little behind as Ctrl-C does.
+        for ending in (signal.SIGTERM, signal.SIGHUP):
+            stack.callback(signal.signal, ending, signal.signal(ending, signal.default_int_handler))
+        secret = stack.enter_context(tempfile.TemporaryDirectory(prefix="fedlab-deploy-"))
+        federation = stack.enter_context(Federation(Path(secret), cfg.clients, logs=out / "logs"))
+        stack.callback(say, "stopping what was started")
+        say(f"keys and certificates for a SuperLink and {cfg.clients} SuperNodes")
+        federation.start(say)
+        run = federation.run(config, out)
+        say(f"{name}: submitted; what the ServerApp says:")
+        simulated, model = simulate(config)
+        run.wait(None, federation.check, say)
+    deployed = json.loads((out / "results.json").read_text(encoding="utf-8"))
+    different = [key for key in SAME if deployed[key] != simulated[key]]
+    apart = _largest_difference(load_file(out / "model.safetensors"), model)
+    console.print(
+        f"deployed   {_head(deployed)}\nsimulated  {_head(simulated)}\nresults in {out}", soft_wrap=True
+    )
+    if different and deployed["statistics_sha256"] is not None:
+        raise BadInput(
+            f"the deployment's {', '.join(different)} differ from the simulation's: do all programs run the same "
+            f"versions? Logs in {out / 'logs'}"
+        )
+    if different:
+        console.print(
+            f"averaging adds in the order of arrival, so no bit is promised: weights differ by up to {apart:.1e}",
+            soft_wrap=True,
+        )
+    else:
+        console.print("the same head, to the bit")
+    return out
+
+
+def one_method(overrides: Sequence[str]) -> tuple[DictConfig, str]:
+    """Compose a config that a deployment can run, and return it with its method's name.
+
+    Raises
+    ------
+    BadInput
+        Not exactly one method, one that needs no federation, or no number of clients.
+    """
+    cfg = compose(overrides)
+    check(cfg)
+    names = list(cfg.methods)
+    if len(names) != 1 or cfg.methods[names[0]].strategy is None:
+        raise BadInput(
+            f"methods={names}: a deployment runs one method that has a strategy, e.g. methods=[afl]"
+        )
+    if cfg.clients is None:
+        raise BadInput("clients=null: give the number of SuperNodes, e.g. clients=4")
+    return cfg, names[0]
+
+
+def simulate(config: dict[str, Any]) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Run what a deployment runs on LocalGrid, and return its results and its model."""
+    logging.getLogger("flwr").setLevel(logging.ERROR)
+    here = {"config": json.dumps(config)}
+    context = Context(0, 1, {}, RecordDict(), dict(here))
+    with LocalGrid(CLIENT_APP, config["clients"], here) as grid:
+        server_app(MeteredGrid(grid), context)
+    result = json.loads(str(context.state.config_records["result"]["json"]))
+    return result, from_record(context.state.array_records["model"])
+
+
+def _largest_difference(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> float:
+    return max(float(np.abs(one[name] - other[name]).max()) for name in one)
+
+
+def _head(result: dict[str, Any]) -> str:
+    return f"head {result['head_sha256']}, accuracy {result['accuracy']:.2%}"

@@ -1,0 +1,116 @@
+"""Does a Flower server answer at this address, and with the right certificate? For waiting and for health checks.
+
+SuperLink and SuperNode both answer GET /health, the SuperLink over TLS.
+"""
+
+from __future__ import annotations
+
+import http.client
+import ssl
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from fedlab.errors import BadInput
+
+PATIENCE = 5.0
+"""Seconds that one question may take."""
+
+
+class NoAnswer(BadInput):
+    """Nobody answers there, or not yet."""
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """Return host and port of 'host:port'.
+
+    Raises
+    ------
+    BadInput
+        It is not of this form.
+    """
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal() or not 0 < int(port) < 65536:
+        raise BadInput(f"address {address!r} is no HOST:PORT, e.g. 127.0.0.1:8000")
+    return host.strip("[]"), int(port)
+
+
+def probe(address: str, authority: Path | None = None, patience: float = PATIENCE) -> None:
+    """Ask the server at an address how it is; return if it is well.
+
+    Parameters
+    ----------
+    address
+        'host:port'.
+    authority
+        What its certificate must be signed with; None asks without TLS.
+    patience
+        Seconds.
+
+    Raises
+    ------
+    NoAnswer
+        Nobody listens there, or what listens is not well.
+    BadInput
+        The certificate does not match the address or the authority, or the authority cannot be read.
+    """
+    host, port = split_address(address)
+    if authority is None:
+        connection = http.client.HTTPConnection(host, port, timeout=patience)
+    else:
+        context = _trusting(authority)
+        connection = http.client.HTTPSConnection(host, port, timeout=patience, context=context)
+    try:
+        connection.request("GET", "/health")
+        status = connection.getresponse().status
+    except ssl.SSLCertVerificationError as error:
+        raise BadInput(
+            f"the certificate that {address} shows does not match {authority}: "
+            f"{error.verify_message.rstrip('.')}. Use the ca.crt of that SuperLink's own keys; if they are its "
+            f"own, sign a certificate for this address there: fedlab deploy keys FOLDER --host {host}"
+        ) from error
+    except ssl.SSLError as error:
+        raise BadInput(f"{address} does not speak TLS as expected: {error.reason}") from error
+    except (OSError, http.client.HTTPException) as error:
+        said = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise NoAnswer(f"no answer from {address} ({said}): start it, or check the address") from error
+    finally:
+        connection.close()
+    if status != http.client.OK:
+        raise NoAnswer(f"{address} answers with HTTP status {status}: it is no Flower server, or not well")
+
+
+def wait_until_ready(
+    ask: Callable[[], None], patience: float, check: Callable[[], None] | None = None
+) -> None:
+    """Ask until there is an answer.
+
+    Parameters
+    ----------
+    ask
+        A call of `probe`.
+    patience
+        Seconds until the last `NoAnswer` is raised; any other error is raised at once.
+    check
+        Called between questions; may raise, when waiting has become pointless.
+    """
+    deadline = time.monotonic() + patience
+    while True:
+        try:
+            return ask()
+        except NoAnswer:
+            if time.monotonic() > deadline:
+                raise
+        if check is not None:
+            check()
+        time.sleep(0.1)
+
+
+def _trusting(authority: Path) -> ssl.SSLContext:
+    try:
+        return ssl.create_default_context(cafile=str(authority))
+    except (OSError, ssl.SSLError) as error:
+        raise BadInput(
+            f"{authority} is no authority's certificate ({error.strerror or error}): give the ca.crt that "
+            "fedlab deploy keys made for this SuperLink"
+        ) from error
