@@ -1,0 +1,1 @@
+"""numbers: a Flower app."""

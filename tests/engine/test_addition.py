@@ -1,0 +1,110 @@
+"""Sums made where the replies are: same sum, same bits on any number of workers, errors still one by one."""
+
+import numpy as np
+import pytest
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+
+from fedlab.engine.addition import ArraySum, StatisticsSum, stands_for
+from fedlab.engine.broadcast import Broadcast
+from fedlab.engine.grid import LocalGrid
+from fedlab.engine.host import partition_of
+from fedlab.engine.meter import MeteredGrid
+from fedlab.engine.records import from_record, to_record
+from fedlab.engine.simulated import SimulatedGrid
+from fedlab.errors import BadInput
+
+
+def reply(a: np.ndarray, **metrics: float) -> RecordDict:
+    return RecordDict({"arrays": to_record({"a": a}), "metrics": MetricRecord(metrics)})
+
+
+def to_all(grid: SimulatedGrid, message_type: str = "train", **config: object) -> Broadcast:
+    content = RecordDict(
+        {"arrays": to_record({"w": np.arange(6.0)}), "config": ConfigRecord(config)}  # pyright: ignore[reportArgumentType]
+    )
+    return Broadcast(content, list(grid.get_node_ids()), message_type)
+
+
+def test_the_sum_is_that_of_the_replies_one_by_one(grid):
+    one_by_one = list(grid.stream(to_all(grid)))
+    summed = list(grid.stream(to_all(grid), addition=ArraySum))
+    assert len(one_by_one) == grid.num_nodes
+    assert [stands_for(r)[0] for r in summed] == [grid.chunk] * (grid.num_nodes // grid.chunk) + (
+        [grid.num_nodes % grid.chunk] if grid.num_nodes % grid.chunk else []
+    )
+    for key in ("num-examples", "loss"):
+        expected = sum(r.content["metrics"][key] for r in one_by_one)
+        assert sum(r.content["metrics"][key] for r in summed) == pytest.approx(expected, rel=1e-12)
+    expected = sum(from_record(r.content["arrays"])["w"] for r in one_by_one)
+    total = sum(from_record(r.content["arrays"])["w"] for r in summed)
+    np.testing.assert_allclose(total, expected, rtol=1e-14)  # a sum of seven in another order
+
+
+def test_float_sums_have_the_same_bits_on_any_number_of_workers(app, ray_runtime):
+    from fedlab.engine.ray_grid import RayGrid
+
+    grids = [LocalGrid(app, 7, chunk=2)]
+    grids += [RayGrid(app, 7, num_workers=n, cpus_per_worker=0.5, chunk=2) for n in (1, 3)]
+    bits = set()
+    for grid in grids:
+        with grid:
+            sums = [
+                from_record(r.content["arrays"])["w"] for r in grid.stream(to_all(grid), addition=ArraySum)
+            ]
+            bits.add(b"".join(array.tobytes() for array in sums))
+    assert len(bits) == 1
+
+
+def test_an_error_is_never_part_of_a_sum(grid):
+    replies = list(grid.stream(to_all(grid, "query.fail", partition=3), addition=ArraySum))
+    errors = [r for r in replies if r.has_error()]
+    assert [partition_of(r.metadata.src_node_id) for r in errors] == [3]
+    assert "no such sample: 42" in errors[0].error.reason
+    assert sum(stands_for(r)[0] for r in replies if not r.has_error()) == grid.num_nodes - 1
+
+
+def test_traffic_and_progress_are_those_of_the_clients(grid):
+    counted = []
+    for addition in (None, ArraySum):
+        said = []
+        metered = MeteredGrid(grid, lambda kind, said=said, **fields: said.append((kind, fields)))
+        list(metered.stream(to_all(grid), addition=addition))
+        counted.append((metered.traffic.bytes_up, metered.traffic.bytes_down, said[-1]))
+    assert counted[0] == counted[1]
+    assert counted[0][2] == ("progress", {"done": grid.num_nodes, "total": grid.num_nodes})
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        reply(np.zeros(3)),
+        reply(np.zeros(2, np.float32)),
+        reply(np.zeros(2), more=1.0),
+        RecordDict({"arrays": ArrayRecord({"b": Array(np.zeros(2))})}),
+    ],
+    ids=["shape", "type", "metrics", "names"],
+)
+def test_what_cannot_be_added_is_refused_and_the_sum_stays(other):
+    total = ArraySum()
+    total.add(reply(np.ones(2)))
+    with pytest.raises(BadInput, match="cannot be added"):
+        total.add(other)
+    total.add(reply(np.ones(2)))
+    assert from_record(total.content()["arrays"])["a"].tolist() == [2.0, 2.0]
+
+
+def test_lists_of_metrics_are_added_entry_by_entry():
+    total = ArraySum()
+    for value in (1.0, 2.0):
+        total.add(RecordDict({"metrics": MetricRecord({"hits": [value, 10.0], "n": 1})}))
+    assert dict(total.content()["metrics"]) == {"hits": [3.0, 20.0], "n": 2}
+
+
+def test_statistics_that_are_none_are_refused():
+    with pytest.raises(BadInput, match="expected packed statistics under 'arrays'"):
+        StatisticsSum().add(RecordDict({"metrics": MetricRecord({"a": 1})}))
+
+
+def test_a_reply_speaks_for_itself_unless_it_says_otherwise(grid):
+    message = to_all(grid)[0]
+    assert stands_for(Message(RecordDict(), reply_to=message)) == (1, None)
