@@ -96,15 +96,15 @@ class Checkpoints:
         BadInput
             It is one of another run, or of a version that writes them differently.
         """
-        if (found := self._last) is None:
-            return None
-        server_round, (tree, arrays) = found
-        unpack(tree, arrays, state)
-        for later, path in self._rounds():
-            if later > server_round:  # damaged: they must not count as kept
+        found = self._last
+        if found is not None:
+            unpack(*found[1], state)
+        whole = None if found is None else found[0]
+        for number, path in self._rounds():
+            if whole is None or number > whole:  # damaged: they must not count as kept
                 path.unlink(missing_ok=True)
         remove(self.folder, [UNFINISHED])
-        return server_round
+        return whole
 
     @cached_property
     def last_round(self) -> int | None:

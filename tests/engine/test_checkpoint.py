@@ -199,6 +199,15 @@ def test_where_none_is_whole_the_run_begins_again(tmp_path, uninterrupted):
     assert run(fedadam(), checkpoints=checkpoints) == uninterrupted
 
 
+def test_damaged_checkpoints_do_not_push_out_those_of_the_run_that_begins_again(tmp_path, uninterrupted):
+    interrupted(tmp_path)
+    for path in tmp_path.iterdir():
+        damage(path, "cut", random.Random(0))
+    run(fedadam(), rounds=1, checkpoints=Checkpoints(tmp_path, "c"))
+    assert files(tmp_path) == ["round-000001"]
+    assert run(fedadam(), checkpoints=Checkpoints(tmp_path, "c"), seed=99) == uninterrupted
+
+
 def test_what_a_kill_left_half_written_is_swept_away(tmp_path):
     interrupted(tmp_path)
     half = tmp_path / ".round-000004.0123.safetensors.1-1.tmp"
