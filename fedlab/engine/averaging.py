@@ -10,6 +10,7 @@ refused by itself; one without samples weighs nothing.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
@@ -59,8 +60,9 @@ class WeightedMean:
             raise BadInput(
                 f"it holds the records {sorted(content)}: expected {self.record!r} and one of metrics"
             )
-        self._metric_record, told = next(iter(metrics.items()))
+        ((name, told),) = metrics.items()
         self.add_arrays(views(content.array_records[self.record]), told)
+        self._metric_record = name
 
     def add_arrays(self, arrays: Mapping[str, np.ndarray], metrics: Mapping[str, object]) -> None:
         """Add one client's model and what it tells of itself.
@@ -68,14 +70,16 @@ class WeightedMean:
         Raises
         ------
         BadInput
-            The arrays are not like the model, hold NaN or infinite numbers, or a metric is no number.
+            The arrays are not like the model, hold NaN or infinite numbers, a metric is no number, or the
+            weight is negative, infinite or NaN.
         """
         if (why := unlike(self.layout, arrays)) is not None:
             raise BadInput(why)
         numbers = {name: value for name, value in metrics.items() if isinstance(value, (int, float))}
-        if len(numbers) < len(metrics) or WEIGHT not in numbers or numbers[WEIGHT] < 0:
+        weight = float(numbers.get(WEIGHT, math.nan))
+        if len(numbers) < len(metrics) or not 0 <= weight < math.inf:
             raise BadInput(f"its metrics are {dict(metrics)}: expected numbers, and {WEIGHT} of at least 0")
-        if not (weight := float(numbers[WEIGHT])):
+        if not weight:
             return
         for name, total in self._arrays.items():
             total += np.multiply(arrays[name], weight, dtype=np.float64)

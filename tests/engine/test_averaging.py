@@ -121,7 +121,8 @@ def test_what_is_not_like_the_model_is_refused(spoil, message):
     mean.add_arrays(START, {"num-examples": 2})
     with pytest.raises(BadInput, match=message):
         mean.add_arrays(spoil(START), {"num-examples": 2})
-    for metrics in ({}, {"num-examples": -1}, {"num-examples": 2, "many": [1.0, 2.0]}):
+    wrong = [{"num-examples": weight} for weight in (-1, np.nan, np.inf)]
+    for metrics in ({}, *wrong, {"num-examples": 2, "many": [1.0, 2.0]}):
         with pytest.raises(BadInput, match="its metrics are"):
             mean.add_arrays(START, metrics)
     with pytest.raises(BadInput, match="it holds the records"):
