@@ -28,6 +28,8 @@ class Broadcast(Sequence[Message]):
         'train', 'evaluate' or 'query', with an action after a dot.
     group_id
         Copied into every message.
+    name
+        What the messages' ids begin with; empty until they are sent.
 
     Examples
     --------
@@ -49,7 +51,6 @@ class Broadcast(Sequence[Message]):
         self.content, self.message_type, self.group_id = content, message_type, group_id
         self.nodes = nodes if isinstance(nodes, np.ndarray) else _array(nodes)
         self.name = name
-        """What the messages' ids begin with; empty until they are sent."""
 
     def __len__(self) -> int:
         return len(self.nodes)

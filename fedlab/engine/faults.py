@@ -163,11 +163,11 @@ def damaged(content: RecordDict, fault: Corrupt, rng: np.random.Generator) -> Re
             continue
         array = np.array(arrays[key])
         if damage == "nan":
-            array.reshape(-1)[:1] = np.nan
+            array.flat[:1] = np.nan
         elif damage == "shape":
             array = np.concatenate([array.reshape(-1), array.reshape(-1)[:1]])
         elif damage == "dtype":
             array = array.astype(np.complex64)
-        broken[name] = to_record({("garbage" if damage == "keys" and k == key else k): (array if k == key else a)
-                                  for k, a in arrays.items()})  # fmt: skip
+        renamed = {key: "garbage"} if damage == "keys" else {}
+        broken[name] = to_record({renamed.get(k, k): a for k, a in (arrays | {key: array}).items()})
     return broken

@@ -20,7 +20,7 @@ Place = tuple[int, str, str]
 
 
 class Parcel:
-    """Lists of replies, as a worker returns them; `open` gives them back.
+    """Lists of replies, as a worker returns them; unpickled, it is those lists.
 
     Parameters
     ----------

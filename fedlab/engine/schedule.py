@@ -55,7 +55,7 @@ class Call:
 
 
 def chunk_of(num_nodes: int, chunk: int | None) -> int:
-    """Return the number of clients in a block: as given, or so that there are at least 16 blocks."""
+    """Return the number of clients in a block: as given, or for at most 16 blocks, or 1024 where that is too many."""
     if chunk is not None:
         if isinstance(chunk, bool) or not isinstance(chunk, int) or chunk < 1:
             raise BadInput(f"engine: chunk={chunk} must be at least 1 message per call, or null to choose")

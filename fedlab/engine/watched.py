@@ -164,7 +164,7 @@ class WatchedGrid(MeteredGrid):
         with self._lock:
             self.errors += 1
             first = self.errors == 1
-        reason = (reply.error.reason or "it gave no reason").strip()
+        reason = (reply.error.reason or "").strip() or "it gave no reason"
         if first:
             self._tell("failed", client=self.client_name(reply.metadata.src_node_id), reason=reason)
         # Flower's strategies log every reason: a line of each failure is enough, the first was told whole.
