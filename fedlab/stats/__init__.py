@@ -1,5 +1,6 @@
 """The mathematics as immutable values: additive ridge statistics, fixed point, seeded random features."""
 
+from fedlab.stats.analytic import Analytic
 from fedlab.stats.expansion import Expansion, Identity, RandomRBF, RandomReLU
 from fedlab.stats.fixed_point import FixedPoint
 from fedlab.stats.gram import GramStats
@@ -10,6 +11,7 @@ from fedlab.stats.samples import one_hot
 from fedlab.stats.solve import Solution
 
 __all__ = [
+    "Analytic",
     "Expansion",
     "FixedPoint",
     "GramStats",

@@ -2,9 +2,10 @@ import numpy as np
 import pytest
 import torch
 
-from clients.afl import AFL, ROWS
+from clients.afl import AFL
 from fedlab.errors import BadInput
 from fedlab.stats import FixedPoint, GramStats, RandomReLU, one_hot, unpack
+from fedlab.stats.analytic import ROWS
 from tests.draws import same, samples
 
 MODES = pytest.mark.parametrize("mode", ["exact", "float64"])

@@ -1,0 +1,188 @@
+"""A closed-form learner: reduce the local samples to ridge statistics; sums of them become a head.
+
+    observe(X, Y) = (G, C, n)       fit = solve       scores(h) = h W,  h = expansion(X)
+
+Every analytic method is this value; what differs is which features enter the sum and how the sum becomes a
+head. n samples, d0 backbone features, d features after the expansion, c classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from jaxtyping import Float64, Int64
+from torch import Tensor
+
+from fedlab.errors import BadInput
+from fedlab.stats.expansion import Expansion, Identity
+from fedlab.stats.fixed_point import FixedPoint
+from fedlab.stats.gram import GramStats
+from fedlab.stats.gram_sum import GramSum
+from fedlab.stats.packed_size import HEADER, packed_bytes
+from fedlab.stats.packing import pack
+from fedlab.stats.samples import check_features, check_labels, one_hot
+
+ROWS = 4096
+"""Samples expanded at a time: memory stays O(ROWS d) however many samples a client has."""
+
+
+@dataclass(frozen=True)
+class Analytic:
+    """What a client does with its samples, and whoever holds a sum with that sum.
+
+    Parameters
+    ----------
+    num_classes
+        c, known to everyone; a class that a client does not hold is a zero column.
+    expansion
+        Map from backbone features to the features that are summed.
+    mode
+        'exact' for fixed-point integers (bit-identical for every partition) or 'float64'.
+    limit
+        Public range of the backbone's features (exact mode).
+    bits
+        Word length of the features (exact mode).
+    """
+
+    num_classes: int
+    expansion: Expansion = field(default_factory=Identity)
+    mode: str = "exact"
+    limit: float = 1.0
+    bits: int = 12
+
+    def __post_init__(self) -> None:
+        if self.mode not in ("exact", "float64"):
+            raise BadInput(f"mode={self.mode!r}: known are 'exact' and 'float64'")
+        if self.num_classes < 1:
+            raise BadInput(f"num_classes={self.num_classes} must be at least 1")
+        self.fixed  # noqa: B018 - refuses a bad limit or word length here rather than at the first sample
+
+    @property
+    def fixed(self) -> FixedPoint:
+        """How backbone features become integers."""
+        return FixedPoint(self.limit, self.bits)
+
+    # -- learner ---------------------------------------------------------------------------------------------
+
+    def observe(self, x: Tensor, labels: Tensor) -> GramStats:
+        """Return the statistics of these samples; nothing is remembered.
+
+        Parameters
+        ----------
+        x
+            Backbone features, (n, d0). n = 0 is legal.
+        labels
+            (n,), in [0, c).
+
+        Raises
+        ------
+        BadInput
+            A feature is NaN or infinite, a label out of range, or there is not one label per sample.
+        """
+        check_features(x)
+        check_labels(labels, self.num_classes, len(x))
+        y = one_hot(labels, self.num_classes)
+        batches = zip(x.split(ROWS), y.split(ROWS), strict=True)
+        return GramStats.total(self._reduce(part, target) for part, target in batches)
+
+    def _reduce(self, x: Tensor, y: Tensor) -> GramStats:
+        h, scale, saturated = self._expand(x)
+        return GramStats.from_integers(h, y, scale, saturated)
+
+    def _expand(self, x: Tensor) -> tuple[Float64[Tensor, "n d"], float | None, int]:
+        """Return the features that are summed, their scale in exact mode, and how many entries were clipped."""
+        if self.mode == "float64":
+            return self.expansion(x.to(torch.float64, copy=True)), None, 0
+        q, saturated = self.fixed.encode(x)
+        h, fixed, clipped = self.expansion.integers(q, self.fixed)
+        return h, fixed.scale, saturated + clipped
+
+    def fit(self, statistics: GramStats, ridge: float | str = 1.0) -> Float64[Tensor, "d c"]:
+        """Return the head."""
+        return statistics.solve(ridge)
+
+    # -- what the apps call ----------------------------------------------------------------------------------
+
+    def initial(self, d0: int, seed: int) -> dict[str, np.ndarray]:
+        """Return no model: a closed-form method needs none."""
+        return {}
+
+    def train(
+        self,
+        arrays: Mapping[str, np.ndarray],
+        config: Mapping[str, object],
+        x: Tensor,
+        labels: Tensor,
+        seed: int,
+    ) -> tuple[dict[str, np.ndarray], dict[str, int | float]]:
+        """Return the packed statistics; model, config and seed do not matter."""
+        return pack(self.observe(x, labels)), {}
+
+    def train_in_total(
+        self, x: Tensor, labels: Tensor, sizes: Sequence[int]
+    ) -> tuple[dict[str, np.ndarray], int]:
+        """Return the packed sum of what `train` answers for many clients, and the bytes of all those answers.
+
+        The sum of the clients' products is the product of their stacked rows: one client's work, whatever k.
+
+        Parameters
+        ----------
+        x, labels
+            Samples of all, client after client: (n, d0) and (n,).
+        sizes
+            How many are whose; their sum is n.
+        """
+        check_features(x)
+        check_labels(labels, self.num_classes, len(x))
+        total, num_bytes, start = GramSum(), 0, 0
+        for group in _groups(sizes):
+            end = start + sum(group)
+            part, target = x[start:end], labels[start:end]
+            if end - start > ROWS:  # one large client
+                statistics = self.observe(part, target)
+                num_bytes += sum(array.nbytes + HEADER for array in pack(statistics).values())
+            else:
+                h, scale, saturated = self._expand(part)
+                y = one_hot(target, self.num_classes)
+                statistics = GramStats.from_integers(h, y, scale, saturated)
+                rows, classes = h.cpu().numpy(), target.cpu().numpy().astype(np.int64)
+                num_bytes += packed_bytes(rows, classes, group, self.num_classes, scale is not None)
+            total.add(statistics)
+            start = end
+        return pack(total.result()), num_bytes
+
+    def features(self, x: Tensor) -> Float64[Tensor, "n d"]:
+        """Return what the head multiplies: the same numbers that were summed."""
+        check_features(x)
+        if self.mode == "float64":
+            return self.expansion(x.to(torch.float64))
+        q, _ = self.fixed.encode(x)
+        h, fixed, _ = self.expansion.integers(q, self.fixed)
+        return fixed.decode(h)
+
+    def scores(self, arrays: Mapping[str, np.ndarray], h: Tensor) -> Float64[Tensor, "n c"]:
+        """Return h W."""
+        return h @ torch.tensor(arrays["weight"], device=h.device)
+
+    def predict_scores(self, weight: Float64[Tensor, "d c"], x: Tensor) -> Float64[Tensor, "n c"]:
+        """Return h W for backbone features."""
+        return torch.cat([self.features(part) @ weight.to(x.device) for part in x.split(ROWS)])
+
+    def predict(self, weight: Float64[Tensor, "d c"], x: Tensor) -> Int64[Tensor, " n"]:
+        """Return the class of the largest score."""
+        return self.predict_scores(weight, x).argmax(1)
+
+
+def _groups(sizes: Sequence[int]) -> Iterator[list[int]]:
+    """Split the sizes, in their order, into groups of at most ROWS together; a larger one is alone."""
+    group: list[int] = []
+    for n in sizes:
+        if group and sum(group) + n > ROWS:
+            yield group
+            group = []
+        group.append(n)
+    if group:
+        yield group
