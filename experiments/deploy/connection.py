@@ -16,19 +16,13 @@ import clients
 import fedlab
 import strategies
 from experiments.deploy.probe import NoAnswer, probe
-from experiments.deploy.process import Process
+from experiments.deploy.process import Process, last_words
+from fedlab.engine import OFFLINE
 from fedlab.errors import BadInput
 from fedlab.tracking import write_atomically
 
 NAME = "federation"
 """Of the connection in Flower's configuration file."""
-OFFLINE = {
-    "FLWR_TELEMETRY_ENABLED": "0",
-    "FLWR_DISABLE_UPDATE_CHECK": "1",
-    "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
-    "RAY_USAGE_STATS_ENABLED": "0",
-}
-"""Flower installs, counts and asks nothing over the network."""
 REGISTERED_BEFORE = "already in use"
 
 
@@ -97,7 +91,7 @@ class Connection:
         done = self.flwr("supernode", "register", str(public), NAME)
         said = done.stdout + done.stderr
         if done.returncode and REGISTERED_BEFORE not in said:
-            raise BadInput(f"{self.address} did not register {public}: {_last_words(said)}")
+            raise BadInput(f"{self.address} did not register {public}: {last_words(said, lines=3)}")
 
     def submit(self, app: Path, log: Path) -> Process:
         """Start a run with `flwr run --stream`; what the ServerApp says comes to `log`."""
@@ -184,8 +178,3 @@ config = {_toml(json.dumps(config))}
 def _toml(text: str) -> str:
     # A JSON string is a TOML string, but for surrogate pairs.
     return json.dumps(text, ensure_ascii=False)
-
-
-def _last_words(said: str) -> str:
-    lines = [line.strip(" │╭╮╰╯─") for line in said.splitlines()]
-    return " ".join([line for line in lines if line][-3:])

@@ -11,7 +11,6 @@ import socket
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import TracebackType
 
 from experiments.deploy.connection import Connection, Host, bundle, environment
 from experiments.deploy.keys import Keys, make_keys
@@ -105,12 +104,10 @@ class Federation:
     def __enter__(self) -> Federation:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        for run in self._runs:
-            run.stop_following()
+    def __exit__(self, *_: object) -> None:
         try:
+            for run in self._runs:
+                run.stop_following()
             stop(self.processes.values())
         except KeyboardInterrupt:  # a second Ctrl-C: no more patience
             self.abort()
@@ -208,7 +205,7 @@ class Federation:
         BadInput
             Names it, with its last words.
         """
-        for process in self.processes.values():
+        for process in list(self.processes.values()):  # another thread may start or kill one meanwhile
             if process.code is None:
                 continue
             if refused(process):

@@ -86,8 +86,7 @@ class Process:
 
     def last_words(self, lines: int = 5) -> str:
         """The last lines that it said, in one."""
-        said = [line.strip(" │╭╮╰╯─") for line in PAINT.sub("", self.output()).splitlines()]
-        return " ".join([line for line in said if line][-lines:]) or "it said nothing"
+        return last_words(self.output(), lines)
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal to the program and all its children; none if they have ended."""
@@ -108,6 +107,12 @@ class Process:
         except ProcessLookupError:
             return True
         return False
+
+
+def last_words(said: str, lines: int) -> str:
+    """Return the last lines of an output in one, without the colours and frames of a terminal."""
+    plain = [line.strip(" │╭╮╰╯─") for line in PAINT.sub("", said).splitlines()]
+    return " ".join([line for line in plain if line][-lines:]) or "it said nothing"
 
 
 def stop(processes: Iterable[Process]) -> None:

@@ -2,12 +2,14 @@
 
 import os
 
-# Flower and Ray read these when they are imported; a simulation has nothing to say to any network.
-for _name, _value in {
+OFFLINE = {
     "FLWR_TELEMETRY_ENABLED": "0",
     "FLWR_DISABLE_UPDATE_CHECK": "1",
     "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
     "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-}.items():
+}
+"""Flower and Ray install, count and ask nothing over the network."""
+
+# They read these when they are imported.
+for _name, _value in (OFFLINE | {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}).items():
     os.environ.setdefault(_name, _value)
