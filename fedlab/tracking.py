@@ -233,7 +233,7 @@ def plain(value: object) -> Any:
     raise TypeError(f"cannot write {type(value).__name__} as JSON: {value!r}")
 
 
-def write_atomically(target: Path, data: bytes) -> None:
+def write_atomically(target: Path, data: bytes, mode: int = 0o666) -> None:
     """Put `data` at `target` so that a reader, or a kill, meets the former file or the new one, never a part.
 
     Parameters
@@ -242,12 +242,15 @@ def write_atomically(target: Path, data: bytes) -> None:
         The file; its folder is made.
     data
         Its whole content, on the disk before the name appears.
+    mode
+        Its permissions at most, from the first byte on; the umask takes its own.
     """
     temporary = target.with_name(f".{target.name}.{os.getpid()}-{threading.get_ident()}.tmp")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with temporary.open("wb") as file:
+            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
+            with os.fdopen(descriptor, "wb") as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())

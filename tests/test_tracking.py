@@ -18,7 +18,7 @@ import pytest
 
 from fedlab import provenance
 from fedlab.errors import BadInput
-from fedlab.tracking import RunDirectory, parse_events, plain, remove
+from fedlab.tracking import RunDirectory, parse_events, plain, remove, write_atomically
 
 
 def lines(path: Path) -> list[dict]:
@@ -308,3 +308,10 @@ def test_only_what_matches_is_removed_and_folders_only_when_they_are_empty(tmp_p
     remove(tmp_path, ["*/*.part", "*/*/*.part", "*/*/", "*/", "none"])
     left = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*"))
     assert left == ["c", "c/mine.txt", "mine.txt", "x.part"]
+
+
+def test_a_secret_is_its_owners_alone_from_the_first_byte(tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: seen.append(os.fstat(descriptor).st_mode & 0o777))
+    write_atomically(tmp_path / "key", b"secret", mode=0o600)
+    assert seen == [0o600] and (tmp_path / "key").read_bytes() == b"secret"

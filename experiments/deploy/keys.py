@@ -187,12 +187,10 @@ def _general_name(host: str) -> x509.GeneralName:
 
 def _make_node(path: Path) -> None:
     key = ec.generate_private_key(ec.SECP384R1())
+    public = key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH) + b"\n"
+    _write(path.with_suffix(".pub"), public, mode=0o644)
+    # Last: where it lies, the pair is whole.
     _write(path, key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()))
-    _write(
-        path.with_suffix(".pub"),
-        key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH) + b"\n",
-        mode=0o644,
-    )
 
 
 def _pem(key: ec.EllipticCurvePrivateKey) -> bytes:
@@ -200,6 +198,5 @@ def _pem(key: ec.EllipticCurvePrivateKey) -> bytes:
 
 
 def _write(path: Path, data: bytes, mode: int = PRIVATE) -> None:
-    # In a folder that only its owner can enter: nobody reads a secret before its mode is set.
-    write_atomically(path, data)
-    path.chmod(mode)
+    write_atomically(path, data, mode)
+    path.chmod(mode)  # a umask may have kept from others what everyone needs
