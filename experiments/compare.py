@@ -56,9 +56,9 @@ def compare(cfg: DictConfig, directory: RunDirectory) -> dict[str, Any]:
             methods[name]["seconds"]["features"] = features_seconds
             directory.event("result", method=name, **methods[name])
             checkpoints[name].finish({"result": methods[name], "model": models[name]})
+    # The first method is the run's own; the others are what it is compared with.
     first = next(iter(methods))
     directory.write_bytes("model.safetensors", save(from_record(models[first]), metadata={"method": first}))
-    # The first method is the run's own; the others are what it is compared with.
     directory.write_json("label_counts.json", everyone.federation.label_counts().tolist())
     return {"experiment": cfg.name, **methods[first], "methods": methods}
 
@@ -131,7 +131,10 @@ def run_method(
     directory: RunDirectory,
     checkpoints: Checkpoints | None = None,
 ) -> tuple[dict[str, Any], ArrayRecord]:
-    """Run one method, from its last checkpoint if it has one; return its result and its model."""
+    """Run one method, from its last checkpoint if it has one; return its result and its model.
+
+    Only a method without a strategy, the centralised one, runs without a grid.
+    """
     method = cfg.methods[name]
     begun = checkpoints is not None and checkpoints.last_round is not None
     tell = directory.tick if begun else directory.event  # a method that goes on was announced before
@@ -140,8 +143,8 @@ def run_method(
     def emit(kind: str, **fields: Any) -> None:
         (directory.tick if kind == "progress" else directory.event)(kind, method=name, **fields)
 
-    if method.strategy is None or grid is None:
-        result, arrays, said = _centralised(cfg, describe(cfg, name), everyone)
+    if method.strategy is None:
+        result, arrays, said = _centralised(cfg, describe(cfg, name)["model"], everyone)
         for note in said:
             emit("warning", message=note)
         emit(
@@ -153,6 +156,7 @@ def run_method(
             **result["metrics"],
         )
     else:
+        assert grid is not None, f"{name} needs a grid"
         config = {"config": json.dumps(describe(cfg, name))}
         grid.restart(config)
         where = {"folder": str(checkpoints.folder), "every": checkpoints.every} if checkpoints else None
@@ -180,10 +184,10 @@ def describe(cfg: DictConfig, name: str) -> dict[str, Any]:
 
 
 def _centralised(
-    cfg: DictConfig, method: Mapping[str, Any], everyone: World
+    cfg: DictConfig, model: Mapping[str, Any], everyone: World
 ) -> tuple[dict[str, Any], ArrayRecord, list[str]]:
     started = time.perf_counter()
-    learner = instantiate(method["model"], num_classes=everyone.num_classes)
+    learner = instantiate(model, num_classes=everyone.num_classes)
     statistics = learner.observe(everyone.train, everyone.train_labels)
     trained = time.perf_counter()
     solution = statistics.solution(cfg.ridge)

@@ -44,11 +44,11 @@ MARKS = 8
 def main(grid: Grid, context: Context) -> None:
     """Run the method that the config describes."""
     config = json.loads(str(context.run_config["config"]))
-    simulated = isinstance(grid, MeteredGrid)
+    metered = isinstance(grid, MeteredGrid)
     kept = json.loads(str(context.run_config.get("checkpoints", "null")))
     checkpoints = Checkpoints(config=str(context.run_config["config"]), **kept) if kept else None
-    result, arrays = run(grid if simulated else MeteredGrid(grid, _log), config, checkpoints)
-    if not simulated:
+    result, arrays = run(grid if metered else MeteredGrid(grid, _log), config, checkpoints)
+    if not metered:  # nobody listens but whoever reads the log
         for client, reason in result["faults"]["failed"].items():
             _log("warning", message=f"client {client} is not in the model: {reason.strip().splitlines()[-1]}")
     context.state["result"] = ConfigRecord({"json": json.dumps(result)})
