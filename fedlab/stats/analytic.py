@@ -10,23 +10,31 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float64, Int64
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from fedlab.errors import BadInput
+from fedlab.stats.class_weights import ClassWeights
 from fedlab.stats.expansion import Expansion, Identity
 from fedlab.stats.fixed_point import FixedPoint
 from fedlab.stats.gram import GramStats
 from fedlab.stats.gram_sum import GramSum
+from fedlab.stats.memory import check_memory
 from fedlab.stats.packed_size import HEADER, packed_bytes
 from fedlab.stats.packing import pack
 from fedlab.stats.samples import check_features, check_labels, one_hot
 
 ROWS = 4096
 """Samples expanded at a time: memory stays O(ROWS d) however many samples a client has."""
+EMPTY: Mapping[str, Any] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -67,7 +75,7 @@ class Analytic:
 
     # -- learner ---------------------------------------------------------------------------------------------
 
-    def observe(self, x: Tensor, labels: Tensor) -> GramStats:
+    def observe(self, x: Tensor, labels: Tensor, weights: ClassWeights | None = None) -> Any:
         """Return the statistics of these samples; nothing is remembered.
 
         Parameters
@@ -76,23 +84,38 @@ class Analytic:
             Backbone features, (n, d0). n = 0 is legal.
         labels
             (n,), in [0, c).
+        weights
+            What a sample of each class counts; None counts every sample once.
 
         Raises
         ------
         BadInput
-            A feature is NaN or infinite, a label out of range, or there is not one label per sample.
+            A feature is NaN or infinite, a label out of range, a class without a weight, there is not one
+            label per sample, or the features' sums would not fit into memory.
         """
+        return self._sum(x, labels, weights)
+
+    def _sum(self, x: Tensor, labels: Tensor, weights: ClassWeights | None = None) -> GramStats:
+        self.check(x, labels)
+        y = one_hot(labels, self.num_classes)
+        if weights is not None:
+            weights.check(y.sum(0).to(torch.int64))
+        batches = zip(x.split(ROWS), y.split(ROWS), strict=True)
+        return GramStats.total(self._reduce(part, target, weights) for part, target in batches)
+
+    def check(self, x: Tensor, labels: Tensor) -> None:
+        """Refuse what cannot be summed, before anything is."""
         check_features(x)
         check_labels(labels, self.num_classes, len(x))
-        y = one_hot(labels, self.num_classes)
-        batches = zip(x.split(ROWS), y.split(ROWS), strict=True)
-        return GramStats.total(self._reduce(part, target) for part, target in batches)
+        d = self.expansion.out_features(x.shape[1])
+        need = 8 * d * (min(len(x), ROWS) + 2 * x.shape[1] + (2 * d if len(x) > d else 0))
+        check_memory(need, f"the sums of {d} features", "lower the expansion's width")
 
-    def _reduce(self, x: Tensor, y: Tensor) -> GramStats:
-        h, scale, saturated = self._expand(x)
-        return GramStats.from_integers(h, y, scale, saturated)
+    def _reduce(self, x: Tensor, y: Tensor, weights: ClassWeights | None = None) -> GramStats:
+        h, scale, saturated = self.expand(x)
+        return GramStats.from_integers(h, y, scale, saturated, weights)
 
-    def _expand(self, x: Tensor) -> tuple[Float64[Tensor, "n d"], float | None, int]:
+    def expand(self, x: Tensor) -> tuple[Float64[Tensor, "n d"], float | None, int]:
         """Return the features that are summed, their scale in exact mode, and how many entries were clipped."""
         if self.mode == "float64":
             return self.expansion(x.to(torch.float64, copy=True)), None, 0
@@ -100,7 +123,7 @@ class Analytic:
         h, fixed, clipped = self.expansion.integers(q, self.fixed)
         return h, fixed.scale, saturated + clipped
 
-    def fit(self, statistics: GramStats, ridge: float | str = 1.0) -> Float64[Tensor, "d c"]:
+    def fit(self, statistics: Any, ridge: float | str = 1.0) -> Float64[Tensor, "d c"]:
         """Return the head."""
         return statistics.solve(ridge)
 
@@ -122,7 +145,12 @@ class Analytic:
         return pack(self.observe(x, labels)), {}
 
     def train_in_total(
-        self, x: Tensor, labels: Tensor, sizes: Sequence[int]
+        self,
+        x: Tensor,
+        labels: Tensor,
+        sizes: Sequence[int],
+        arrays: Mapping[str, np.ndarray] = EMPTY,
+        config: Mapping[str, object] = EMPTY,
     ) -> tuple[dict[str, np.ndarray], int]:
         """Return the packed sum of what `train` answers for many clients, and the bytes of all those answers.
 
@@ -134,25 +162,34 @@ class Analytic:
             Samples of all, client after client: (n, d0) and (n,).
         sizes
             How many are whose; their sum is n.
+        arrays, config
+            What every client was sent.
         """
-        check_features(x)
-        check_labels(labels, self.num_classes, len(x))
+        total, num_bytes = self._sum_clients(x, labels, sizes)
+        return pack(total), num_bytes
+
+    def _sum_clients(
+        self, x: Tensor, labels: Tensor, sizes: Sequence[int], weights: ClassWeights | None = None
+    ) -> tuple[GramStats, int]:
+        self.check(x, labels)
+        if weights is not None:
+            weights.check(torch.bincount(labels, minlength=self.num_classes))
         total, num_bytes, start = GramSum(), 0, 0
         for group in _groups(sizes):
             end = start + sum(group)
             part, target = x[start:end], labels[start:end]
             if end - start > ROWS:  # one large client
-                statistics = self.observe(part, target)
+                statistics = self._sum(part, target, weights)
                 num_bytes += sum(array.nbytes + HEADER for array in pack(statistics).values())
             else:
-                h, scale, saturated = self._expand(part)
+                h, scale, saturated = self.expand(part)
                 y = one_hot(target, self.num_classes)
-                statistics = GramStats.from_integers(h, y, scale, saturated)
+                statistics = GramStats.from_integers(h, y, scale, saturated, weights)
                 rows, classes = h.cpu().numpy(), target.cpu().numpy().astype(np.int64)
-                num_bytes += packed_bytes(rows, classes, group, self.num_classes, scale is not None)
+                num_bytes += packed_bytes(rows, classes, group, self.num_classes, scale is not None, weights)
             total.add(statistics)
             start = end
-        return pack(total.result()), num_bytes
+        return total.result(), num_bytes
 
     def features(self, x: Tensor) -> Float64[Tensor, "n d"]:
         """Return what the head multiplies: the same numbers that were summed."""
@@ -174,6 +211,29 @@ class Analytic:
     def predict(self, weight: Float64[Tensor, "d c"], x: Tensor) -> Int64[Tensor, " n"]:
         """Return the class of the largest score."""
         return self.predict_scores(weight, x).argmax(1)
+
+    # -- keeping ---------------------------------------------------------------------------------------------
+
+    def save(self, path: Path | str, weight: Float64[Tensor, "d c"]) -> None:
+        """Write a head as safetensors, with the settings of the learner that it belongs to."""
+        save_file({"weight": weight.cpu().contiguous()}, path, metadata={"learner": repr(self)})
+
+    def load(self, path: Path | str) -> Float64[Tensor, "d c"]:
+        """Return a head that `save` wrote.
+
+        Raises
+        ------
+        BadInput
+            The file is none, or its head belongs to a learner with other settings.
+        """
+        try:
+            with safe_open(path, framework="pt") as file:
+                owner, weight = (file.metadata() or {}).get("learner"), file.get_tensor("weight")
+        except (OSError, SafetensorError) as error:
+            raise BadInput(f"{path} cannot be read as a head: {error}") from error
+        if owner != repr(self):
+            raise BadInput(f"{path} holds a head of {owner}, and this is {self!r}: use the same settings")
+        return weight
 
 
 def _groups(sizes: Sequence[int]) -> Iterator[list[int]]:

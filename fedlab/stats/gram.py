@@ -23,6 +23,7 @@ from jaxtyping import Float64, Int64
 from torch import Tensor
 
 from fedlab.errors import BadInput
+from fedlab.stats.class_weights import ClassWeights, weighted_gram
 from fedlab.stats.fixed_point import FixedPoint
 from fedlab.stats.product import add_grams, energy_of, gram_product, recoverable
 from fedlab.stats.samples import check_features, check_one_hot
@@ -46,6 +47,9 @@ class GramStats:
         Integer units per 1.0 of a feature in exact mode; None in float64.
     saturated
         Feature entries that lay outside the public range (exact mode).
+    weighting
+        None where every sample counts once. Otherwise the integer units per 1.0 of a weight (1 in float64) and
+        the samples' total weight, in such units: G = X'PX, C = X'PY with P the weights on a diagonal.
     """
 
     cross: Tensor
@@ -54,6 +58,7 @@ class GramStats:
     saturated: int = 0
     rows: Float64[Tensor, "r d"] | None = None
     matrix: Tensor | None = None
+    weighting: tuple[int, float] | None = None
 
     # -- making ----------------------------------------------------------------------------------------------
 
@@ -85,7 +90,12 @@ class GramStats:
 
     @classmethod
     def from_integers(
-        cls, x: Float64[Tensor, "n d"], y_onehot: Tensor, scale: float | None, saturated: int = 0
+        cls,
+        x: Float64[Tensor, "n d"],
+        y_onehot: Tensor,
+        scale: float | None,
+        saturated: int = 0,
+        weights: ClassWeights | None = None,
     ) -> GramStats:
         """Reduce features that are fixed-point integers already (float64 where scale is None), unchecked."""
         # float64 before the product: a float32 sum cannot be subtracted back to zero.
@@ -93,9 +103,36 @@ class GramStats:
         cross, counts = x.T @ y, y.sum(0).to(torch.int64)
         if scale is not None:
             cross = cross.to(torch.int64)
+        if weights is not None and not weights.plain:
+            return cls._weighted(x, y, cross, counts, scale, saturated, weights)
         if len(x) <= x.shape[1]:
             return cls(cross, counts, scale, saturated, rows=x)
         return cls(cross, counts, scale, saturated, matrix=gram_product(x, scale is not None))
+
+    @classmethod
+    def _weighted(
+        cls,
+        x: Float64[Tensor, "n d"],
+        y: Float64[Tensor, "n c"],
+        cross: Tensor,
+        counts: Tensor,
+        scale: float | None,
+        saturated: int,
+        weights: ClassWeights,
+    ) -> GramStats:
+        exact = scale is not None
+        factors = weights.factors(exact).to(x.device)
+        unit = weights.unit if exact else 1
+        weighting = (unit, float((counts * factors).sum()))
+        cross = cross * factors
+        # Rows of sqrt(p) x have the weighted sum as their Gram matrix, up to rounding.
+        rows = x * (y @ factors.to(torch.float64)).sqrt()[:, None]
+        if len(x) <= x.shape[1] and (not exact or recoverable(len(rows), energy_of(rows))):
+            return cls(cross, counts, scale, saturated, rows=rows, weighting=weighting)
+        if not exact:
+            return cls(cross, counts, scale, saturated, matrix=gram_product(rows, False), weighting=weighting)
+        matrix = weighted_gram(x, y, factors)
+        return cls(cross, counts, scale, saturated, matrix=matrix, weighting=weighting)
 
     @classmethod
     def from_batches(
@@ -150,6 +187,16 @@ class GramStats:
         """Number of samples n."""
         return int(self.class_counts.sum())
 
+    @property
+    def weight_unit(self) -> int | None:
+        """Integer units per 1.0 of a weight; None where samples are not weighted."""
+        return None if self.weighting is None else self.weighting[0]
+
+    @property
+    def target_squares(self) -> float:
+        """tr(Y'PY), the samples' total weight: n where they are not weighted."""
+        return float(self.count) if self.weighting is None else self.weighting[1] / self.weighting[0]
+
     @cached_property
     def gram(self) -> Tensor:
         """G = X'X, (d, d): float64, or int64 in exact mode."""
@@ -161,9 +208,8 @@ class GramStats:
     @cached_property
     def sha256(self) -> str:
         """Digest of everything the statistics say; in exact mode it does not depend on the partition."""
-        digest = hashlib.sha256(
-            repr((self.num_features, self.num_classes, self.scale, self.saturated)).encode()
-        )
+        said = (self.num_features, self.num_classes, self.scale, self.saturated)
+        digest = hashlib.sha256(repr(said if self.weighting is None else (*said, self.weighting)).encode())
         upper = torch.triu_indices(self.num_features, self.num_features)
         for part in (self.gram.cpu()[upper[0], upper[1]], self.cross.cpu(), self.class_counts.cpu()):
             digest.update(part.contiguous().numpy().tobytes())
@@ -187,6 +233,7 @@ class GramStats:
             self.saturated + other.saturated,
             rows=rows,
             matrix=matrix,
+            weighting=combined(self.weighting, other.weighting, 1),
         )
 
     def __sub__(self, other: GramStats) -> GramStats:
@@ -214,7 +261,11 @@ class GramStats:
         cross[:, gone] = 0
         if bool(gone.all()):
             matrix.zero_()
-        return GramStats(cross, counts, self.scale, self.saturated - other.saturated, matrix=matrix)
+        weighting = combined(self.weighting, other.weighting, -1)
+        if weighting is not None and bool(gone.all()):
+            weighting = (weighting[0], 0.0)
+        saturated = self.saturated - other.saturated
+        return GramStats(cross, counts, self.scale, saturated, matrix=matrix, weighting=weighting)
 
     def widen(self, num_classes: int) -> GramStats:
         """Return the same statistics over more classes; the new columns are zero."""
@@ -241,6 +292,12 @@ class GramStats:
                 f"cannot combine statistics of scale {self.scale} with scale {other.scale}: every client "
                 "must use the same mode, limit and bits"
             )
+        mine, theirs = self.weight_unit, other.weight_unit
+        if mine != theirs:
+            raise BadInput(
+                f"cannot combine statistics whose weights have {mine or 'no'} units with those of "
+                f"{theirs or 'no'} units: every client must weight by the same counts"
+            )
 
     # -- solving ---------------------------------------------------------------------------------------------
 
@@ -258,12 +315,23 @@ class GramStats:
         """
         scale = 1.0 if self.scale is None else self.scale
         gram, cross = self.gram.to(torch.float64), self.cross.to(torch.float64)
+        if self.weight_unit not in (None, 1):  # a power of two: dividing by it changes no bit of the head
+            gram, cross = gram / self.weight_unit, cross / self.weight_unit
         if ridge == "gcv":
             if self.count == 0:
                 raise BadInput("ridge='gcv' needs samples, but the statistics are empty: give a number")
-            ridge = generalised_cross_validation(gram, cross, self.count, float(self.count)) / scale**2
+            ridge = generalised_cross_validation(gram, cross, self.count, self.target_squares) / scale**2
         elif isinstance(ridge, str) or not (math.isfinite(ridge) and ridge >= 0):
             raise BadInput(f"ridge={ridge!r} is neither a finite number >= 0 nor 'gcv'")
         # With q = scale x:  (X'X + g I)^-1 X'Y = scale (Q'Q + g scale^2 I)^-1 Q'Y.
         found = ridge_solve(gram, cross, ridge * scale**2)
         return replace(found, weight=found.weight * scale, ridge=float(ridge))
+
+
+def combined(
+    mine: tuple[int, float] | None, theirs: tuple[int, float] | None, sign: int
+) -> tuple[int, float] | None:
+    """Return the weighting of a sum, or of a difference."""
+    if mine is None or theirs is None:
+        return None
+    return mine[0], max(0.0, mine[1] + sign * theirs[1])

@@ -14,7 +14,7 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from fedlab.errors import BadInput
-from fedlab.stats.gram import GramStats
+from fedlab.stats.gram import GramStats, combined
 from fedlab.stats.product import add_into, check_no_wrap, energy_of, gram_product, recoverable
 
 
@@ -43,14 +43,19 @@ class GramSum:
         if self._total is None:
             # The total owns its arrays: later clients are added in place, without a new matrix for each.
             empty = GramStats.zeros(stats.num_features, stats.num_classes, stats.scale, stats.cross.device)
-            self._total = replace(empty, rows=None)
+            weighting = None if stats.weighting is None else (stats.weighting[0], 0.0)
+            self._total = replace(empty, rows=None, weighting=weighting)
         if gram is not None:
             self._accumulate(gram)
         elif stats.rows is not None and len(stats.rows):
             self._wait(stats.rows)
         add_into(self._total.cross, stats.cross)
         add_into(self._total.class_counts, stats.class_counts)
-        self._total = replace(self._total, saturated=self._total.saturated + stats.saturated)
+        self._total = replace(
+            self._total,
+            saturated=self._total.saturated + stats.saturated,
+            weighting=combined(self._total.weighting, stats.weighting, 1),
+        )
 
     def result(self) -> GramStats:
         """Return the total so far; more may be added afterwards."""

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float64, Int64
 
+from fedlab.stats.class_weights import ClassWeights
 from fedlab.stats.packing import factor_entries, factor_is_smaller, triangle_entries
 from fedlab.stats.product import recoverable
 
@@ -23,7 +24,12 @@ ARRAYS = 6
 
 
 def packed_bytes(
-    h: Float64[np.ndarray, "n d"], labels: Int64[np.ndarray, " n"], sizes: Sequence[int], c: int, exact: bool
+    h: Float64[np.ndarray, "n d"],
+    labels: Int64[np.ndarray, " n"],
+    sizes: Sequence[int],
+    c: int,
+    exact: bool,
+    weights: ClassWeights | None = None,
 ) -> int:
     """Return the bytes of what `pack` would make of each client's statistics, NumPy's headers included.
 
@@ -39,8 +45,12 @@ def packed_bytes(
         Number of classes.
     exact
         Whether the sums are integers, sent as the narrowest that hold them.
+    weights
+        What a sample of each class counts; None counts every sample once.
     """
     k, d = len(sizes), h.shape[1]
+    factors = np.ones(c) if weights is None or weights.plain else weights.factors(exact).numpy()
+    weighted = weights is not None and not weights.plain
     owner = np.repeat(np.arange(k), sizes)
     held, which = np.unique(owner * c + labels, return_inverse=True)  # (client, class) pairs that occur
     holder, kinds = held // c, held % c
@@ -50,18 +60,23 @@ def packed_bytes(
     if exact:
         order = np.argsort(which, kind="stable")
         sums = np.add.reduceat(h[order], np.cumsum(counts) - counts) if len(h) else h
-        width = _width(_largest(np.abs(sums).max(1, initial=0), holder, k))
+        width = _width(_largest(np.abs(sums).max(1, initial=0) * factors[kinds], holder, k))
     cross = classes * d * width
     names = classes * (_width(_largest(kinds, holder, k)) + _width(_largest(counts, holder, k)))
     ends = np.cumsum(sizes)
-    energy = np.bincount(owner, np.einsum("nd,nd->n", h, h), k).astype(np.float64)
+    energy = np.bincount(owner, np.einsum("nd,nd->n", h, h) * factors[labels], k).astype(np.float64)
     shape = 4 * 8 + 8
     total = int(cross.sum() + names.sum()) + k * (ARRAYS * HEADER + shape)
+    if weighted:
+        total += k * (HEADER + 2 * 8)
     for n, end, squares in zip(sizes, ends.tolist(), energy.tolist(), strict=True):
         if n <= d and factor_is_smaller(n, d) and (not exact or recoverable(n, squares)):
             total += 8 * factor_entries(n, d)
         else:  # no entry of G is larger than the largest of its diagonal
-            diagonal = np.square(h[end - n : end]).sum(0).max() if exact and n else 0
+            diagonal = 0.0
+            if exact and n:
+                rows = slice(end - n, end)
+                diagonal = (factors[labels[rows]] @ np.square(h[rows])).max()
             total += (int(_width(np.array([diagonal]))[0]) if exact else 8) * triangle_entries(d)
     return total
 

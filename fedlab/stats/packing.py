@@ -19,7 +19,7 @@ from fedlab.stats.gram import GramStats
 from fedlab.stats.product import energy_of, recoverable
 
 ORDER = ("shape", "scale", "classes", "class_counts", "cross", "gram", "factor")
-"""Names of the packed arrays; 'gram' and 'factor' exclude each other."""
+"""Names of the packed arrays; 'gram' and 'factor' exclude each other. Weighted sums add 'weighting'."""
 
 
 def pack(stats: GramStats) -> dict[str, np.ndarray]:
@@ -41,6 +41,8 @@ def pack(stats: GramStats) -> dict[str, np.ndarray]:
         num_rows = -1
     packed["shape"] = np.array([d, c, num_rows, stats.saturated], dtype=np.int64)
     packed["scale"] = np.array([0.0 if stats.scale is None else stats.scale])
+    if stats.weighting is not None:
+        packed["weighting"] = np.array(stats.weighting, dtype=np.float64)
     return packed
 
 
@@ -81,6 +83,7 @@ def unpack(arrays: Mapping[str, np.ndarray], device: torch.device | str = "cpu")
             f"packed statistics count {arrays['class_counts'].tolist()} samples: expected no negative count"
         )
     _expect("cross", arrays["cross"], present.size * d, sums)
+    weighting = _weighting(arrays["weighting"], scale) if "weighting" in arrays else None
 
     kind = np.int64 if scale else np.float64
     rows = matrix = None
@@ -107,7 +110,16 @@ def unpack(arrays: Mapping[str, np.ndarray], device: torch.device | str = "cpu")
         saturated,
         None if rows is None else torch.from_numpy(rows).to(device),
         None if matrix is None else torch.from_numpy(matrix).to(device),
+        weighting,
     )
+
+
+def _weighting(array: np.ndarray, scale: float) -> tuple[int, float]:
+    _expect("weighting", array, 2)
+    unit, mass = float(array[0]), float(array[1])
+    if unit != 2 ** round(np.log2(max(unit, 1))) or mass < 0 or (not scale and unit != 1):
+        raise BadInput(f"packed statistics name {unit} units and {mass} as total weight: they cannot be")
+    return int(unit), mass
 
 
 def _says_all(stats: GramStats) -> bool:
