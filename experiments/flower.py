@@ -104,7 +104,8 @@ def _grid(app: FlowerApp, nodes: int, engine: str, workers: int | None) -> Simul
         if workers is not None:
             raise BadInput(f"--workers {workers}: the local engine has none, add --engine ray")
         return LocalGrid(app.client(), nodes, app.run_config)
-    from fedlab.engine.ray_grid import RayGrid, available_cpus
+    from fedlab.engine.cluster import available_cpus
+    from fedlab.engine.ray_grid import RayGrid
 
     cpus = available_cpus()
     workers = cpus if workers is None else workers

@@ -37,10 +37,11 @@ from experiments.compare import CLIENT_APP, describe
 from experiments.compose import compose
 from fedlab import world
 from fedlab.engine.broadcast import nodes_of
+from fedlab.engine.cluster import available_cpus
 from fedlab.engine.grid import LocalGrid
 from fedlab.engine.host import partition_of
 from fedlab.engine.meter import MeteredGrid
-from fedlab.engine.ray_grid import RayGrid, available_cpus
+from fedlab.engine.ray_grid import RayGrid
 from fedlab.engine.records import from_record, to_record
 from fedlab.engine.rounds import run_rounds
 from fedlab.gradient.networks import Model

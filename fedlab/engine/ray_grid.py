@@ -11,85 +11,31 @@ from __future__ import annotations
 
 import itertools
 import math
-import os
-import socket
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-import grpc
 import numpy as np
 import ray
 from flwr.app import Message
 from flwr.clientapp import ClientApp
 from ray.exceptions import ObjectLostError, RayActorError
 
+from fedlab.engine import cluster
 from fedlab.engine.addition import Addition
 from fedlab.engine.broadcast import take
-from fedlab.engine.faults import Fault, FaultPlan
-from fedlab.engine.host import Host, load_client_app, partition_of
-from fedlab.engine.identity import SERVER_NODE, become
-from fedlab.engine.parcel import Parcel
-from fedlab.engine.records import content_bytes
+from fedlab.engine.faults import Fault
+from fedlab.engine.host import load_client_app, partition_of
 from fedlab.engine.schedule import LONGEST_CALL, Call, Queue
 from fedlab.engine.simulated import SimulatedGrid
+from fedlab.engine.worker import Worker
 from fedlab.errors import BadInput
 
 IN_FLIGHT = 2
 """Chunks under way per worker: one that runs, one that waits so that the worker never does."""
-REPLY_BYTES = 64 * 2**20
-"""A call returns when its replies weigh so much; the rest of its messages are sent again."""
 MAX_TRIES = 3
 """A call over which so many workers have died is given up."""
-START_TIMEOUT = 120.0
-"""Seconds for all workers to start; a cluster may be bringing machines up."""
-PROBE_TIMEOUT = 4.0
-"""Seconds for an address to accept a connection, and as many to answer."""
-
-
-class Worker:
-    """The actor: a host in a process of its own."""
-
-    def __init__(
-        self,
-        client_app: ClientApp | str,
-        num_nodes: int,
-        run_config: dict[str, str],
-        run_id: int,
-        plan: FaultPlan,
-        states: dict[int, bytes],
-    ):
-        become(run_id, SERVER_NODE)
-        self._host = Host(client_app, num_nodes, run_config, plan, mortal=True)
-        self._host.remember(states)
-
-    def restart(self, run_config: dict[str, str], run_id: int) -> None:
-        """Begin another run."""
-        become(run_id, SERVER_NODE)
-        self._host.restart(run_config)
-
-    def recall(self, states: dict[int, bytes]) -> None:
-        """Let the nodes remember this, and nothing else."""
-        self._host.forget()
-        self._host.remember(states)
-
-    def answer(
-        self,
-        messages: Sequence[Message],
-        addition: Callable[[], Addition] | None,
-        first_try: bool,
-        patience: float,
-    ) -> tuple[Parcel, dict[int, bytes]]:
-        """Answer the messages, or as many as fit into one reply; return what their nodes now remember, too."""
-        answered: list[list[Message]] = []
-        num_bytes, give_back = 0, time.monotonic() + patience
-        for replies in self._host.answer(messages, addition, first_try):
-            answered.append(replies)
-            num_bytes += sum(content_bytes(reply.content) for reply in replies if reply.has_content())
-            if num_bytes > REPLY_BYTES or time.monotonic() > give_back:
-                break
-        return Parcel(answered), self._host.changes()
 
 
 class RayGrid(SimulatedGrid):
@@ -146,15 +92,15 @@ class RayGrid(SimulatedGrid):
         self._owns_ray = not ray.is_initialized() and address is None
         wanted = {"CPU": num_workers * cpus_per_worker, "GPU": num_workers * gpus_per_worker}
         if self._owns_ray:  # what is known before Ray has taken its seconds to start
-            _check_room(num_workers, wanted, {"CPU": available_cpus(), "GPU": math.inf})
+            cluster.check_room(num_workers, wanted, {"CPU": cluster.available_cpus(), "GPU": math.inf})
         try:
-            _connect(address, gpus=gpus_per_worker > 0)
-            _check_room(num_workers, wanted, ray.cluster_resources())
+            cluster.connect(address, gpus=gpus_per_worker > 0)
+            cluster.check_room(num_workers, wanted, ray.cluster_resources())
             self._actor = ray.remote(Worker).options(
                 num_cpus=cpus_per_worker, num_gpus=gpus_per_worker, scheduling_strategy="SPREAD"
             )
             self._workers = [self._employ(worker) for worker in range(num_workers)]
-            _wait_for_workers(self._workers)
+            cluster.wait_for_workers(self._workers)
         except BaseException:
             self.close()
             raise
@@ -269,11 +215,11 @@ class RayGrid(SimulatedGrid):
     def _hire(self, worker: int) -> None:
         """Replace a worker's actor. Ray may not know yet that a machine is gone, and try to start it there."""
         self.restarts += 1
-        deadline = time.monotonic() + START_TIMEOUT
+        deadline = time.monotonic() + cluster.START_TIMEOUT
         while True:
             self._workers[worker] = self._employ(worker)
             try:
-                return _wait_for_workers([self._workers[worker]])
+                return cluster.wait_for_workers([self._workers[worker]])
             except BadInput:
                 if time.monotonic() > deadline:
                     raise
@@ -311,76 +257,3 @@ class RayGrid(SimulatedGrid):
         if self._owns_ray:
             ray.shutdown()
             self._owns_ray = False
-
-
-def available_cpus() -> int:
-    """Return how many CPUs this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _result(call: Any) -> Any:
-    try:
-        return ray.get(call)
-    except RayActorError as error:
-        raise BadInput(
-            f"a Ray worker died ({str(error).strip().splitlines()[-1]}): often memory; try fewer "
-            "engine.num_workers or a smaller engine.chunk"
-        ) from error
-
-
-def _connect(address: str | None, gpus: bool) -> None:
-    """Start Ray here, or join the cluster at `address`; a process that is connected stays where it is."""
-    if ray.is_initialized():
-        return
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
-    if address is None:
-        # Ray counts the GPUs itself, but not when none are asked for: that takes a second.
-        ray.init(
-            "local", include_dashboard=False, num_cpus=available_cpus(), num_gpus=None if gpus else 0, **quiet
-        )
-        return
-    if address != "auto":
-        _probe(address)
-    try:
-        ray.init(address=address, **quiet)
-    except ConnectionError as error:
-        raise BadInput(f"no Ray cluster answers at {address!r}: start one with `ray start --head`") from error
-
-
-def _check_room(num_workers: int, wanted: Mapping[str, float], offered: Mapping[str, float]) -> None:
-    for what, amount in wanted.items():
-        if amount > (limit := offered.get(what, 0)):
-            raise BadInput(
-                f"engine: {num_workers} workers want {amount:g} {what}s, Ray offers {limit:g}: "
-                f"lower engine.num_workers or engine.{what.lower()}s_per_worker"
-            )
-
-
-def _wait_for_workers(workers: list[Any]) -> None:
-    # An actor for which there is no room waits for ever, and so would its first message.
-    calls = [worker.__ray_ready__.remote() for worker in workers]
-    ready, missing = ray.wait(calls, num_returns=len(calls), timeout=START_TIMEOUT)
-    if missing:
-        raise BadInput(
-            f"{len(missing)} of {len(workers)} Ray workers did not start within {START_TIMEOUT:g} s: other "
-            "actors hold the CPUs or GPUs; close other grids, or lower engine.num_workers or "
-            "engine.cpus_per_worker"
-        )
-    for call in ready:
-        _result(call)
-
-
-def _probe(address: str) -> None:
-    # ray.init retries for minutes; a closed port is known at once, and whoever listens must speak gRPC.
-    target = address.removeprefix("ray://")
-    host, _, port = target.rpartition(":")
-    try:
-        socket.create_connection((host, int(port)), timeout=PROBE_TIMEOUT).close()
-        if os.environ.get("RAY_USE_TLS", "0") == "0":
-            with grpc.insecure_channel(target, [("grpc.enable_http_proxy", 0)]) as channel:
-                grpc.channel_ready_future(channel).result(timeout=PROBE_TIMEOUT)
-    except (OSError, ValueError, grpc.FutureTimeoutError) as error:
-        reason = str(error) or "what listens there is not Ray"
-        raise BadInput(
-            f"no Ray cluster answers at {address!r} ({reason}): start one with `ray start --head`"
-        ) from None

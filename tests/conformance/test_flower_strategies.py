@@ -16,7 +16,7 @@ from fedlab.engine.apps import FlowerApp  # isort: skip  # first: it switches Fl
 from flwr.serverapp import strategy as flower
 
 from experiments.main import main
-from fedlab.engine.ray_grid import available_cpus
+from fedlab.engine.cluster import available_cpus
 
 APPS = Path(__file__).parents[1] / "apps"
 SHIPPED, NUMBERS = (FlowerApp.read(APPS / name) for name in ("shipped", "numbers"))

@@ -12,9 +12,10 @@ import pytest
 import ray
 from flwr.app import Message, RecordDict
 
-from fedlab.engine import ray_grid
+from fedlab.engine import cluster
+from fedlab.engine.cluster import available_cpus
 from fedlab.engine.host import node_of
-from fedlab.engine.ray_grid import RayGrid, available_cpus
+from fedlab.engine.ray_grid import RayGrid
 from fedlab.errors import BadInput
 
 
@@ -31,7 +32,7 @@ def test_nodes_are_pinned_to_workers_and_a_second_grid_does_not_wait_for_ever(ra
         assert len(set(placed.values())) == 2 and os.getpid() not in placed.values()
         assert [p for p in placed if placed[p] == placed[0]] == [0]  # as much work as the other four together
         assert pids(grid) == placed
-        monkeypatch.setattr(ray_grid, "START_TIMEOUT", 1.0)
+        monkeypatch.setattr(cluster, "START_TIMEOUT", 1.0)
         with pytest.raises(BadInput, match="1 of 1 Ray workers did not start within 1 s: other actors hold"):
             RayGrid(app, 2, num_workers=1)
 
