@@ -1,7 +1,10 @@
 """The mathematics as immutable values: additive ridge statistics, fixed point, seeded random features."""
 
 from fedlab.stats.analytic import Analytic
-from fedlab.stats.expansion import Expansion, Identity, RandomRBF, RandomReLU
+from fedlab.stats.class_weights import ClassWeights
+from fedlab.stats.dual_expansion import DualReLUTanh
+from fedlab.stats.dual_stream import DualStream
+from fedlab.stats.expansion import Expansion, Identity, RandomRBF, RandomReLU, SampledRBF
 from fedlab.stats.fixed_point import FixedPoint
 from fedlab.stats.gram import GramStats
 from fedlab.stats.gram_sum import GramSum
@@ -12,6 +15,9 @@ from fedlab.stats.solve import Solution
 
 __all__ = [
     "Analytic",
+    "ClassWeights",
+    "DualReLUTanh",
+    "DualStream",
     "Expansion",
     "FixedPoint",
     "GramStats",
@@ -19,6 +25,7 @@ __all__ = [
     "Identity",
     "RandomRBF",
     "RandomReLU",
+    "SampledRBF",
     "Solution",
     "one_hot",
     "pack",

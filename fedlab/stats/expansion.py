@@ -85,7 +85,7 @@ class RandomReLU:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        _check_map(self.width, self.seed)
+        check_map(self.width, self.seed)
 
     def out_features(self, d0: int) -> int:
         """Return d."""
@@ -94,7 +94,7 @@ class RandomReLU:
     def __call__(self, x: Float64[Tensor, "n d0"]) -> Float64[Tensor, "n d"]:
         """Return relu(x B)."""
         d0 = x.shape[1]
-        weights = _integer_matrix(self.seed, d0, self.width).to(x.device)
+        weights = integer_matrix(self.seed, d0, self.width).to(x.device)
         return (x @ (weights / (WEIGHT_LEVELS * math.sqrt(d0)))).clamp_(min=0)
 
     def integers(
@@ -102,12 +102,12 @@ class RandomReLU:
     ) -> tuple[Float64[Tensor, "n d"], FixedPoint, int]:
         """Return relu(q B) 2^-s, rounded; s is public: it follows from d0 and the word lengths."""
         d0 = q.shape[1]
-        _check_exact(d0 * fixed.levels * WEIGHT_LEVELS, d0)
+        check_exact(d0 * fixed.levels * WEIGHT_LEVELS, d0)
         unit = WEIGHT_LEVELS * math.sqrt(d0)  # integer units per 1.0 of a weight
         # Inputs fill [-limit, limit], and |x B| rarely passes 2 limit (3.5 standard deviations at full
         # scale).
         shift = math.ceil(math.log2(2 * unit))
-        z = (q @ _integer_matrix(self.seed, d0, self.width).to(q.device)).clamp_(min=0)
+        z = (q @ integer_matrix(self.seed, d0, self.width).to(q.device)).clamp_(min=0)
         h = ((z + 2.0 ** (shift - 1)) * 2.0**-shift).floor_()
         saturated = int((h > fixed.levels).sum())
         limit = fixed.levels / (fixed.scale * unit) * 2.0**shift
@@ -137,7 +137,7 @@ class RandomRBF:
     high: float = 1.0
 
     def __post_init__(self) -> None:
-        _check_map(self.width, self.seed)
+        check_map(self.width, self.seed)
         if not 1e-9 <= self.sigma <= 1e9:
             raise BadInput(f"expansion: sigma={self.sigma} must lie in 1e-9..1e9, in feature units")
         if not (math.isfinite(self.low) and math.isfinite(self.high) and self.low < self.high):
@@ -160,19 +160,45 @@ class RandomRBF:
         # Centres outside the range of the features could not be told apart from the border.
         centres, _ = fixed.encode(self._centres(d0))
         centres = centres.to(q.device)
-        _check_exact(4 * d0 * fixed.levels**2, d0)
+        check_exact(4 * d0 * fixed.levels**2, d0)
         squared = q.square().sum(1, keepdim=True) - 2 * (q @ centres.T) + centres.square().sum(1)
         table, step = _exponentials(fixed.levels, float(self.sigma * fixed.scale))
         index = (squared / step).floor_().clamp_(max=len(table) - 1).to(torch.int64)
         return table.to(q.device)[index], FixedPoint(1.0, fixed.bits), 0
 
     def _centres(self, d0: int) -> Float64[Tensor, "d d0"]:
-        unit = (_integer_matrix(self.seed, self.width, d0) / WEIGHT_LEVELS + 1) / 2
+        unit = (integer_matrix(self.seed, self.width, d0) / WEIGHT_LEVELS + 1) / 2
         return self.low + (self.high - self.low) * unit
 
 
+@dataclass(frozen=True)
+class SampledRBF(RandomRBF):
+    """h_j = exp(-|x - c_j|^2 / (2 sigma^2)) with given centres; for one machine: centres are raw features.
+
+    Build it with `of`. The centres stand in the settings, so two maps are equal where their centres are.
+    """
+
+    centres: tuple[tuple[float, ...], ...] = ()
+
+    @classmethod
+    def of(
+        cls, x: Float64[Tensor, "n d0"], width: int = 2048, sigma: float = 10.0, seed: int = 0
+    ) -> SampledRBF:
+        """Draw min(width, n) centres from these samples, without putting back."""
+        drawn = np.random.default_rng(seed).permutation(len(x))[:width]
+        rows = x[torch.from_numpy(np.sort(drawn)).to(x.device)].cpu().to(torch.float64)
+        return cls(len(rows), seed, sigma, centres=tuple(map(tuple, rows.tolist())))
+
+    def _centres(self, d0: int) -> Float64[Tensor, "d d0"]:
+        found = torch.tensor(self.centres, dtype=torch.float64)
+        if found.shape != (self.width, d0):
+            raise BadInput(f"there are centres of shape {tuple(found.shape)}: expected {(self.width, d0)}")
+        return found
+
+
 @lru_cache(maxsize=8)
-def _integer_matrix(seed: int, rows: int, columns: int) -> Float64[Tensor, "rows columns"]:
+def integer_matrix(seed: int, rows: int, columns: int) -> Float64[Tensor, "rows columns"]:
+    """Return whole numbers in +-WEIGHT_LEVELS that follow from (seed, shape) on every machine."""
     generator = np.random.default_rng([seed, rows, columns])
     drawn = generator.integers(-WEIGHT_LEVELS, WEIGHT_LEVELS, size=(rows, columns), endpoint=True)
     return torch.from_numpy(drawn.astype(np.float64))
@@ -192,14 +218,16 @@ def _exponentials(
     return torch.tensor(values, dtype=torch.float64), step
 
 
-def _check_map(width: int, seed: int) -> None:
+def check_map(width: int, seed: int) -> None:
+    """Refuse a width or a seed that cannot be."""
     if width < 1:
         raise BadInput(f"expansion: {width} random features; give at least 1")
     if seed < 0:
         raise BadInput(f"expansion: seed={seed} must be >= 0")
 
 
-def _check_exact(largest: int, d0: int) -> None:
+def check_exact(largest: int, d0: int) -> None:
+    """Refuse a product whose partial sums could pass 2^53."""
     if largest >= EXACT:
         raise BadInput(
             f"expansion of {d0} features overflows exact arithmetic ({largest:.1e} >= 2^53): lower bits"

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from fedlab.errors import BadInput
 from fedlab.stats import FixedPoint, Identity, RandomRBF, RandomReLU
-from fedlab.stats.expansion import _exponentials, _integer_matrix
+from fedlab.stats.expansion import _exponentials, integer_matrix
 from tests.draws import FIXED, samples, seeds
 
 KINDS = {
@@ -60,7 +60,7 @@ def test_another_process_rebuilds_the_same_map():
 
 def test_the_random_numbers_are_pinned():
     # From NumPy's PCG64, whose stream is stable: a client of another version must draw the same map.
-    assert _integer_matrix(0, 2, 3).tolist() == [[-1060, 113, 400], [-602, 1237, -1220]]
+    assert integer_matrix(0, 2, 3).tolist() == [[-1060, 113, 400], [-602, 1237, -1220]]
 
 
 @RANDOM
@@ -144,7 +144,7 @@ def test_relu_is_a_clipped_product_with_bounded_weights():
 def test_relu_counts_what_saturates():
     # All features at the limit and aligned with a column of B pass the public range 2 limit.
     d0 = 64
-    aligned = _integer_matrix(0, d0, 16)[:, :1].sign().T * FIXED.levels
+    aligned = integer_matrix(0, d0, 16)[:, :1].sign().T * FIXED.levels
     h, unit, saturated = RandomReLU(width=16).integers(aligned.contiguous(), FIXED)
     assert saturated >= 1 and float(h.max()) == unit.levels == float(h[0, 0])
 
