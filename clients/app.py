@@ -19,7 +19,7 @@ from hydra.utils import instantiate
 from fedlab import world
 from fedlab.engine.averaging import WeightedMean
 from fedlab.engine.cohort import Cohort, CohortApp
-from fedlab.engine.records import content_bytes, from_record, to_record
+from fedlab.engine.records import WEIGHT, content_bytes, from_record, to_record
 from fedlab.errors import BadInput
 from fedlab.metrics import classification
 
@@ -86,7 +86,7 @@ def evaluate(message: Message, context: Context) -> Message:
     """Answer with the model's metrics on this node's own samples."""
     model, everyone, _ = _method(context.run_config, context.node_config.get("num-partitions"))
     x, labels = everyone.client(_partition(context))
-    metrics: dict[str, int | float] = {"num-examples": len(labels)}
+    metrics: dict[str, int | float] = {WEIGHT: len(labels)}
     if len(labels):
         scores = model.scores(from_record(message.content.array_records["arrays"]), model.features(x))
         metrics |= classification(labels.cpu().numpy(), scores.argmax(1).cpu().numpy())
@@ -95,7 +95,7 @@ def evaluate(message: Message, context: Context) -> Message:
 
 def _method(run_config: Mapping[str, Any], nodes: object) -> tuple[Any, world.World, int]:
     """Return the method's model, everyone's samples and the run's seed."""
-    description, everyone, model = _world(str(run_config["config"]))
+    description, everyone, model = _described(str(run_config["config"]))
     clients = everyone.federation.num_clients
     if nodes != clients:
         raise BadInput(
@@ -125,7 +125,8 @@ def _partition(context: Context) -> int:
 
 
 @lru_cache(maxsize=4)
-def _world(config: str) -> tuple[dict[str, Any], world.World, Any]:
+def _described(config: str) -> tuple[dict[str, Any], world.World, Any]:
+    """Return what a config describes: itself, everyone's samples and the method's model; kept for the next message."""
     description = json.loads(config)
     source, partition, backbone = (
         instantiate(description[part]) for part in ("source", "partition", "backbone")

@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Callable
 
-from fedlab.errors import BadInput, ClientFailed
+from fedlab.errors import REFUSED, BadInput, ClientFailed
 
 BAD_INPUT = 2
 MENDABLE = (BadInput, ClientFailed, OSError, MemoryError)
@@ -47,8 +47,8 @@ def message(error: BaseException) -> str:
         return str(error) or type(error).__name__
     last = error.reason.strip().splitlines()[-1]
     # A client that refused its input has said why in one line; any other exception needs its traceback.
-    refused = last.startswith(f"{BadInput.__module__}.{BadInput.__name__}: ")
-    return f"client {error.client}: {last.partition(': ')[2]}" if refused else str(error)
+    refused = last.startswith(REFUSED)
+    return f"client {error.client}: {last.removeprefix(REFUSED)}" if refused else str(error)
 
 
 def say(text: str) -> int:

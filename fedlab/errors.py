@@ -14,6 +14,10 @@ class BadInput(ValueError):
     """
 
 
+REFUSED = f"{BadInput.__module__}.{BadInput.__name__}: "
+"""What the last line of a BadInput's traceback begins with; the message follows."""
+
+
 class ClientFailed(RuntimeError):
     """A client raised, or its reply was refused. Carries who it was, its own traceback, and who else failed."""
 

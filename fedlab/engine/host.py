@@ -30,7 +30,7 @@ from fedlab.engine.cohort import Cohort, CohortApp
 from fedlab.engine.faults import Corrupt, Crash, Duplicate, FaultPlan, damaged
 from fedlab.engine.identity import FIRST_CLIENT_NODE, private_copy
 from fedlab.engine.records import content_bytes
-from fedlab.errors import BadInput
+from fedlab.errors import REFUSED, BadInput
 
 _LOG = logging.getLogger("fedlab")
 Answer = TypeVar("Answer")
@@ -259,7 +259,7 @@ def _message_type(messages: Sequence[Message]) -> str:
 
 def refused(message: Message, error: BadInput) -> Message:
     """Return the error reply that takes the place of a reply that cannot be used."""
-    reason = f"{BadInput.__module__}.{BadInput.__name__}: its reply was refused: {error}"
+    reason = f"{REFUSED}its reply was refused: {error}"
     return _failure(message, ErrorCode.CLIENT_APP_RAISED_EXCEPTION, reason)
 
 

@@ -11,7 +11,7 @@ from fedlab.engine.addition import Addition, stands_for
 from fedlab.engine.identity import SERVER_NODE
 from fedlab.engine.meter import MeteredGrid
 from fedlab.engine.records import WEIGHT, layout_of, unlike, views
-from fedlab.errors import BadInput, ClientFailed
+from fedlab.errors import REFUSED, BadInput, ClientFailed
 
 
 class Replies:
@@ -81,7 +81,7 @@ class Replies:
         clients, _ = stands_for(reply)
         if clients > 1:
             raise BadInput(f"the sum of {clients} clients' replies was refused: {why}")
-        self._fail(reply, f"{BadInput.__module__}.{BadInput.__name__}: its reply was refused: {why}")
+        self._fail(reply, f"{REFUSED}its reply was refused: {why}")
 
     def _fail(self, reply: Message, why: str) -> None:
         self._failed[self._grid.client_name(self._sender(reply))] = why
@@ -126,8 +126,7 @@ class Replies:
         raise ClientFailed(name, reason, others=[other for other in self._failed if other != name])
 
     def _check_silent(self) -> None:
-        prefix = f"{BadInput.__module__}.{BadInput.__name__}: "
-        self._failures.update({name: why.removeprefix(prefix) for name, why in self._failed.items()})
+        self._failures.update({name: why.removeprefix(REFUSED) for name, why in self._failed.items()})
         if len(self._failed) + self._missing <= self._allowed:
             return
         failed = f", {len(self._failed)} failed" if self._failed else ""
