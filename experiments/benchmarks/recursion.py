@@ -1,0 +1,217 @@
+"""Continual learning of a stream: the recursion of the papers against sums that are solved when asked.
+
+    python -m experiments.benchmarks.recursion [--batches 40] [--batch 512] [--features 4096] [--repeats 3]
+
+    recursion    R <- R - R X'(I + X R X')^-1 X R,   W <- W + R X'(Y - X W),   from R = I / g and W = 0
+    sums         G <- G + X'X,   C <- C + X'Y;   at the end (G + g I) W = C
+
+Published code writes both lines as they stand, and a chain of products is taken from the left: R X' K X times
+R is then a product of two d x d matrices for every batch. Well associated, T = X R and S = K T give R - T'S
+and W + S'(Y - X W), for the gain R X' of the new R is S'. Both recursions are timed, in float64 and float32.
+Sums are as the library makes them: in float64 and in exact integers, their solve included.
+
+All see the same numbers, random ReLU features on a 12-bit grid, which float32 holds exactly. The error of a
+head is its distance from the joint solution relative to its norm; the joint solution is refined by its
+residual X'(Y - X W) - g W, which is taken from the samples. Zhuang et al., ACIL, NeurIPS 2022,
+https://arxiv.org/abs/2205.14922, equations 9 and 10. b samples in a batch, d features, c classes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from statistics import median
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from fedlab.stats import FixedPoint, GramStats, GramSum, RandomReLU, one_hot
+from fedlab.stats.solve import Solution
+
+INPUTS = FixedPoint(limit=1.0, bits=12)
+
+
+@dataclass(frozen=True)
+class Stream:
+    """Samples that arrive in batches; every reading gives the same numbers."""
+
+    batches: int
+    batch: int
+    features: int
+    classes: int
+    inputs: int
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield (X, Y) of each batch."""
+        generator = torch.Generator().manual_seed(0)
+        kind = {"generator": generator, "dtype": torch.float64}
+        centres = torch.rand(self.classes, self.inputs, **kind)
+        for _ in range(self.batches):
+            labels = torch.randint(self.classes, (self.batch,), generator=generator)
+            inputs = centres[labels] + 0.2 * torch.randn(self.batch, self.inputs, **kind)
+            h, fixed, _ = RandomReLU(self.features).integers(INPUTS.encode(inputs)[0], INPUTS)
+            yield fixed.decode(h), one_hot(labels, self.classes)
+
+    @property
+    def fixed(self) -> FixedPoint:
+        """The grid that the features lie on."""
+        nothing = torch.zeros(0, self.inputs, dtype=torch.float64)
+        return RandomReLU(self.features).integers(nothing, INPUTS)[1]
+
+
+class Recursion:
+    """The papers' state: an inverse R and a head W, both updated by every batch."""
+
+    def __init__(self, stream: Stream, ridge: float, kind: torch.dtype):
+        self.kind = kind
+        self.inverse = torch.eye(stream.features, dtype=kind) / ridge
+        self.weight = torch.zeros(stream.features, stream.classes, dtype=kind)
+
+    def head(self) -> Tensor:
+        """Return W."""
+        return self.weight
+
+
+class FromTheLeft(Recursion):
+    """As published code has it."""
+
+    def add(self, x: Tensor, y: Tensor) -> None:
+        """Update R, then W."""
+        x, y = x.to(self.kind), y.to(self.kind)
+        k = torch.inverse(torch.eye(len(x), dtype=self.kind) + x @ self.inverse @ x.T)
+        self.inverse -= self.inverse @ x.T @ k @ x @ self.inverse
+        self.weight += self.inverse @ x.T @ (y - x @ self.weight)
+
+
+class WellAssociated(Recursion):
+    """No product of two d x d matrices, no inverse of the inner system, the gain used twice."""
+
+    def add(self, x: Tensor, y: Tensor) -> None:
+        """Update W and R in place."""
+        x, y = x.to(self.kind), y.to(self.kind)
+        t = x @ self.inverse
+        system = torch.addmm(torch.eye(len(x), dtype=self.kind), t, x.T)
+        s = torch.cholesky_solve(t, torch.linalg.cholesky(system))
+        self.weight.addmm_(s.T, y - x @ self.weight)
+        self.inverse.addmm_(t.T, s, alpha=-1)
+
+
+class Sums:
+    """The library's: keep (G, C), solve when asked."""
+
+    def __init__(self, ridge: float, fixed: FixedPoint | None):
+        self.ridge, self.fixed, self.total = ridge, fixed, GramSum()
+
+    def add(self, x: Tensor, y: Tensor) -> None:
+        """Check the batch and add its statistics."""
+        self.total.add(GramStats.from_batch(x, y, self.fixed))
+
+    def solution(self) -> Solution:
+        """Solve."""
+        return self.total.result().solution(self.ridge)
+
+    def head(self) -> Tensor:
+        """Return W."""
+        return self.solution().weight
+
+
+def run(stream: Stream, learner: Recursion | Sums) -> tuple[Tensor, float, float]:
+    """Return the head, the seconds of all batches and those of asking for the head; samples cost nothing."""
+    seconds = 0.0
+    for x, y in stream:
+        started = time.perf_counter()
+        learner.add(x, y)  # pyright: ignore[reportAttributeAccessIssue]
+        seconds += time.perf_counter() - started
+    started = time.perf_counter()
+    head = learner.head()
+    return head.to(torch.float64), seconds, time.perf_counter() - started
+
+
+def joint(stream: Stream, ridge: float, steps: int = 4) -> tuple[Tensor, Solution]:
+    """Return the refined joint solution, and what the first solve said about the system."""
+    learner = Sums(ridge, None)
+    for batch in stream:
+        learner.add(*batch)
+    statistics = learner.total.result()
+    first = statistics.solution(ridge)
+    weight, system = first.weight, statistics.gram.clone()
+    system.diagonal().add_(ridge)
+    factor = torch.linalg.cholesky(system)
+    for _ in range(steps):
+        residual = -ridge * weight
+        for x, y in stream:
+            residual += x.T @ (y - x @ weight)
+        weight = weight + torch.cholesky_solve(residual, factor)
+    return weight, first
+
+
+def main() -> None:
+    """Time all on the same stream, in turn, and print a table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    for name, value in (
+        ("batches", 40),
+        ("batch", 512),
+        ("features", 4096),
+        ("classes", 100),
+        ("inputs", 256),
+        ("repeats", 3),
+    ):
+        parser.add_argument(f"--{name}", type=int, default=value)
+    parser.add_argument("--ridge", type=float, default=0.1)
+    args = parser.parse_args()
+    stream = Stream(args.batches, args.batch, args.features, args.classes, args.inputs)
+    console = Console()
+
+    wanted, said = joint(stream, args.ridge)
+    console.print(f"condition of G + g I: {said.condition:.1e}, g = {args.ridge}")
+    learners: dict[str, Callable[[], Recursion | Sums]] = {
+        "left, float64": lambda: FromTheLeft(stream, args.ridge, torch.float64),
+        "left, float32": lambda: FromTheLeft(stream, args.ridge, torch.float32),
+        "well, float64": lambda: WellAssociated(stream, args.ridge, torch.float64),
+        "well, float32": lambda: WellAssociated(stream, args.ridge, torch.float32),
+        "sums, float64": lambda: Sums(args.ridge, None),
+        "sums, exact": lambda: Sums(args.ridge, stream.fixed),
+    }
+    adding: dict[str, list[float]] = {name: [] for name in learners}
+    asking: dict[str, list[float]] = {name: [] for name in learners}
+    errors: dict[str, float] = {}
+    for _ in range(args.repeats):
+        for name, make in learners.items():
+            head, batches, last = run(stream, make())
+            adding[name].append(batches)
+            asking[name].append(last)
+            errors[name] = float((head - wanted).norm() / wanted.norm())
+
+    total = {
+        name: median(a + b for a, b in zip(adding[name], asking[name], strict=True)) for name in learners
+    }
+    table = Table(
+        title=f"{args.batches} batches of {args.batch}, d={args.features}, c={args.classes}, "
+        f"median of {args.repeats}"
+    )
+    for column in ("", "a batch, s", "head, s", "all, s", "/ sums", "/ exact", "error"):
+        table.add_column(column)
+    for name in learners:
+        table.add_row(
+            name,
+            f"{median(adding[name]) / args.batches:.3f}",
+            f"{median(asking[name]):.2f}",
+            f"{total[name]:.2f}",
+            *(f"{total[name] / total[ours]:.1f}" for ours in ("sums, float64", "sums, exact")),
+            f"{errors[name]:.1e}",
+        )
+    console.print(table)
+    console.print(
+        "left, well: the recursion associated from the left and well; all: every batch, and the head at the "
+        "end;\n/ sums, / exact: all over that of the sums in float64 and in exact integers"
+    )
+
+
+if __name__ == "__main__":
+    main()
