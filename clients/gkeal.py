@@ -7,7 +7,8 @@ the head would depend on who came first: centres are drawn from a public box by 
 are on one machine, `fedlab.stats.SampledRBF.of(x, width, sigma, seed)` is the paper's expansion.
 
 Zhuang et al., GKEAL: Gaussian Kernel Embedded Analytic Learning for Few-Shot Class Incremental Task, CVPR
-2023, https://doi.org/10.1109/CVPR52729.2023.00748. c_j the centres, d of them; sigma = 10.
+2023, pages 7746-7755; c_j the centres, d of them, sigma = 10.
+https://openaccess.thecvf.com/content/CVPR2023/html/Zhuang_GKEAL_Gaussian_Kernel_Embedded_Analytic_Learning_for_Few-Shot_Class_Incremental_CVPR_2023_paper.html
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDic
 
 from fedlab.engine.records import from_record, to_record, views
 from fedlab.errors import BadInput
-from fedlab.stats import GramSum, pack, unpack
+from fedlab.stats import StatisticsTotal, pack, unpack
 
 STANDS_FOR = "fedlab.stands-for"
 """Name of the record that says for how many clients and bytes a reply stands."""
@@ -84,10 +84,10 @@ class ArraySum:
 
 
 class StatisticsSum:
-    """Packed ridge statistics: what `fedlab.stats.pack` made, added in the memory of one."""
+    """Packed statistics of any kind: what `fedlab.stats.pack` made, added in the memory of one."""
 
     def __init__(self) -> None:
-        self._sum = GramSum()
+        self._sum = StatisticsTotal()
 
     def add(self, content: RecordDict) -> None:
         """Add one client's statistics, or a sum of some."""

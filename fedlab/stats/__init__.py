@@ -8,13 +8,19 @@ from fedlab.stats.expansion import Expansion, Identity, RandomRBF, RandomReLU, S
 from fedlab.stats.fixed_point import FixedPoint
 from fedlab.stats.gram import GramStats
 from fedlab.stats.gram_sum import GramSum
+from fedlab.stats.moments import ClassMoments, WithMoments
 from fedlab.stats.packed_size import packed_bytes
-from fedlab.stats.packing import pack, unpack
+from fedlab.stats.per_class import ClassCounts, PerClass
+from fedlab.stats.pseudo_features import balanced
 from fedlab.stats.samples import one_hot
 from fedlab.stats.solve import Solution
+from fedlab.stats.total import StatisticsTotal
+from fedlab.stats.wire import pack, unpack
 
 __all__ = [
     "Analytic",
+    "ClassCounts",
+    "ClassMoments",
     "ClassWeights",
     "DualReLUTanh",
     "DualStream",
@@ -23,10 +29,14 @@ __all__ = [
     "GramStats",
     "GramSum",
     "Identity",
+    "PerClass",
     "RandomRBF",
     "RandomReLU",
     "SampledRBF",
     "Solution",
+    "StatisticsTotal",
+    "WithMoments",
+    "balanced",
     "one_hot",
     "pack",
     "packed_bytes",

@@ -29,8 +29,8 @@ from fedlab.stats.gram import GramStats
 from fedlab.stats.gram_sum import GramSum
 from fedlab.stats.memory import check_memory
 from fedlab.stats.packed_size import HEADER, packed_bytes
-from fedlab.stats.packing import pack
 from fedlab.stats.samples import check_features, check_labels, one_hot
+from fedlab.stats.wire import pack
 
 ROWS = 4096
 """Samples expanded at a time: memory stays O(ROWS d) however many samples a client has."""
@@ -93,9 +93,10 @@ class Analytic:
             A feature is NaN or infinite, a label out of range, a class without a weight, there is not one
             label per sample, or the features' sums would not fit into memory.
         """
-        return self._sum(x, labels, weights)
+        return self.observe_sums(x, labels, weights)
 
-    def _sum(self, x: Tensor, labels: Tensor, weights: ClassWeights | None = None) -> GramStats:
+    def observe_sums(self, x: Tensor, labels: Tensor, weights: ClassWeights | None = None) -> GramStats:
+        """Return the ridge statistics of these samples, whatever else a method observes."""
         self.check(x, labels)
         y = one_hot(labels, self.num_classes)
         if weights is not None:
@@ -165,21 +166,22 @@ class Analytic:
         arrays, config
             What every client was sent.
         """
-        total, num_bytes = self._sum_clients(x, labels, sizes)
+        total, num_bytes = self.sum_clients(x, labels, sizes)
         return pack(total), num_bytes
 
-    def _sum_clients(
+    def sum_clients(
         self, x: Tensor, labels: Tensor, sizes: Sequence[int], weights: ClassWeights | None = None
     ) -> tuple[GramStats, int]:
+        """Return the sum over many clients, and the bytes of their packed statistics."""
         self.check(x, labels)
         if weights is not None:
             weights.check(torch.bincount(labels, minlength=self.num_classes))
         total, num_bytes, start = GramSum(), 0, 0
-        for group in _groups(sizes):
+        for group in groups(sizes):
             end = start + sum(group)
             part, target = x[start:end], labels[start:end]
             if end - start > ROWS:  # one large client
-                statistics = self._sum(part, target, weights)
+                statistics = self.observe_sums(part, target, weights)
                 num_bytes += sum(array.nbytes + HEADER for array in pack(statistics).values())
             else:
                 h, scale, saturated = self.expand(part)
@@ -236,8 +238,8 @@ class Analytic:
         return weight
 
 
-def _groups(sizes: Sequence[int]) -> Iterator[list[int]]:
-    """Split the sizes, in their order, into groups of at most ROWS together; a larger one is alone."""
+def groups(sizes: Sequence[int]) -> Iterator[list[int]]:
+    """Yield the sizes, in their order, cut into groups of at most ROWS together; a larger one is alone."""
     group: list[int] = []
     for n in sizes:
         if group and sum(group) + n > ROWS:

@@ -118,9 +118,12 @@ def weighted_gram(x: Float64[Tensor, "n d"], y: Float64[Tensor, "n c"], units: T
     return total
 
 
-def scaled(sums: Tensor, factor: int) -> Tensor:
-    """Return integer sums times a weight, refusing a product that would wrap around."""
-    largest = int(sums.abs().max()) if sums.numel() else 0
-    if largest * abs(factor) > torch.iinfo(torch.int64).max:
-        raise BadInput("the weighted sum of exact statistics passes 2^63: lower bits, or lower tau")
+def scaled(sums: Tensor, factor: int | float) -> Tensor:
+    """Return sums times a weight, refusing a product of integers that would wrap around."""
+    if factor == 1:
+        return sums
+    if sums.dtype == torch.int64:
+        largest = int(sums.abs().max()) if sums.numel() else 0
+        if largest * abs(factor) > torch.iinfo(torch.int64).max:
+            raise BadInput("the weighted sum of exact statistics passes 2^63: lower bits, or lower tau")
     return sums * factor

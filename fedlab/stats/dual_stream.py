@@ -97,9 +97,9 @@ class DualStream:
                 "DualReLUTanh, and no class weights"
             )
         if self.total is not None:
-            self.total._check_fits(phase)
+            self.total.check_fits(phase)
         if phase.count == 0:
-            return self
+            return self if self.total is not None else self._empty(phase)
         here = [n > 0 for n in phase.class_counts.tolist()]
         before = self.seen or (False,) * len(here)
         if new_classes is None:
@@ -124,6 +124,11 @@ class DualStream:
         count = self.num_phases + 1
         return replace(self, total=total, compensation=added, seen=seen, phases=phases, num_phases=count)
 
+    def _empty(self, phase: GramStats) -> DualStream:
+        """Return the state of no samples: it knows their features and classes."""
+        none = torch.zeros(phase.num_features // 2, phase.num_classes, dtype=torch.float64)
+        return replace(self, total=phase, compensation=none, seen=(False,) * phase.num_classes)
+
     def forget(self, phase: int, statistics: GramStats) -> DualStream:
         """Return the state as if these samples had never been in that phase.
 
@@ -147,7 +152,8 @@ class DualStream:
         if not 0 <= phase < len(self.phases):
             raise BadInput(f"phase {phase} lies outside 0..{len(self.phases) - 1}")
         left = [part - statistics if t == phase else part for t, part in enumerate(self.phases)]
-        return self._again(left)
+        # A phase that is empty now keeps its place, for the numbers of those after it.
+        return replace(self._again(left), phases=tuple(left), num_phases=len(left))
 
     def _again(self, phases: Iterable[GramStats]) -> DualStream:
         state = replace(self, total=None, compensation=None, seen=(), phases=(), num_phases=0)
@@ -168,7 +174,7 @@ class DualStream:
 
     def _streams(self) -> tuple[Solution, Solution]:
         if self.total is None:
-            raise BadInput("there is no phase with samples yet: nothing to solve")
+            raise BadInput("there is no phase yet: nothing to solve")
         return _half(self.total, slice(0, self._width), self.ridge), self._compensate()
 
     def _compensate(self) -> Solution:
@@ -215,7 +221,7 @@ class DualStream:
         if any(ridge != self.ridge for ridge in ridges) and not self.keep_phases:
             raise BadInput("other main ridges need each phase again: build the stream with keep_phases=True")
         if self.total is not None:
-            self.total._check_fits(held_out)
+            self.total.check_fits(held_out)
         best, least = self, math.inf
         for ridge in ridges or (self.ridge,):
             stream = self if ridge == self.ridge else replace(self, ridge=ridge)._again(self.phases)

@@ -218,7 +218,7 @@ class GramStats:
     # -- algebra ---------------------------------------------------------------------------------------------
 
     def __add__(self, other: GramStats) -> GramStats:
-        self._check_fits(other)
+        self.check_fits(other)
         rows = matrix = None
         if self.rows is not None and other.rows is not None:
             rows = torch.cat([self.rows, other.rows])
@@ -237,7 +237,7 @@ class GramStats:
         )
 
     def __sub__(self, other: GramStats) -> GramStats:
-        self._check_fits(other)
+        self.check_fits(other)
         counts = self.class_counts - other.class_counts
         if bool((counts < 0).any()):
             c = int(counts.argmin())
@@ -277,7 +277,8 @@ class GramStats:
         pad = torch.nn.functional.pad
         return replace(self, cross=pad(self.cross, (0, more)), class_counts=pad(self.class_counts, (0, more)))
 
-    def _check_fits(self, other: GramStats) -> None:
+    def check_fits(self, other: GramStats) -> None:
+        """Refuse statistics of other features, classes, units or weights."""
         for what, mine, theirs in (
             ("features", self.num_features, other.num_features),
             ("classes", self.num_classes, other.num_classes),

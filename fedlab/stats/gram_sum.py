@@ -34,7 +34,7 @@ class GramSum:
     def add(self, stats: GramStats) -> None:
         """Add one client's statistics; on BadInput the total is as it was."""
         if self._total is not None:
-            self._total._check_fits(stats)
+            self._total.check_fits(stats)
         gram = None
         if stats.rows is None or (
             stats.scale is not None and not recoverable(len(stats.rows), energy_of(stats.rows))

@@ -28,16 +28,16 @@ def pack(stats: GramStats) -> dict[str, np.ndarray]:
     cross, counts = stats.cross.cpu().numpy(), stats.class_counts.cpu().numpy()
     present = np.flatnonzero((counts != 0) | cross.any(axis=0))
     packed = {
-        "classes": _narrow(present),
-        "class_counts": _narrow(counts[present]),
-        "cross": _narrow(cross.T[present]),
+        "classes": narrow(present),
+        "class_counts": narrow(counts[present]),
+        "cross": narrow(cross.T[present]),
     }
     rows = stats.rows
     if rows is not None and factor_is_smaller(len(rows), d) and _says_all(stats):
         packed["factor"] = _trapezoid(rows)
         num_rows = len(rows)
     else:
-        packed["gram"] = _narrow(_flatten(stats.gram.cpu().numpy()))
+        packed["gram"] = narrow(flatten(stats.gram.cpu().numpy()))
         num_rows = -1
     packed["shape"] = np.array([d, c, num_rows, stats.saturated], dtype=np.int64)
     packed["scale"] = np.array([0.0 if stats.scale is None else stats.scale])
@@ -59,8 +59,8 @@ def unpack(arrays: Mapping[str, np.ndarray], device: torch.device | str = "cpu")
         raise BadInput(
             f"packed statistics hold {sorted(arrays)}: expected {', '.join(ORDER[:5])} and gram or factor"
         )
-    _expect("shape", arrays["shape"], 4, "i")
-    _expect("scale", arrays["scale"], 1)
+    expect("shape", arrays["shape"], 4, "i")
+    expect("scale", arrays["scale"], 1)
     d, c, num_rows, saturated = (int(v) for v in arrays["shape"])
     scale = float(arrays["scale"][0])
     sums = "if" if scale == 0 else "i"
@@ -70,31 +70,31 @@ def unpack(arrays: Mapping[str, np.ndarray], device: torch.device | str = "cpu")
             f"entries and scale {scale}: they cannot be"
         )
     present = arrays["classes"]
-    _expect("classes", present, present.size, "i")
+    expect("classes", present, present.size, "i")
     if present.size and (
         present[0] < 0 or present[-1] >= c or (np.diff(present.astype(np.int64)) <= 0).any()
     ):
         raise BadInput(
             f"packed statistics name the classes {present.tolist()}: expected them rising in 0..{c - 1}"
         )
-    _expect("class_counts", arrays["class_counts"], present.size, "i")
+    expect("class_counts", arrays["class_counts"], present.size, "i")
     if (arrays["class_counts"] < 0).any():
         raise BadInput(
             f"packed statistics count {arrays['class_counts'].tolist()} samples: expected no negative count"
         )
-    _expect("cross", arrays["cross"], present.size * d, sums)
+    expect("cross", arrays["cross"], present.size * d, sums)
     weighting = _weighting(arrays["weighting"], scale) if "weighting" in arrays else None
 
     kind = np.int64 if scale else np.float64
     rows = matrix = None
     if "factor" in arrays:
-        _expect("factor", arrays["factor"], factor_entries(num_rows, d))
-        rows = _unflatten(arrays["factor"], num_rows, d, np.float64)
+        expect("factor", arrays["factor"], factor_entries(num_rows, d))
+        rows = unflatten(arrays["factor"], num_rows, d, np.float64)
         if scale:
             _check_factor(rows)
     else:
-        _expect("gram", arrays["gram"], triangle_entries(d), sums)
-        matrix = _unflatten(arrays["gram"], d, d, kind)
+        expect("gram", arrays["gram"], triangle_entries(d), sums)
+        matrix = unflatten(arrays["gram"], d, d, kind)
         matrix += np.triu(matrix, 1).T
         if scale and (matrix.diagonal() < 0).any():
             smallest = int(matrix.diagonal().min())
@@ -115,7 +115,7 @@ def unpack(arrays: Mapping[str, np.ndarray], device: torch.device | str = "cpu")
 
 
 def _weighting(array: np.ndarray, scale: float) -> tuple[int, float]:
-    _expect("weighting", array, 2)
+    expect("weighting", array, 2)
     unit, mass = float(array[0]), float(array[1])
     if unit != 2 ** round(np.log2(max(unit, 1))) or mass < 0 or (not scale and unit != 1):
         raise BadInput(f"packed statistics name {unit} units and {mass} as total weight: they cannot be")
@@ -147,15 +147,16 @@ def _check_factor(rows: np.ndarray) -> None:
 
 def _trapezoid(rows: Tensor) -> np.ndarray:
     factor = torch.linalg.qr(rows.cpu(), mode="r").R if len(rows) else rows.cpu()
-    return _flatten(factor.numpy())
+    return flatten(factor.numpy())
 
 
-def _flatten(matrix: np.ndarray) -> np.ndarray:
-    """The entries on and above the diagonal, row by row: slices cost a tenth of index arrays."""
+def flatten(matrix: np.ndarray) -> np.ndarray:
+    """Return the entries on and above the diagonal, row by row: slices cost a tenth of index arrays."""
     return np.concatenate([row[i:] for i, row in enumerate(matrix)] or [matrix.reshape(-1)])
 
 
-def _unflatten(flat: np.ndarray, n: int, d: int, kind: type) -> np.ndarray:
+def unflatten(flat: np.ndarray, n: int, d: int, kind: type) -> np.ndarray:
+    """Return the (n, d) matrix of these entries, zero below the diagonal."""
     matrix = np.zeros((n, d), kind)
     end = 0
     for i, row in enumerate(matrix):
@@ -164,8 +165,8 @@ def _unflatten(flat: np.ndarray, n: int, d: int, kind: type) -> np.ndarray:
     return matrix
 
 
-def _narrow(values: np.ndarray) -> np.ndarray:
-    """Flatten, in the narrowest type that loses nothing."""
+def narrow(values: np.ndarray) -> np.ndarray:
+    """Return them flat, in the narrowest type that loses nothing."""
     flat = values.reshape(-1)
     if flat.dtype.kind == "f":
         return flat
@@ -174,7 +175,8 @@ def _narrow(values: np.ndarray) -> np.ndarray:
     return flat.astype(kind)
 
 
-def _expect(name: str, array: np.ndarray, size: int, kinds: str = "if") -> None:
+def expect(name: str, array: np.ndarray, size: int, kinds: str = "if") -> None:
+    """Refuse an array that is no vector of this many finite numbers of these kinds."""
     if array.shape != (size,):
         raise BadInput(f"packed statistics: {name} has shape {array.shape}, expected ({size},)")
     if array.dtype.kind not in kinds:

@@ -3,8 +3,16 @@
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
+from clients.acil import ACIL
+from clients.aefocl import AEFOCL
 from clients.afl import AFL
-from fedlab.stats import Identity, RandomRBF, RandomReLU
+from clients.air import AIR
+from clients.dsal import DSAL
+from clients.gacl import GACL
+from clients.gkeal import GKEAL
+from fedlab.stats import ClassWeights, DualReLUTanh, Identity, RandomRBF, RandomReLU
 
 C = 4
 """Classes of every learner below."""
@@ -27,12 +35,37 @@ class Row:
     exact: bool
 
 
+class SecondRound(AIR):
+    """AIR when the counts of everybody are known."""
+
+    weights = ClassWeights.tempered([40, 7, 90, 2])
+
+    def observe(self, x, labels, weights=None):
+        return super().observe(x, labels, weights or self.weights)
+
+    def train(self, arrays, config, x, labels, seed):
+        return super().train({"class_weights": np.array(self.weights.values)}, config, x, labels, seed)
+
+
 RBF = RandomRBF(width=24, sigma=1.5, low=-1.0)
+RELU = RandomReLU(width=24)
+
+
+def rows(name, make):
+    return [Row(f"{name}-{mode}", make(mode), mode == "exact") for mode in ("float64", "exact")]
+
+
 LEARNERS = [
-    Row("afl-float64", AFL(C, Identity(), "float64"), exact=False),
-    Row("afl-float64-relu", AFL(C, RandomReLU(width=24), "float64"), exact=False),
-    Row("afl-float64-rbf", AFL(C, RBF, "float64"), exact=False),
-    Row("afl-exact", AFL(C, Identity(), "exact"), exact=True),
-    Row("afl-exact-relu", AFL(C, RandomReLU(width=24), "exact"), exact=True),
-    Row("afl-exact-rbf", AFL(C, RBF, "exact"), exact=True),
+    *rows("afl", lambda mode: AFL(C, Identity(), mode)),
+    *rows("afl-relu", lambda mode: AFL(C, RELU, mode)),
+    *rows("afl-rbf", lambda mode: AFL(C, RBF, mode)),
+    *rows("acil", lambda mode: ACIL(C, RELU, mode)),
+    *rows("gacl", lambda mode: GACL(C, RELU, mode)),
+    *rows("gkeal", lambda mode: GKEAL(C, RBF, mode)),
+    *rows("dsal", lambda mode: DSAL(C, DualReLUTanh(width=12), mode)),
+    *rows("air", lambda mode: AIR(C, RELU, mode)),
+    *rows("air-tempered", lambda mode: AIR(C, RELU, mode, tau=0.5)),
+    *rows("air-second-round", lambda mode: SecondRound(C, RELU, mode, form="two_rounds")),
+    *rows("aefocl", lambda mode: AEFOCL(C, RELU, mode)),
+    *rows("aefocl-identity", lambda mode: AEFOCL(C, Identity(), mode, limit=2.0)),
 ]

@@ -1,0 +1,68 @@
+"""Many statistics of any kind to one, in the memory of one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fedlab.errors import BadInput
+from fedlab.stats.gram import GramStats
+from fedlab.stats.gram_sum import GramSum
+from fedlab.stats.moments import ClassMoments, WithMoments
+from fedlab.stats.per_class import ClassCounts, PerClass, PerClassSum
+
+
+class StatisticsTotal:
+    """A running total of statistics of whatever kind the first is."""
+
+    def __init__(self) -> None:
+        self._kind: type | None = None
+        self._sum: Any = None
+
+    def add(self, statistics: Any) -> None:
+        """Add one client's statistics; on BadInput the total is as it was."""
+        kind = type(statistics)
+        if self._kind not in (None, kind):
+            name = self._kind.__name__ if self._kind else ""
+            raise BadInput(
+                f"cannot combine {name} with {kind.__name__}: every client must use the same method"
+            )
+        running = self._sum if self._kind else _EMPTY[kind]()
+        running.add(statistics)
+        self._kind, self._sum = kind, running
+
+    def result(self) -> Any:
+        """Return the total so far; more may be added afterwards."""
+        if self._kind is None:
+            raise BadInput("there are no statistics to add: no client has answered")
+        return self._sum.result()
+
+
+class _PlainSum:
+    """Of what is small: one addition after the other."""
+
+    def __init__(self) -> None:
+        self._sum: Any = None
+
+    def add(self, statistics: Any) -> None:
+        self._sum = statistics if self._sum is None else self._sum + statistics
+
+    def result(self) -> Any:
+        return self._sum
+
+
+class _WithMomentsSum:
+    def __init__(self) -> None:
+        self._sums, self._moments = GramSum(), _PlainSum()
+
+    def add(self, statistics: WithMoments) -> None:
+        moments = self._moments.result()
+        if isinstance(moments, ClassMoments):
+            moments.check_fits(statistics.moments)
+        self._sums.add(statistics.sums)
+        self._moments.add(statistics.moments)
+
+    def result(self) -> WithMoments:
+        return WithMoments(self._sums.result(), self._moments.result())
+
+
+_EMPTY = {GramStats: GramSum, PerClass: PerClassSum, ClassCounts: _PlainSum, WithMoments: _WithMomentsSum}
