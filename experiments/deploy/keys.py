@@ -11,6 +11,7 @@ other hosts signs a new server certificate with the same authority, so that no S
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from ipaddress import ip_address
 from pathlib import Path
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import (
@@ -27,6 +29,7 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
     PublicFormat,
     load_pem_private_key,
+    load_ssh_private_key,
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
@@ -35,6 +38,9 @@ from fedlab.tracking import write_atomically
 
 DAYS = 365
 PRIVATE = 0o600
+UNREADABLE = (ValueError, TypeError, UnsupportedAlgorithm)
+"""What reading a key raises: damaged, behind a password, of an unknown kind."""
+HOST_NAME = re.compile(r"[\w*-]+(\.[\w-]+)*", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -75,7 +81,10 @@ class Keys:
 
     def public(self) -> list[Path]:
         """The public keys of all SuperNodes, in their order."""
-        return sorted(self.folder.glob("node*.pub"), key=lambda path: int(path.stem.removeprefix("node")))
+        found = ((path.stem.removeprefix("node"), path) for path in self.folder.glob("node*.pub"))
+        return [
+            path for _, path in sorted((int(number), path) for number, path in found if number.isdecimal())
+        ]
 
 
 def make_keys(folder: Path, hosts: Sequence[str], nodes: int) -> Keys:
@@ -93,13 +102,15 @@ def make_keys(folder: Path, hosts: Sequence[str], nodes: int) -> Keys:
     Raises
     ------
     BadInput
-        No host, no node, or the folder holds an authority without its key.
+        No host, no node, a host that is no name, or the folder holds an authority without its key or secrets
+        that are damaged.
     """
     if not hosts or nodes < 1:
         raise BadInput(
             f"{len(hosts)} hosts and {nodes} nodes make no federation: name at least one host that the "
             "SuperLink is reached by, and one node"
         )
+    names = x509.SubjectAlternativeName([_general_name(host) for host in hosts])
     keys = Keys(folder)
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     authority_key = folder / "ca.key"
@@ -113,24 +124,38 @@ def make_keys(folder: Path, hosts: Sequence[str], nodes: int) -> Keys:
         _write(authority_key, _pem(key))
         name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "fedlab federation")])
         _write(keys.authority, _certify(key, name, key, name, None), mode=0o644)
-    _certify_server(keys, hosts)
+    _certify_server(keys, hosts[0], names)
     if not keys.secret.exists():
         _write(keys.secret, secrets.token_bytes(32))
     for number in range(nodes):
-        if not keys.node(number).exists():
-            _make_node(keys.node(number))
+        _make_node(keys.node(number))
     return keys
 
 
-def _certify_server(keys: Keys, hosts: Sequence[str]) -> None:
-    authority = x509.load_pem_x509_certificate(keys.authority.read_bytes())
-    signing = load_pem_private_key((keys.folder / "ca.key").read_bytes(), password=None)
-    assert isinstance(signing, ec.EllipticCurvePrivateKey)
+def _certify_server(keys: Keys, host: str, names: x509.SubjectAlternativeName) -> None:
+    authority, signing = _authority(keys)
     key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, hosts[0][:64])])
-    names = x509.SubjectAlternativeName([_general_name(host) for host in hosts])
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, host[:64])])
     _write(keys.certificate_key, _pem(key))
     _write(keys.certificate, _certify(key, subject, signing, authority.subject, names), mode=0o644)
+
+
+def _authority(keys: Keys) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
+    private = keys.folder / "ca.key"
+    try:
+        authority = x509.load_pem_x509_certificate(keys.authority.read_bytes())
+        signing = load_pem_private_key(private.read_bytes(), password=None)
+        if (
+            not isinstance(signing, ec.EllipticCurvePrivateKey)
+            or signing.public_key() != authority.public_key()
+        ):
+            raise ValueError("the key is not the certificate's")
+    except UNREADABLE as error:
+        raise BadInput(
+            f"{keys.authority} and {private.name} can sign nothing ({error}): put back the pair that was made "
+            "together, or name another folder for a federation of new keys"
+        ) from error
+    return authority, signing
 
 
 def _certify(
@@ -179,18 +204,33 @@ def _general_name(host: str) -> x509.GeneralName:
         return x509.IPAddress(ip_address(host))
     except ValueError:
         pass
-    try:
-        return x509.DNSName(host)
-    except ValueError as error:
-        raise BadInput(f"host {host!r} is neither an address nor an ASCII name: {error}") from error
+    if not HOST_NAME.fullmatch(host):
+        raise BadInput(
+            f"host {host!r} is neither an address nor an ASCII name: e.g. 10.0.0.1 or superlink.lan"
+        )
+    return x509.DNSName(host)
 
 
 def _make_node(path: Path) -> None:
-    key = ec.generate_private_key(ec.SECP384R1())
+    if path.exists() and path.with_suffix(".pub").exists():
+        return
+    key = _read_node(path) if path.exists() else ec.generate_private_key(ec.SECP384R1())
     public = key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH) + b"\n"
     _write(path.with_suffix(".pub"), public, mode=0o644)
     # Last: where it lies, the pair is whole.
     _write(path, key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()))
+
+
+def _read_node(path: Path) -> ec.EllipticCurvePrivateKey:
+    try:
+        key = load_ssh_private_key(path.read_bytes(), password=None)
+        if not isinstance(key, ec.EllipticCurvePrivateKey):
+            raise ValueError("it is of no elliptic curve")
+    except UNREADABLE as error:
+        raise BadInput(
+            f"{path} is no private key of a SuperNode ({error}): put it back, or remove it for a new one"
+        ) from error
+    return key
 
 
 def _pem(key: ec.EllipticCurvePrivateKey) -> bytes:

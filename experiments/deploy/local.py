@@ -105,7 +105,7 @@ def one_method(overrides: Sequence[str]) -> tuple[DictConfig, str]:
     Raises
     ------
     BadInput
-        Not exactly one method, one that needs no federation, or no number of clients.
+        Not exactly one method, one that needs no federation, or no clients.
     """
     cfg = compose(overrides)
     check(cfg)
@@ -114,8 +114,9 @@ def one_method(overrides: Sequence[str]) -> tuple[DictConfig, str]:
         raise BadInput(
             f"methods={names}: a deployment runs one method that has a strategy, e.g. methods=[afl]"
         )
-    if cfg.clients is None:
-        raise BadInput("clients=null: give the number of SuperNodes, e.g. clients=4")
+    if cfg.clients is None or cfg.clients < 1:
+        given = "null" if cfg.clients is None else cfg.clients
+        raise BadInput(f"clients={given}: give the number of SuperNodes, at least 1, e.g. clients=4")
     return cfg, names[0]
 
 

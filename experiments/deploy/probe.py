@@ -30,7 +30,14 @@ def split_address(address: str) -> tuple[str, int]:
         It is not of this form.
     """
     host, _, port = address.rpartition(":")
-    if not host or not port.isdecimal() or not 0 < int(port) < 65536:
+    try:
+        host.encode("idna")  # as the resolver will
+        possible = (
+            host.isprintable() and host.split() == [host] and port.isdecimal() and 0 < int(port) < 65536
+        )
+    except UnicodeError:
+        possible = False
+    if not possible:
         raise BadInput(f"address {address!r} is no HOST:PORT, e.g. 127.0.0.1:8000")
     return host.strip("[]"), int(port)
 

@@ -1,14 +1,17 @@
 """Deployments of real Flower processes give the simulation's bits, also when something breaks meanwhile."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
 
+from experiments.deploy.keys import make_keys
 from experiments.deploy.local import simulate
 from experiments.main import main
 from fedlab import world
 from fedlab.engine.records import to_record
+from fedlab.errors import BadInput
 from fedlab.features.backbones import Identity
 from strategies.app import digest
 from tests.deployment.gated import Gated, Rows, Stripes, config
@@ -114,8 +117,11 @@ def test_a_cut_cable_loses_one_host_of_three_and_the_run_finishes(cable_cut: Tol
         (["local", "methods=[afl,fedavg]"], "methods=['afl', 'fedavg']: a deployment runs one method"),
         (["local", "methods=[centralised]"], "a deployment runs one method that has a strategy"),
         (["local", "clients=null"], "clients=null: give the number of SuperNodes"),
+        (["local", "clients=-1"], "clients=-1: give the number of SuperNodes, at least 1"),
         (["local", "client=4"], "unknown key 'client'"),
         (["probe", "nowhere"], "address 'nowhere' is no HOST:PORT"),
+        (["probe", "no host:80"], "address 'no host:80' is no HOST:PORT"),
+        (["probe", "no..host:80"], "address 'no..host:80' is no HOST:PORT"),
         (["probe", "127.0.0.1:1"], "no answer from 127.0.0.1:1"),
         (
             ["probe", "127.0.0.1:1", "--root-certificates", "none.crt"],
@@ -127,6 +133,38 @@ def test_bad_input_is_one_line(words: list[str], said: str, capsys: pytest.Captu
     assert main(["deploy", *words]) == 2
     error = capsys.readouterr().err
     assert said in error and "\n" not in error.strip()
+
+
+@pytest.mark.parametrize("host", ["", "a b", "köln", "https://a"])
+def test_a_host_that_is_no_name_makes_no_keys(host: str, tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="is neither an address nor an ASCII name"):
+        make_keys(tmp_path / "keys", [host], 1)
+    assert not (tmp_path / "keys").exists()
+
+
+@pytest.mark.parametrize("name", ["ca.crt", "ca.key", "node0"])
+@pytest.mark.parametrize("damage", ["cut short", "another's"])
+def test_secrets_that_are_damaged_are_named_and_nothing_is_signed(
+    name: str, damage: str, tmp_path: Path
+) -> None:
+    keys, other = (make_keys(tmp_path / folder, ["localhost"], 1) for folder in ("own", "other"))
+    secret, signed = keys.folder / name, keys.certificate.read_bytes()
+    whole = (other.folder / name).read_bytes()
+    secret.write_bytes(whole[:40] if damage == "cut short" else whole)
+    keys.node(0).with_suffix(".pub").unlink()
+    if (name, damage) == ("node0", "another's"):  # a private key says which public one is its own
+        make_keys(keys.folder, ["localhost"], 1)
+        assert keys.public()[0].read_bytes() == other.public()[0].read_bytes()
+        return
+    with pytest.raises(BadInput, match=str(keys.folder)):
+        make_keys(keys.folder, ["localhost"], 1)
+    assert name == "node0" or keys.certificate.read_bytes() == signed
+
+
+def test_a_file_named_like_a_key_is_not_counted(tmp_path: Path) -> None:
+    keys = make_keys(tmp_path, ["localhost"], 11)
+    (tmp_path / "node-old.pub").touch()
+    assert [path.name for path in keys.public()] == [f"node{number}.pub" for number in range(11)]
 
 
 def test_the_config_of_a_story_is_what_an_experiment_describes() -> None:
