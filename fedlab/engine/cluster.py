@@ -35,8 +35,10 @@ def connect(address: str | None, gpus: bool) -> None:
             "local", include_dashboard=False, num_cpus=available_cpus(), num_gpus=None if gpus else 0, **quiet
         )
         return
-    if address != "auto":
-        _probe(address)
+    # Where RAY_ADDRESS is set, Ray takes it for 'auto'.
+    meant = os.environ.get("RAY_ADDRESS", "") if address == "auto" else address
+    if meant not in ("", "auto", "local"):
+        _probe(meant)
     try:
         ray.init(address=address, **quiet)
     except ConnectionError as error:
@@ -82,8 +84,19 @@ def _probe(address: str) -> None:
         if os.environ.get("RAY_USE_TLS", "0") == "0":
             with grpc.insecure_channel(target, [("grpc.enable_http_proxy", 0)]) as channel:
                 grpc.channel_ready_future(channel).result(timeout=PROBE_TIMEOUT)
+                if target == address:
+                    _check_head(channel)
     except (OSError, ValueError, grpc.FutureTimeoutError) as error:
         reason = str(error) or "what listens there is not Ray"
         raise BadInput(
             f"no Ray cluster answers at {address!r} ({reason}): start one with `ray start --head`"
         ) from None
+
+
+def _check_head(channel: grpc.Channel) -> None:
+    """Refuse another gRPC server, a SuperLink say: it does not know what every Ray head can be asked."""
+    try:
+        channel.unary_unary("/ray.rpc.NodeInfoGcsService/GetClusterId")(b"", timeout=PROBE_TIMEOUT)
+    except grpc.RpcError as error:
+        if error.code() is grpc.StatusCode.UNIMPLEMENTED:  # pyright: ignore[reportAttributeAccessIssue]
+            raise OSError("what listens there is not Ray") from error

@@ -81,6 +81,9 @@ class RayGrid(SimulatedGrid):
     ):
         if num_workers < 1:
             raise BadInput(f"engine: num_workers={num_workers} must be at least 1")
+        for name, value in {"cpus_per_worker": cpus_per_worker, "gpus_per_worker": gpus_per_worker}.items():
+            if not 0 <= value < math.inf:
+                raise BadInput(f"engine: {name}={value} must be a number of at least 0; 0.5 is half of one")
         num_workers = min(num_workers, num_nodes) if isinstance(num_nodes, int) and num_nodes > 0 else 1
         super().__init__(num_nodes, num_workers, chunk, sizes, faults, seed)
         load_client_app(client_app)  # what cannot be loaded here is better refused before anything starts

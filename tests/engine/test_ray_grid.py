@@ -7,7 +7,9 @@ import subprocess
 import sys
 import textwrap
 import time
+from concurrent.futures import ThreadPoolExecutor
 
+import grpc
 import pytest
 import ray
 from flwr.app import Message, RecordDict
@@ -88,9 +90,12 @@ def test_a_closed_grid_says_so(ray_runtime, app):
         grid.send_and_receive([Message(RecordDict(), node_of(0), "query.who")])
 
 
-@pytest.mark.parametrize("wrong", [{"num_workers": 0}, {"chunk": 0}])
+@pytest.mark.parametrize(
+    "wrong",
+    [{"num_workers": 0}, {"chunk": 0}, {"cpus_per_worker": -1}, {"gpus_per_worker": float("nan")}],
+)
 def test_nothing_is_started_for_a_wrong_setting(app, wrong):
-    with pytest.raises(BadInput, match="must be at least 1"):
+    with pytest.raises(BadInput, match=r"must be (at least 1|a number of at least 0)"):
         RayGrid(app, 2, **wrong)
 
 
@@ -120,6 +125,24 @@ def test_an_address_where_something_else_listens_is_told_within_ten_seconds(app,
         with pytest.raises(BadInput, match=r"no Ray cluster answers at .* \(what listens there is not Ray\)"):
             RayGrid(app, 2, address=f"127.0.0.1:{silent.getsockname()[1]}")
         assert time.monotonic() - started < 10
+
+
+def test_another_grpc_server_is_told_from_ray_within_ten_seconds(app, no_ray):
+    with ThreadPoolExecutor() as pool:
+        server = grpc.server(pool)
+        port = server.add_insecure_port("127.0.0.1:0")
+        server.start()
+        started = time.monotonic()
+        with pytest.raises(BadInput, match=r"no Ray cluster answers at .* \(what listens there is not Ray\)"):
+            RayGrid(app, 2, address=f"127.0.0.1:{port}")
+        assert time.monotonic() - started < 10
+        server.stop(None)
+
+
+def test_auto_means_what_the_environment_says(app, no_ray, monkeypatch):
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    with pytest.raises(BadInput, match=r"no Ray cluster answers at '127.0.0.1:1'"):
+        RayGrid(app, 2, address="auto")
 
 
 def test_a_cluster_that_answers_is_joined_and_left_running(ray_runtime):
