@@ -55,6 +55,10 @@ def reopen(path: Path, changes: Sequence[str]) -> tuple[DictConfig, list[str]]:
                 "change. Leave it out, or start a new run"
             )
     kept, before = _read(path, "overrides.yaml", list), _read(path, "config.yaml", dict)
+    if odd := [override for override in kept if not isinstance(override, str)]:
+        raise BadInput(
+            f"{path / 'overrides.yaml'} is damaged ({odd[0]!r} is no override): start the run again"
+        )
     _check_version(path)
     chosen = {_key(change) for change in changes}
     # Another engine has other settings: the former one's go with it.
@@ -125,7 +129,9 @@ def _check_version(path: Path) -> None:
 
 
 def _bound(config: dict[str, Any]) -> dict[str, Any]:
-    engine = {key: (config.get("engine") or {}).get(key) for key in BINDING}
+    engine = config.get("engine")
+    if isinstance(engine, dict):  # anything else is told as it is
+        engine = {key: engine.get(key) for key in BINDING}
     return {key: value for key, value in config.items() if key not in FREE} | {"engine": engine}
 
 

@@ -237,6 +237,13 @@ def _another_version(manifest: dict) -> dict:
         ([], lambda d: (d / "config.yaml").unlink(), "is no run directory (config.yaml: No such file"),
         ([], lambda d: (d / "config.yaml").write_text("a: [1"), "config.yaml is damaged"),
         ([], lambda d: (d / "overrides.yaml").write_text("3"), "overrides.yaml holds no list"),
+        (
+            [],
+            lambda d: (d / "overrides.yaml").write_text("[1, {a: b}]"),
+            "overrides.yaml is damaged (1 is no",
+        ),
+        ([], lambda d: _change(d, "config.yaml", lambda c: c | {"engine": 3}), "engine=3 then, {"),
+        (["~engine"], None, "engine"),
         ([], lambda d: _change(d, "overrides.yaml", lambda o: [*o, "seed=1"]), "seed=0 then, 1 now"),
         (
             [],
