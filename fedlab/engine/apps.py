@@ -12,6 +12,7 @@ import re
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -72,7 +73,8 @@ class FlowerApp:
         Raises
         ------
         BadInput
-            No such folder, no pyproject.toml, no components, or an override the app does not know.
+            No such folder, no pyproject.toml, no components, no number of nodes where it says one, or an
+            override the app does not know.
         """
         folder = folder.expanduser().resolve()
         if not folder.is_dir():
@@ -177,9 +179,15 @@ def _parse(overrides: Sequence[str]) -> dict[str, Any]:
 
 def _nodes(project: dict[str, Any]) -> int | None:
     """Return what older projects say: the `num-supernodes` of their default federation."""
-    federations = project["tool"]["flwr"].get("federations", {})
-    options = federations.get(federations.get("default", "local-simulation"), {}).get("options", {})
-    return options.get("num-supernodes")
+    nodes: Any = None
+    with suppress(AttributeError, TypeError, KeyError):  # what has another form says nothing
+        federations = project["tool"]["flwr"].get("federations", {})
+        nodes = federations.get(federations.get("default", "local-simulation"), {})["options"][
+            "num-supernodes"
+        ]
+    if nodes is not None and (type(nodes) is not int or nodes < 1):
+        raise BadInput(f"num-supernodes = {nodes!r} in pyproject.toml is no number of nodes: give 1 or more")
+    return nodes
 
 
 def _load(reference: str, kind: type[App], folder: Path) -> App:

@@ -127,6 +127,25 @@ def test_a_folder_that_holds_no_app_is_refused(tmp_path, project, said):
     assert str(tmp_path) in str(refused.value) and "\n" not in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    ("federations", "said"),
+    [
+        ("federations = 3", None),
+        ("federations.default = [1]", None),
+        ("federations.local-simulation.options.num-supernodes = 7", 7),
+        ("federations.local-simulation.options.num-supernodes = 'seven'", "num-supernodes = 'seven'"),
+        ("federations.local-simulation.options.num-supernodes = 0", "num-supernodes = 0"),
+    ],
+)
+def test_how_many_nodes_a_project_asks_for_is_read_with_care(tmp_path, federations, said):
+    (tmp_path / "pyproject.toml").write_text(f"{PROJECT}{COMPONENTS}[tool.flwr]\n{federations}\n")
+    if not isinstance(said, str):
+        assert FlowerApp.read(tmp_path).nodes == said
+        return
+    with pytest.raises(BadInput, match=f"{said} in pyproject.toml is no number of nodes"):
+        FlowerApp.read(tmp_path)
+
+
 def test_a_folder_that_is_not_there_is_refused(tmp_path):
     with pytest.raises(BadInput, match=f"{tmp_path} has no pyproject.toml"):
         FlowerApp.read(tmp_path)
