@@ -25,6 +25,7 @@ from torch import Tensor
 from fedlab.errors import BadInput
 from fedlab.stats.class_weights import ClassWeights, weighted_gram
 from fedlab.stats.fixed_point import FixedPoint
+from fedlab.stats.memory import check_memory
 from fedlab.stats.product import add_grams, energy_of, gram_product, recoverable
 from fedlab.stats.samples import check_features, check_one_hot
 from fedlab.stats.solve import Solution, generalised_cross_validation, ridge_solve
@@ -314,6 +315,8 @@ class GramStats:
         ridge
             g >= 0, or 'gcv' for generalised cross-validation. 0 on a singular system gives the minimum norm.
         """
+        d = self.num_features
+        check_memory(3 * 8 * d * d, f"solving for {d} features", "lower the expansion's width")
         scale = 1.0 if self.scale is None else self.scale
         gram, cross = self.gram.to(torch.float64), self.cross.to(torch.float64)
         if self.weight_unit not in (None, 1):  # a power of two: dividing by it changes no bit of the head

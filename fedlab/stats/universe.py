@@ -17,6 +17,9 @@ from torch import Tensor
 
 from fedlab.stats.dual_stream import DualStream
 from fedlab.stats.gram import GramStats
+from fedlab.stats.moments import WithMoments
+from fedlab.stats.per_class import PerClass
+from fedlab.stats.phases import Phases
 
 
 @singledispatch
@@ -54,6 +57,34 @@ def _(statistics: DualStream, columns: list[int], num_classes: int) -> DualStrea
         seen=tuple(column in seen for column in range(num_classes)),
         phases=tuple(over(phase, columns, num_classes) for phase in statistics.phases),
     )
+
+
+@over.register
+def _(statistics: Phases, columns: list[int], num_classes: int) -> Phases:
+    kept = statistics.kept
+    return replace(
+        statistics,
+        stream=over(statistics.stream, columns, num_classes),
+        last=over(statistics.last, columns, num_classes),
+        kept=None if kept is None else tuple(over(phase, columns, num_classes) for phase in kept),
+    )
+
+
+@over.register
+def _(statistics: PerClass, columns: list[int], num_classes: int) -> PerClass:
+    classes = {columns[label]: one for label, one in statistics.classes.items()}
+    return replace(statistics, num_classes=num_classes, classes=classes)
+
+
+@over.register
+def _(statistics: WithMoments, columns: list[int], num_classes: int) -> WithMoments:
+    moments = statistics.moments
+    counts, first, second = (
+        _spread(part.T, columns, num_classes).T.contiguous()
+        for part in (moments.counts[:, None], moments.first, moments.second)
+    )
+    sums = over(statistics.sums, columns, num_classes)
+    return WithMoments(sums, replace(moments, counts=counts[:, 0], first=first, second=second))
 
 
 def _spread(sums: Tensor, columns: list[int], num_classes: int) -> Tensor:
