@@ -59,7 +59,7 @@ class ClassMoments:
             first = sum((a.T @ b).to(torch.int64) for a, b in _pairs(y, x))
             second = sum((a.T @ b.square()).to(torch.int64) for a, b in _pairs(y, x))
             return cls(counts.to(torch.int64), torch.as_tensor(first), torch.as_tensor(second), scale)
-        mean = (y.T @ x) / counts.clamp(min=1)[:, None]
+        mean = (y.T @ x) / counts.clamp(min=1)[:, None] + 0.0  # no -0.0 where there are no samples
         return cls(counts.to(torch.int64), mean, y.T @ (x - mean[labels]).square())
 
     @property
