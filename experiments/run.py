@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -89,18 +90,17 @@ def ended(path: Path) -> bool:
 
 def execute(cfg: DictConfig, path: Path, overrides: list[str], resumed: bool = False) -> Result:
     """Run the experiment in a directory; print progress, then the table."""
-    directory = RunDirectory(path)
     console = Console()
-    try:
-        with Live(console) as live:
-            directory.subscribe(live)
-            result = perform(cfg, directory, overrides, resumed)
-    except BaseException:
-        if (path / CHECKPOINTS).exists():
-            print(f"to continue: fedlab run resume={path}", file=sys.stderr)
-        raise
-    finally:
-        directory.close()
+    with RunDirectory(path) as directory:
+        directory.claim()  # here, for another's run is not to be continued
+        try:
+            with Live(console) as live:
+                directory.subscribe(live)
+                result = perform(cfg, directory, overrides, resumed)
+        except BaseException:
+            if (path / CHECKPOINTS).exists():
+                print(f"to continue: fedlab run {shlex.quote(f'{RESUME}{path}')}", file=sys.stderr)
+            raise
     _show(console, result)
     return result
 

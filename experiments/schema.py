@@ -133,6 +133,11 @@ def check(cfg: Any) -> None:
         raise BadInput(
             f"checkpoint.every={cfg.checkpoint.every} must be at least 1 round, or null to keep no checkpoint"
         )
+    for name, fault in cfg.faults.items():
+        if not (OmegaConf.is_dict(fault) and "_target_" in fault):
+            raise BadInput(
+                f"faults.{name}={fault} is no fault: choose them by name, e.g. faults=[dropout,corrupt]"
+            )
     check_types(OmegaConf.to_container(cfg, resolve=True, enum_to_str=True))
 
 

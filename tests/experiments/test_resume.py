@@ -278,7 +278,14 @@ def test_a_run_that_is_under_way_is_left_alone(torn, capsys):
     with RunDirectory(torn) as other:
         other.claim()
         assert main(["run", f"resume={torn}"]) == 2
-    assert "belongs to a run that is still under way" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "belongs to a run that is still under way" in said and "to continue" not in said
+
+
+def test_how_to_go_on_can_be_pasted_into_a_shell(torn, capsys):
+    moved = torn.rename(torn.with_name("a run"))
+    assert main(["run", f"resume={moved}", "checkpoint.every=0"]) == 2
+    assert f"to continue: fedlab run 'resume={moved}'\n" in capsys.readouterr().err
 
 
 def test_the_engine_may_change_and_its_settings_with_it(torn):

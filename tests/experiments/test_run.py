@@ -164,6 +164,7 @@ def test_a_sweep_survives_one_bad_job(tmp_path, capsys):
         (["ridge=-1"], "ridge=-1"),
         (["ridge=much"], "ridge=much"),
         (["tolerate=1"], "tolerate=1"),
+        (["+faults.loss=3"], "faults.loss=3 is no fault: choose them by name"),
         (["timeout=0"], "timeout=0"),
         (["rounds=0"], "rounds=0"),
         (["device=warp"], "warp"),
