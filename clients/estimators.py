@@ -3,21 +3,45 @@
     from clients.estimators import AFLClassifier
 
 `fit`, `partial_fit` with new classes at any time, `forget`, and `a + b` for classifiers that were fitted apart;
-`fedlab.estimator` says what scores and probabilities mean. The papers stand in each method's own file.
+`fedlab.estimator` says what scores and probabilities mean. The papers stand in each method's own file, and so
+does what its own parameters mean; the others are those of `AnalyticClassifier`.
 """
 
 from __future__ import annotations
 
-from clients.afl import AFL
-from fedlab.estimator import AnalyticClassifier
+from dataclasses import dataclass
+from functools import cached_property
 
-__all__ = ["AFLClassifier"]
+from torch import Tensor
+
+from clients.acil import ACIL
+from clients.aefocl import AEFOCL
+from clients.afl import AFL
+from clients.air import AIR
+from clients.dsal import DSAL
+from clients.gacl import GACL
+from clients.gkeal import GKEAL
+from fedlab.errors import BadInput
+from fedlab.estimator import AnalyticClassifier, Model, whole
+from fedlab.stats import Analytic, DualReLUTanh, GramStats, RandomRBF
+from fedlab.stats.expansion import Expansion
+from fedlab.stats.phases import Phases
+
+__all__ = [
+    "ACILClassifier",
+    "AEFOCLClassifier",
+    "AFLClassifier",
+    "AIRClassifier",
+    "DSALClassifier",
+    "GACLClassifier",
+    "GKEALClassifier",
+]
 
 
 class AFLClassifier(AnalyticClassifier):
     """AFL: classifiers fitted apart and added up are the one that all samples together would have given.
 
-    Its parameters are those of `fedlab.estimator.AnalyticClassifier`; `width=None` is the paper's.
+    `width=None` is the paper's.
 
     Examples
     --------
@@ -29,4 +53,220 @@ class AFLClassifier(AnalyticClassifier):
     """
 
     def _learner(self, num_classes: int) -> AFL:
-        return AFL(num_classes, self._expansion(), self.mode, self.limit, self.bits)
+        return AFL(num_classes, *self._reading())
+
+
+class ACILClassifier(AnalyticClassifier):
+    """ACIL: phases of new classes leave the head that all of them together would have given."""
+
+    def __init__(
+        self, width=2048, ridge=0.1, random_state=0, mode="float64", limit=1.0, bits=12, device="cpu"
+    ):
+        super().__init__(width, ridge, random_state, mode, limit, bits, device)
+
+    def _learner(self, num_classes: int) -> Analytic:
+        return ACIL(num_classes, *self._reading())
+
+
+class GACLClassifier(ACILClassifier):
+    """GACL: as ACIL, also where classes of earlier phases return."""
+
+    def _learner(self, num_classes: int) -> Analytic:
+        return GACL(num_classes, *self._reading())
+
+
+class GKEALClassifier(AnalyticClassifier):
+    """GKEAL: as ACIL, on a Gaussian kernel whose centres a seed draws from the public box [low, high].
+
+    Parameters
+    ----------
+    sigma : float
+        Width of the kernel, in the units of the features.
+    low, high : float
+        The box: what `MinMaxScaler` makes of the features, unless told otherwise.
+    """
+
+    def __init__(
+        self,
+        width=2048,
+        ridge=0.1,
+        sigma=10.0,
+        low=0.0,
+        high=1.0,
+        random_state=0,
+        mode="float64",
+        limit=1.0,
+        bits=12,
+        device="cpu",
+    ):
+        super().__init__(width, ridge, random_state, mode, limit, bits, device)
+        self.sigma = sigma
+        self.low = low
+        self.high = high
+
+    def _learner(self, num_classes: int) -> GKEAL:
+        return GKEAL(num_classes, *self._reading())
+
+    def _expansion(self) -> Expansion:
+        width, seed = whole("width", self.width), whole("random_state", self.random_state)
+        return RandomRBF(width, seed, self.sigma, self.low, self.high)
+
+
+@dataclass(frozen=True, eq=False)
+class DualModel(Model):
+    """What DS-AL has learnt: the head is that of all phases in their order."""
+
+    @cached_property
+    def weight(self) -> Tensor:
+        """The head with the last phase closed."""
+        return self.statistics.closed.solution().weight
+
+
+class DSALClassifier(AnalyticClassifier):
+    """DS-AL: one `partial_fit` is one phase, whose order matters; within a phase nothing does.
+
+    Parameters
+    ----------
+    width : int
+        Random projections; each has two features.
+    ridge : float
+        Of the main stream. Like `ratio` and `compensation_ridge` it must not change between phases.
+    ratio : float
+        What the compensation stream counts; 0 is ACIL.
+    compensation_ridge : float
+        Of the compensation stream.
+    keep_phases : bool
+        Keep every phase's sums, 2 width x 2 width numbers each: then any phase can forget, and streams of
+        several phases can be merged, phase by phase.
+    """
+
+    _model = DualModel
+
+    def __init__(
+        self,
+        width=2048,
+        ridge=0.1,
+        ratio=0.6,
+        compensation_ridge=0.1,
+        keep_phases=False,
+        random_state=0,
+        mode="float64",
+        limit=1.0,
+        bits=12,
+        device="cpu",
+    ):
+        super().__init__(width, ridge, random_state, mode, limit, bits, device)
+        self.ratio = ratio
+        self.compensation_ridge = compensation_ridge
+        self.keep_phases = keep_phases
+
+    def partial_fit(self, X, y, classes=None, new_phase=True):
+        """Learn these samples too, as a phase of their own or as more of the last one.
+
+        Parameters
+        ----------
+        X : array (n, d0)
+        y : array (n,)
+            Labels of any one kind; some may be new.
+        classes : array or None
+            Labels to expect.
+        new_phase : bool
+            False: the samples belong to the phase of the call before.
+        """
+        return self._learn(X, y, classes, new_phase=new_phase)
+
+    def forget(self, X, y, phase=None):
+        """Unlearn samples of a phase.
+
+        Parameters
+        ----------
+        X : array (n, d0)
+        y : array (n,)
+        phase : int or None
+            The phase they were learnt in, counted from 0; None only where there is one. All but the last need
+            `keep_phases=True`.
+        """
+        return self._unlearn(X, y, phase=phase)
+
+    def _learner(self, num_classes: int) -> DSAL:
+        return DSAL(
+            num_classes, *self._reading(), ratio=self.ratio, compensation_ridge=self.compensation_ridge
+        )
+
+    def _expansion(self) -> Expansion:
+        return DualReLUTanh(whole("width", self.width), whole("random_state", self.random_state))
+
+    def _grown(self, learner: DSAL, before: Phases | None, new: GramStats, new_phase: bool = True) -> Phases:
+        if isinstance(self.ridge, str):
+            raise BadInput(f"ridge={self.ridge!r}: two streams need a number; search it on held-out samples")
+        begun = Phases(learner.stream(self.ridge), new, () if self.keep_phases else None)
+        if before is None:
+            return begun
+        before.check_fits(begun)
+        return before.followed(new) if new_phase else before.joined(new)
+
+    def _reduced(self, before: Phases, gone: GramStats, phase: int | None = None) -> Phases:
+        if phase is None and before.num_closed:
+            raise BadInput(f"there are {before.num_closed + 1} phases: say in which one the samples were")
+        return before.without(gone, phase or 0)
+
+
+class AIRClassifier(AnalyticClassifier):
+    """AIR: classes weigh alike, however many samples they have, whenever they come.
+
+    Parameters
+    ----------
+    tau : float
+        Tempering in 0..2: 0 weights every sample alike, 1 every class.
+    memory : int or None
+        Bytes that the sums of all classes may hold; None: a share of what is available.
+    """
+
+    def __init__(
+        self,
+        width=2048,
+        ridge=0.1,
+        tau=1.0,
+        memory=None,
+        random_state=0,
+        mode="float64",
+        limit=1.0,
+        bits=12,
+        device="cpu",
+    ):
+        super().__init__(width, ridge, random_state, mode, limit, bits, device)
+        self.tau = tau
+        self.memory = memory
+
+    def _learner(self, num_classes: int) -> AIR:
+        return AIR(num_classes, *self._reading(), tau=self.tau, memory=self.memory)
+
+
+class AEFOCLClassifier(AnalyticClassifier):
+    """AEF-OCL: when a head is wanted, every class is filled to the size of the largest by pseudo-features.
+
+    Parameters
+    ----------
+    spread : float
+        How far pseudo-features scatter: 1 as the samples do.
+    random_state : int
+        Seed of the random features and of the pseudo-features.
+    """
+
+    def __init__(
+        self,
+        width=2048,
+        ridge=0.1,
+        spread=1.0,
+        random_state=0,
+        mode="float64",
+        limit=1.0,
+        bits=12,
+        device="cpu",
+    ):
+        super().__init__(width, ridge, random_state, mode, limit, bits, device)
+        self.spread = spread
+
+    def _learner(self, num_classes: int) -> AEFOCL:
+        seed = whole("random_state", self.random_state)
+        return AEFOCL(num_classes, *self._reading(), spread=self.spread, seed=seed)

@@ -16,7 +16,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from numbers import Integral
 from typing import Any
@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.multiclass import type_of_target
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
@@ -52,8 +52,9 @@ class Model:
 class AnalyticClassifier(ClassifierMixin, BaseEstimator):
     """Closed-form classifier whose training adds up.
 
-    New classes may appear in any `partial_fit`. A class that was announced but not seen, or forgotten again, is
-    never predicted: its score is minus infinity, its probability 0.
+    Without an intercept scores grow in proportion to a sample: standardise the features, or add a constant one,
+    where classes differ by length alone. New classes may appear in any `partial_fit`. A class that was announced
+    but not seen, or forgotten again, is never predicted: its score is minus infinity, its probability 0.
 
     Parameters
     ----------
@@ -98,25 +99,28 @@ class AnalyticClassifier(ClassifierMixin, BaseEstimator):
 
     # -- what a method says -----------------------------------------------------------------------------------
 
+    _model = Model
+
     @abstractmethod
     def _learner(self, num_classes: int) -> Analytic:
         """Return the method's learner."""
+
+    def _reading(self) -> tuple[Expansion, str, float, int]:
+        """Return how samples become features: what every learner takes after the number of classes."""
+        return self._expansion(), self.mode, self.limit, self.bits
 
     def _expansion(self) -> Expansion:
         if self.width is None:
             return Identity()
         return RandomReLU(whole("width", self.width), whole("random_state", self.random_state))
 
-    def _counts(self, statistics: Any) -> Tensor:
-        """Return the samples per class."""
-        return statistics.class_counts
-
     # -- learning ---------------------------------------------------------------------------------------------
 
     def fit(self, X, y):
         """Learn from these samples alone."""
         with self._unchanged_by_failure():
-            self._forget_all()
+            for name in [name for name in vars(self) if name.endswith("_")]:
+                delattr(self, name)
             self.partial_fit(X, y)
             self.model_.weight  # noqa: B018 - a ridge that cannot be is refused here, not at the first score
         return self
@@ -132,6 +136,9 @@ class AnalyticClassifier(ClassifierMixin, BaseEstimator):
         classes : array or None
             Labels to expect. Not needed: they only give `classes_` its final length early.
         """
+        return self._learn(X, y, classes)
+
+    def _learn(self, X, y, classes, **how):
         with self._unchanged_by_failure():
             X, y = self._checked(X, y, reset=not hasattr(self, "model_"))
             announced = [] if classes is None else [np.asarray(classes)]
@@ -142,45 +149,47 @@ class AnalyticClassifier(ClassifierMixin, BaseEstimator):
             if before is not None:
                 check_same(before.learner, learner, "these samples", "call fit to begin again")
             labels = torch.from_numpy(np.searchsorted(everything, y)).to(self.device)
-            statistics = self._learnt(learner, before, self._tensor(X), labels)
-            self.classes_, self.model_ = everything, Model(learner, statistics, self.ridge)
+            new, old = learner.observe(self._tensor(X), labels), before and before.statistics
+            statistics = self._grown(learner, old, new, **how)
+            self.classes_, self.model_ = everything, self._model(learner, statistics, self.ridge)
         return self
 
-    def _learnt(self, learner: Analytic, before: Model | None, x: Tensor, labels: Tensor) -> Any:
-        new = learner.observe(x, labels)
-        return new if before is None else before.statistics + new
+    def _grown(self, learner: Any, before: Any, new: Any) -> Any:
+        """Return the statistics with some samples' more; before is None at first."""
+        return new if before is None else before + new
 
     def forget(self, X, y):
         """Unlearn samples that were learnt before: afterwards the classifier is that of the others.
 
-        Samples that were never learnt cannot always be told apart from those that were: then the sum is no
-        longer that of any samples. What can be noticed is refused.
+        Sums cannot always tell samples that were never learnt from those that were. What can be noticed is
+        refused: more samples of a class than there are and, in exact mode, a sum that no samples have.
         """
+        return self._unlearn(X, y)
+
+    def _unlearn(self, X, y, **how):
         check_is_fitted(self, "model_")
         X, y = self._checked(X, y, reset=False)
         unknown = np.setdiff1d(y, self.classes_)
         if len(unknown):
-            raise BadInput(f"cannot forget samples of class {unknown[0]!r}: it was never learnt")
+            raise BadInput(f"cannot forget samples of class {unknown.tolist()[0]!r}: it was never learnt")
         labels = torch.from_numpy(np.searchsorted(self.classes_, y)).to(self.device)
-        model = self.model_
-        statistics = self._unlearnt(model, self._tensor(X), labels)
-        self.model_ = Model(model.learner, statistics, self.ridge)
+        new = self.model_.learner.observe(self._tensor(X), labels)
+        self.model_ = replace(self.model_, statistics=self._reduced(self.model_.statistics, new, **how))
         return self
 
-    def _unlearnt(self, model: Model, x: Tensor, labels: Tensor) -> Any:
-        return model.statistics - model.learner.observe(x, labels)
+    def _reduced(self, before: Any, gone: Any) -> Any:
+        """Return the statistics without some samples'."""
+        return before - gone
 
     def merge(self, other):
-        """Return the classifier of this one's and the other's samples together."""
+        """Return the classifier of this one's and the other's samples, with the parameters of this one."""
         check_is_fitted(self, "model_")
         check_is_fitted(other, "model_")
         if type(self) is not type(other):
             raise BadInput(f"cannot merge {type(self).__name__} with {type(other).__name__}: use one method")
         if self.n_features_in_ != other.n_features_in_:
-            raise BadInput(
-                f"cannot merge classifiers of {self.n_features_in_} and {other.n_features_in_} features: "
-                "give all of them the same columns"
-            )
+            widths = f"{self.n_features_in_} and {other.n_features_in_}"
+            raise BadInput(f"cannot merge classifiers of {widths} features: give all the same columns")
         named = [one.feature_names_in_.tolist() for one in (self, other) if hasattr(one, "feature_names_in_")]
         if named and named[0] != named[-1]:
             raise BadInput(f"cannot merge features {named[0]} with {named[-1]}: name them alike")
@@ -191,11 +200,8 @@ class AnalyticClassifier(ClassifierMixin, BaseEstimator):
         merged.n_features_in_, merged.classes_ = self.n_features_in_, classes
         if named:
             merged.feature_names_in_ = np.array(named[0], dtype=object)
-        merged.model_ = Model(mine.learner, self._merged(mine, theirs), mine.ridge)
+        merged.model_ = replace(mine, statistics=mine.statistics + theirs.statistics)
         return merged
-
-    def _merged(self, mine: Model, theirs: Model) -> Any:
-        return mine.statistics + theirs.statistics
 
     def __add__(self, other):
         return self.merge(other) if isinstance(other, AnalyticClassifier) else NotImplemented
@@ -219,7 +225,7 @@ class AnalyticClassifier(ClassifierMixin, BaseEstimator):
     def _scores(self, X) -> Tensor:
         check_is_fitted(self, "model_")
         x = self._tensor(validate_data(self, X, dtype=[np.float64, np.float32], reset=False))
-        seen = self._counts(self.model_.statistics) > 0
+        seen = self.model_.statistics.class_counts > 0
         if not bool(seen.any()):
             raise BadInput("every sample has been forgotten: learn some before asking for a score")
         scores = self.model_.learner.predict_scores(self.model_.weight, x).cpu()
@@ -235,7 +241,7 @@ class AnalyticClassifier(ClassifierMixin, BaseEstimator):
     def weight_(self) -> np.ndarray:
         """The head, a column per class."""
         check_is_fitted(self, "model_")
-        return self.model_.weight.numpy()
+        return self.model_.weight.numpy().copy()
 
     # -- keeping order ----------------------------------------------------------------------------------------
 
@@ -249,16 +255,15 @@ class AnalyticClassifier(ClassifierMixin, BaseEstimator):
         return replace(self.model_, learner=learner, statistics=statistics)
 
     def _checked(self, X, y, reset: bool) -> tuple[Any, Any]:
-        X, y = validate_data(self, X, y, dtype=[np.float64, np.float32], reset=reset)
-        check_classification_targets(y)
+        checked: Any = validate_data(self, X, y, dtype=[np.float64, np.float32], reset=reset)
+        X, y = checked
+        # Not check_classification_targets: a small batch of many classes is no regression, and no warning.
+        if type_of_target(y, input_name="y") not in ("binary", "multiclass"):
+            raise BadInput(f"Unknown label type: {y.dtype} values such as {y[0]!r}; expected classes")
         return X, y
 
     def _tensor(self, X: Any) -> Tensor:
         return torch.tensor(X, device=self.device)
-
-    def _forget_all(self) -> None:
-        for name in [name for name in vars(self) if name.endswith("_")]:
-            delattr(self, name)
 
     @contextmanager
     def _unchanged_by_failure(self) -> Iterator[None]:
@@ -289,7 +294,7 @@ def union(labels: list[np.ndarray]) -> np.ndarray:
 
 def check_same(mine: Analytic, theirs: Analytic, who: str, remedy: str) -> None:
     """Refuse to add sums of different features."""
-    for one in fields(mine):
-        a, b = getattr(mine, one.name), getattr(theirs, one.name)
+    for name in ("expansion", "mode", "limit", "bits"):
+        a, b = getattr(mine, name), getattr(theirs, name)
         if a != b:
-            raise BadInput(f"learnt with {one.name}={a}, but {who} with {one.name}={b}: {remedy}")
+            raise BadInput(f"learnt with {name}={a}, but {who} with {name}={b}: {remedy}")
