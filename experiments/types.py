@@ -10,6 +10,7 @@ import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import is_dataclass
 from typing import Any
 
 from hydra.utils import get_object
@@ -60,7 +61,9 @@ def _settings(node: Any, path: str) -> Iterator[tuple[str, Any, Any]]:
 def _hints(target: str) -> dict[str, Any]:
     # What cannot be imported is told when it is called, by whoever calls it.
     with suppress(Exception):
-        return typing.get_type_hints(get_object(target).__init__)
+        found = get_object(target)
+        # A dataclass may inherit fields, and only the class knows in which module each was written.
+        return typing.get_type_hints(found if is_dataclass(found) else found.__init__)
     return {}
 
 
