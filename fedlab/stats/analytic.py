@@ -101,6 +101,10 @@ class Analytic:
         y = one_hot(labels, self.num_classes)
         if weights is not None:
             weights.check(y.sum(0).to(torch.int64))
+            if self.mode == "exact" and not weights.plain:
+                # Rows of like weight share a product: the batches go from light classes to heavy ones.
+                order = weights.factors(exact=True).to(x.device)[labels].argsort(stable=True)
+                x, y = x[order], y.to(x.device)[order]
         batches = zip(x.split(ROWS), y.split(ROWS), strict=True)
         return GramStats.total(self._reduce(part, target, weights) for part, target in batches)
 
@@ -177,6 +181,9 @@ class Analytic:
         if weights is not None:
             weights.check(torch.bincount(labels, minlength=self.num_classes))
         total, num_bytes, start = GramSum(), 0, 0
+        by_class = self.mode == "exact" and weights is not None and not weights.plain
+        if by_class:  # all together: fewer products than client after client
+            total.add(self.observe_sums(x, labels, weights))
         for group in groups(sizes):
             end = start + sum(group)
             part, target = x[start:end], labels[start:end]
@@ -185,11 +192,12 @@ class Analytic:
                 num_bytes += sum(array.nbytes + HEADER for array in pack(statistics).values())
             else:
                 h, scale, saturated = self.expand(part)
-                y = one_hot(target, self.num_classes)
-                statistics = GramStats.from_integers(h, y, scale, saturated, weights)
                 rows, classes = h.cpu().numpy(), target.cpu().numpy().astype(np.int64)
                 num_bytes += packed_bytes(rows, classes, group, self.num_classes, scale is not None, weights)
-            total.add(statistics)
+                y = one_hot(target, self.num_classes)
+                statistics = None if by_class else GramStats.from_integers(h, y, scale, saturated, weights)
+            if statistics is not None and not by_class:
+                total.add(statistics)
             start = end
         return total.result(), num_bytes
 

@@ -13,16 +13,17 @@ Fang et al., AIR, 2024, https://arxiv.org/abs/2408.10349 (tau = 1). n_y samples 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float64
+from jaxtyping import Float64, Int64
 from torch import Tensor
 
 from fedlab.errors import BadInput
-from fedlab.stats.product import add_grams, gram_product
+from fedlab.stats.fixed_point import EXACT
+from fedlab.stats.product import add_into, check_no_wrap, gram_product
 
 DIGITS = 17
 """Bits of the smallest weight that exact mode keeps: the others have more."""
@@ -110,12 +111,39 @@ def check_tau(tau: float) -> None:
         raise BadInput(f"tau={tau} must lie in 0..2: 0 weights every sample alike, 1 every class")
 
 
-def weighted_gram(x: Float64[Tensor, "n d"], y: Float64[Tensor, "n c"], units: Tensor) -> Tensor:
-    """Return X'PX in int64: one exact product per class that occurs, n d^2 in all."""
+def weighted_gram(x: Float64[Tensor, "n d"], units: Int64[Tensor, " n"]) -> Int64[Tensor, "d d"]:
+    """Return X'PX of integers, in int64.
+
+    Rows of like weight go together, as many as one float64 product can take exactly: the more alike the weights
+    are, the fewer products. Where one weight alone is too large it multiplies the integer product.
+    """
     total = torch.zeros(x.shape[1], x.shape[1], dtype=torch.int64, device=x.device)
-    for c in y.any(0).nonzero()[:, 0].tolist():
-        total = add_grams(total, scaled(gram_product(x[y[:, c] > 0], exact=True), int(units[c])))
+    largest = max(1.0, float(x.abs().max()) ** 2 if x.numel() else 1.0)
+    order = units.argsort(stable=True)
+    kinds, counts = units.unique(return_counts=True)  # rising
+    for group in _groups(kinds.tolist(), counts.tolist(), EXACT / largest):
+        size = sum(n for _, n in group)
+        rows, order = order[:size], order[size:]
+        if len(group) == 1:
+            product = scaled(gram_product(x[rows], exact=True), group[0][0])
+        else:
+            part = x[rows]
+            product = ((part * units[rows, None]).T @ part).to(torch.int64)
+        check_no_wrap(total, product)
+        add_into(total, product)
     return total
+
+
+def _groups(kinds: list[int], counts: list[int], room: float) -> Iterator[list[tuple[int, int]]]:
+    """Yield (weight, rows) together while rows times the largest weight, the last, stay below the room."""
+    group: list[tuple[int, int]] = []
+    for kind, n in zip(kinds, counts, strict=True):
+        if group and (sum(m for _, m in group) + n) * kind >= room:
+            yield group
+            group = []
+        group.append((kind, n))
+    if group:
+        yield group
 
 
 def scaled(sums: Tensor, factor: int | float) -> Tensor:

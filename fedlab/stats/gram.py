@@ -132,7 +132,7 @@ class GramStats:
             return cls(cross, counts, scale, saturated, rows=rows, weighting=weighting)
         if not exact:
             return cls(cross, counts, scale, saturated, matrix=gram_product(rows, False), weighting=weighting)
-        matrix = weighted_gram(x, y, factors)
+        matrix = weighted_gram(x, (y @ factors.to(torch.float64)).to(torch.int64))
         return cls(cross, counts, scale, saturated, matrix=matrix, weighting=weighting)
 
     @classmethod

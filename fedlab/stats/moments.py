@@ -135,9 +135,13 @@ class ClassMoments:
         weight = counts[:, None] * (
             other.counts[:, None] / self.counts.clamp(min=1)[:, None].to(torch.float64)
         )
-        # Rounding may leave a little less than nothing.
-        second = (self.second - other.second - (other.first - mean).square() * weight).clamp(min=0)
-        return ClassMoments(counts, torch.where(gone, 0.0, mean), torch.where(gone, 0.0, second))
+        apart = other.first - mean
+        second = self.second - other.second - apart.square() * weight
+        # What rounding leaves of nothing is nothing: a deviation is its root, and would be seen.
+        size = self.second + weight * apart.abs() * (mean.abs() + other.first.abs())
+        noise = (second <= 64 * torch.finfo(torch.float64).eps * size) | (counts <= 1)[:, None]
+        second = torch.where(noise, 0.0, second)
+        return ClassMoments(counts, torch.where(gone, 0.0, mean), second)
 
     def check_fits(self, other: ClassMoments) -> None:
         """Refuse moments of other classes, features or units."""

@@ -23,7 +23,7 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from fedlab.errors import BadInput
-from fedlab.stats.class_weights import ClassWeights, scaled
+from fedlab.stats.class_weights import ClassWeights, scaled, weighted_gram
 from fedlab.stats.gram import GramStats
 from fedlab.stats.memory import check_memory
 from fedlab.stats.packing import flatten, triangle_entries, unflatten
@@ -198,16 +198,22 @@ class PerClass:
             torch.zeros(triangle_entries(d), dtype=kind),
         )
         waiting: list[Tensor] = []
+        integers: list[tuple[Tensor, int]] = []
         for y, one in sorted(self.classes.items()):
             factor = factors[y].item()
             cross[:, y] = scaled(one.total, factor)
-            if one.rows is None or (exact and factor != 1):
-                _add_into(flat, scaled(one.as_triangle(exact), factor), d)
-            else:
+            if one.rows is not None and not (exact and factor != 1):
                 waiting.append(one.rows * factor**0.5)
+            elif one.rows is not None and bool((one.rows == one.rows.round()).all()):
+                integers.append((one.rows, int(factor)))
+            else:  # a factor from the wire makes integers only as a whole
+                _add_into(flat, scaled(one.as_triangle(exact), factor), d)
         matrix = dense(flat, d)
         for rows in _stacks(waiting, exact):
             matrix = add_grams(matrix, gram_product(rows, exact))
+        if integers:
+            units = torch.cat([torch.full((len(rows),), factor) for rows, factor in integers])
+            matrix = add_grams(matrix, weighted_gram(torch.cat([rows for rows, _ in integers]), units))
         mass = float((self.class_counts * factors).sum())
         weighting = None if weights is None else (unit, mass)
         counts = self.class_counts.clone()
