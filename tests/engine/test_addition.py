@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 
+from clients.aefocl import AEFOCL
+from clients.air import AIR
 from fedlab.engine.addition import ArraySum, StatisticsSum, stands_for
 from fedlab.engine.broadcast import Broadcast
 from fedlab.engine.grid import LocalGrid
@@ -12,6 +14,8 @@ from fedlab.engine.meter import MeteredGrid
 from fedlab.engine.records import from_record, to_record
 from fedlab.engine.simulated import SimulatedGrid
 from fedlab.errors import BadInput
+from fedlab.stats import ClassCounts, ClassWeights, GramStats, RandomReLU, pack, unpack
+from tests.draws import samples
 
 
 def reply(a: np.ndarray, **metrics: float) -> RecordDict:
@@ -108,3 +112,33 @@ def test_statistics_that_are_none_are_refused():
 def test_a_reply_speaks_for_itself_unless_it_says_otherwise(grid):
     message = to_all(grid)[0]
     assert stands_for(Message(RecordDict(), reply_to=message)) == (1, None)
+
+
+@pytest.mark.parametrize("kind", ["AIR", "AEFOCL", "two rounds", "weighted"])
+def test_statistics_of_every_kind_are_added_where_they_are_made(kind):
+    x, labels = samples(40, 5, 3)
+    weights = {"class_weights": np.array(ClassWeights.tempered([9, 2, 30]).values)}
+    form = "per_class" if kind == "AIR" else "two_rounds"
+    model = AEFOCL(3, RandomReLU(8)) if kind == "AEFOCL" else AIR(3, RandomReLU(8), form=form)
+    arrays = weights if kind == "weighted" else {}
+    blocks, everyone = [StatisticsSum(), StatisticsSum()], StatisticsSum()
+    for k, (part, y) in enumerate(zip(x.split(3), labels.split(3), strict=True)):
+        answer, _ = model.train(arrays, {}, part, y, 0)
+        blocks[k % 2].add(RecordDict({"arrays": to_record(answer)}))
+    for block in blocks:
+        everyone.add(block.content())
+    found = unpack(from_record(everyone.content()["arrays"]))
+    expected = unpack(model.train(arrays, {}, x, labels, 0)[0])
+    assert type(found) is type(expected) and found.class_counts.tolist() == expected.class_counts.tolist()
+    assert isinstance(found, ClassCounts) or found.sha256 == expected.sha256
+    before = everyone.content()
+    with pytest.raises(BadInput):
+        everyone.add(RecordDict({"arrays": to_record(pack(GramStats.zeros(8, 4)))}))
+    assert all(
+        np.array_equal(a, b)
+        for a, b in zip(
+            from_record(before["arrays"]).values(),
+            from_record(everyone.content()["arrays"]).values(),
+            strict=True,
+        )
+    )
