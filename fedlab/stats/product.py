@@ -8,6 +8,8 @@ n rows, d features.
 
 from __future__ import annotations
 
+from functools import reduce
+
 import numpy as np
 import torch
 from jaxtyping import Float64
@@ -15,6 +17,8 @@ from torch import Tensor
 
 from fedlab.errors import BadInput
 from fedlab.stats.fixed_point import EXACT
+
+CORRUPTED = "exact statistics are not integers: the rows were corrupted or encoded with another scale"
 
 
 def gram_product(x: Float64[Tensor, "n d"], exact: bool) -> Tensor:
@@ -27,18 +31,25 @@ def gram_product(x: Float64[Tensor, "n d"], exact: bool) -> Tensor:
     """
     if not exact:
         return _product(x)
-    total = torch.zeros(x.shape[1], x.shape[1], dtype=torch.int64, device=x.device)
-    # Integers may be cut anywhere; a factor R makes integers of R'R only as a whole.
-    for chunk in _chunks(x) if bool((x == x.round()).all()) else (x,):
-        product = _product(chunk)
-        whole = product.round()
-        # Written so that NaN fails. Beyond 2^53 every float64 is whole, and says nothing.
-        if not (float((product - whole).abs().max()) <= 0.25 and float(product.diagonal().max()) < EXACT):
-            raise BadInput(
-                "exact statistics are not integers: the rows were corrupted or encoded with another scale"
-            )
-        total = add_grams(total, whole.to(torch.int64))
-    return total
+    if _whole(x):  # integers may be cut anywhere
+        return reduce(add_grams, (_integers(_product(chunk)) for chunk in _chunks(x)))
+    product = _product(x)  # a factor R makes integers of R'R only as a whole
+    rounded = product.round()
+    if not float((product - rounded).abs().max()) <= 0.25:  # so that NaN fails
+        raise BadInput(CORRUPTED)
+    return _integers(rounded)
+
+
+def _whole(x: Float64[Tensor, "n d"]) -> bool:
+    # A part at a time stays in the cache: a copy of all would cost a tenth of the product.
+    return all(bool((part == part.round()).all()) for part in x.split(256))
+
+
+def _integers(product: Float64[Tensor, "d d"]) -> Tensor:
+    # Beyond 2^53 every float64 is whole, and says nothing. Written so that NaN fails.
+    if not float(product.diagonal().max()) < EXACT:
+        raise BadInput(CORRUPTED)
+    return product.to(torch.int64)
 
 
 def add_grams(a: Tensor, b: Tensor) -> Tensor:
@@ -77,7 +88,7 @@ def recoverable(n: int, energy: float) -> bool:
 
 
 def _chunks(x: Float64[Tensor, "n d"]) -> tuple[Tensor, ...]:
-    largest = float(x.abs().max()) ** 2 if x.numel() else 1.0
+    largest = max(float(x.max()), -float(x.min())) ** 2 if x.numel() else 1.0
     return x.split(max(1, int(EXACT / 2 / max(largest, 1.0))))
 
 
