@@ -5,7 +5,7 @@ import torch
 from clients.acil import ACIL
 from clients.aefocl import AEFOCL
 from fedlab.errors import BadInput
-from fedlab.stats import Analytic, GramStats, Identity, RandomReLU, balanced, one_hot, unpack
+from fedlab.stats import Analytic, ClassWeights, GramStats, Identity, RandomReLU, balanced, one_hot, unpack
 from fedlab.stats.pseudo_features import expectation, pseudo_features
 from tests.draws import samples
 
@@ -170,8 +170,6 @@ def test_a_learner_that_cannot_be_is_refused(settings, message):
 
 
 def test_class_weights_are_refused():
-    from fedlab.stats import ClassWeights
-
     with pytest.raises(BadInput, match="give it no class weights"):
         AEFOCL(C).observe(*imbalanced(), ClassWeights((1.0,) * C))
 

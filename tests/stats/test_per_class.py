@@ -17,7 +17,7 @@ from fedlab.stats import (
     pack,
     unpack,
 )
-from fedlab.stats.per_class import per_class_bytes
+from fedlab.stats.per_class import check_per_class, per_class_bytes
 from tests.draws import FIXED, gap, same, samples, seeds
 
 MODES = pytest.mark.parametrize("mode", ["float64", "exact"])
@@ -126,8 +126,6 @@ def test_what_does_not_fit_is_refused_with_the_alternatives_and_nothing_changes(
     assert running.result().sha256 == lean.sha256 and small.sha256 == digest
     with pytest.raises(BadInput, match="form=two_rounds"):
         # 100 classes of 30,000 samples by 65,536 features: the triangles alone are 1.6 TiB.
-        from fedlab.stats.per_class import check_per_class
-
         check_per_class([60_000] * 100, 65_536, None)
 
 
@@ -200,7 +198,7 @@ def test_counts_are_additive_and_checked():
         unpack(packed)
 
 
-def test_a_thousand_rows_of_random_features_keep_their_exactness():
+def test_clients_of_random_features_add_up_to_the_very_bits():
     x, labels = samples(300, 5, C)
     model = AIR(C, RandomReLU(width=64))
     statistics = model.observe(x, labels)
