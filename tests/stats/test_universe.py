@@ -1,7 +1,10 @@
 import pytest
 import torch
 
-from fedlab.stats import DualStream, GramStats, one_hot
+from clients.aefocl import AEFOCL
+from clients.air import AIR
+from fedlab.stats import DualStream, GramStats, RandomReLU, one_hot
+from fedlab.stats.phases import Phases
 from fedlab.stats.universe import over
 from tests.draws import FIXED, same, samples, statistics
 
@@ -27,6 +30,22 @@ def test_a_stream_of_phases_goes_on_over_more_classes():
     assert over(narrow, COLUMNS, 5).seen == wide.seen
     assert over(DualStream(), COLUMNS, 5).total is None
     assert all(map(same, over(narrow, COLUMNS, 5).phases, wide.phases))
+
+
+@pytest.mark.parametrize("method", [AIR, AEFOCL])
+def test_every_kind_of_statistics_over_more_classes_is_what_would_have_been_observed_over_them(method):
+    x, labels = samples(40, 5)
+    narrow, wide = (method(c, RandomReLU(16)) for c in (3, 5))
+    found = over(narrow.observe(x, labels), COLUMNS, 5)
+    assert found.sha256 == wide.observe(x, torch.tensor(COLUMNS)[labels]).sha256
+
+
+def test_phases_over_more_classes_leave_the_same_head():
+    narrow = Phases(DualStream(), statistics(30, 8, seed=1), ()).followed(statistics(30, 8, seed=2))
+    wide = over(narrow, COLUMNS, 5)
+    assert wide.kept is not None and len(wide.kept) == narrow.num_closed == 1
+    assert torch.allclose(wide.closed.solution().weight[:, COLUMNS], narrow.closed.solution().weight)
+    assert torch.equal(wide.class_counts[COLUMNS], narrow.class_counts)
 
 
 def test_what_is_no_statistics_has_no_columns():
