@@ -18,6 +18,7 @@ from functools import cached_property, lru_cache
 import numpy as np
 from jaxtyping import Int64
 
+from fedlab.data.attendance import Attendance
 from fedlab.data.federation import Federation
 from fedlab.data.stream import Stream, Tasks
 
@@ -145,8 +146,17 @@ class Course:
 
 
 @lru_cache(maxsize=4)
-def course(federation: Federation, stream: Stream, seed: int) -> Course:
-    """Return the course of a federation over a stream whose clients keep step; the same arguments, the same object.
+def course(federation: Federation, stream: Stream, seed: int, attendance: Attendance | None = None) -> Course:
+    """Return the course of a federation over a stream; the same arguments, the same object.
+
+    Parameters
+    ----------
+    federation, stream
+        Who holds what, and what comes when.
+    seed
+        Of the stream, of attendance and of memories.
+    attendance
+        Who is there when; None where all clients keep step.
 
     Raises
     ------
@@ -154,4 +164,6 @@ def course(federation: Federation, stream: Stream, seed: int) -> Course:
         The dataset cannot come as this stream.
     """
     dataset = federation.dataset
-    return Course(federation, stream.tasks(dataset.train, dataset.test, dataset.num_classes, seed), seed=seed)
+    tasks = stream.tasks(dataset.train, dataset.test, dataset.num_classes, seed)
+    calendar = attendance.calendar(federation.num_clients, len(tasks), seed) if attendance else None
+    return Course(federation, tasks, calendar, seed)

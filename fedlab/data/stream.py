@@ -3,22 +3,27 @@
     tasks_1 + ... + tasks_T = the training rows, disjoint
 
 It knows nothing of clients: a partition deals the same rows, and a `Course` puts both together. Each task has
-its own test rows, on which what became of it is judged later.
+its own test rows, on which what became of it is judged later. Streams compose: `Online` cuts the tasks of
+another into batches, `LongTailed` thins the rows and hands what is left to another.
 
 n training rows, c classes, T tasks.
 """
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from numbers import Real
 from typing import Protocol
 
 import numpy as np
 
 from fedlab.data.dataset import Split
 from fedlab.errors import BadInput, unknown
+
+ORDERS = ("shuffled", "given", "descending", "ascending")
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,51 +70,74 @@ class ClassIncremental:
         Tasks after the first. Classes that do not divide evenly go to the last.
     base
         Classes of the first task: a share of all in (0, 1), or their number.
+    order
+        "shuffled" by the seed; "given": by label; "descending" and "ascending": by training samples.
     """
 
     phases: int = 5
     base: float = 0.5
+    order: str = "shuffled"
+
+    def __post_init__(self) -> None:
+        check_integer("phases", self.phases, least=0)
+        if not isinstance(self.base, Real) or isinstance(self.base, bool) or not self.base > 0:
+            raise BadInput(f"base={self.base!r}: give a share of the classes in (0, 1), or their number")
+        if self.base >= 1 and self.base != int(self.base):
+            raise BadInput(f"base={self.base} is neither a share in (0, 1) nor a number of classes")
+        if self.order not in ORDERS:
+            raise unknown("order", self.order, ORDERS)
 
     def tasks(self, train: Split, test: Split, num_classes: int, seed: int) -> Tasks:
-        """See `Stream.tasks`; the classes come in an order drawn by the seed."""
-        base = round(self.base * num_classes) if 0 < self.base < 1 else int(self.base)
+        """See `Stream.tasks`."""
+        base = round(self.base * num_classes) if self.base < 1 else int(self.base)
         left = num_classes - base
-        if base != self.base and not 0 < self.base < 1:
-            raise BadInput(f"base={self.base} is neither a share in (0, 1) nor a number of classes")
         if not (1 <= base <= num_classes and 0 <= self.phases <= left and (self.phases or not left)):
             raise BadInput(
                 f"{num_classes} classes cannot come as {base} and then {self.phases} phases: give base in "
                 f"1..{num_classes} and phases in 1..{max(left, 1)}, or SampleIncremental for more phases"
             )
-        order = np.random.default_rng(seed).permutation(num_classes)
+        order = self._classes(train.labels, num_classes, seed)
         each = left // self.phases if self.phases else 0
         bounds = [0, *(base + each * phase for phase in range(self.phases)), num_classes]
         return _by_value(train.labels, test.labels, [order[a:b] for a, b in pairwise(bounds)])
 
+    def _classes(self, labels: np.ndarray, num_classes: int, seed: int) -> np.ndarray:
+        if self.order in ("shuffled", "given"):
+            drawn = generator(seed).permutation(num_classes)
+            return drawn if self.order == "shuffled" else np.sort(drawn)
+        counts = np.bincount(labels, minlength=num_classes)
+        return np.argsort(-counts if self.order == "descending" else counts, kind="stable")
+
 
 @dataclass(frozen=True)
 class SampleIncremental:
-    """The same classes in every task: a seeded shuffle of all samples, cut into equal phases.
+    """The same classes in every task: all samples, cut into equal phases.
 
     Parameters
     ----------
     phases
         T, at least 1; those past the number of samples are empty.
+    shuffled
+        By the seed first; False keeps the dataset's own order, such as time.
     """
 
     phases: int = 5
+    shuffled: bool = True
+
+    def __post_init__(self) -> None:
+        check_integer("phases", self.phases, least=1)
 
     def tasks(self, train: Split, test: Split, num_classes: int, seed: int) -> Tasks:
         """See `Stream.tasks`."""
-        if self.phases < 1:
-            raise BadInput(f"phases={self.phases} must be at least 1")
-        rows = np.array_split(np.random.default_rng(seed).permutation(len(train)), self.phases)
-        return Tasks(tuple(rows), (np.arange(len(test)),) * self.phases)
+        rows = generator(seed).permutation(len(train)) if self.shuffled else np.arange(len(train))
+        return Tasks(tuple(np.array_split(rows, self.phases)), (np.arange(len(test)),) * self.phases)
 
 
 @dataclass(frozen=True)
 class DomainIncremental:
     """A domain in every task, the same classes in each: natural ids in sorted order.
+
+    A domain that only the test split has comes in no task and is not judged.
 
     Parameters
     ----------
@@ -126,6 +154,83 @@ class DomainIncremental:
                 raise unknown("group", self.group, split.groups)
         ids, of_test = train.groups[self.group], test.groups[self.group]
         return _by_value(ids, of_test, [np.array([one]) for one in np.unique(ids)])
+
+
+@dataclass(frozen=True)
+class Online:
+    """Every sample once, a few at a time: the tasks of another stream, each shuffled and cut into batches.
+
+    A batch is a task of its own, judged on the test rows of the task that it was cut from; the last of each is
+    smaller where its samples do not divide, and a task without samples stays one empty batch. Aljundi et al.,
+    Task-Free Continual Learning, CVPR 2019, https://arxiv.org/abs/1812.03596.
+
+    Parameters
+    ----------
+    batch
+        Samples of everyone that arrive together, at least 1.
+    stream
+        What is cut; None for one task with all samples.
+    """
+
+    batch: int = 100
+    stream: Stream | None = None
+
+    def __post_init__(self) -> None:
+        check_integer("batch", self.batch, least=1)
+
+    def tasks(self, train: Split, test: Split, num_classes: int, seed: int) -> Tasks:
+        """See `Stream.tasks`."""
+        tasks = (self.stream or SampleIncremental(1)).tasks(train, test, num_classes, seed)
+        rng = generator(seed, "online")
+        rows, judged = [], []
+        for own, its_test in zip(tasks.rows, tasks.test, strict=True):
+            batches = max(1, -(-len(own) // self.batch))
+            shuffled = own[rng.permutation(len(own))]
+            rows += [
+                shuffled[start : start + self.batch] for start in range(0, batches * self.batch, self.batch)
+            ]
+            judged += [its_test] * batches
+        return Tasks(tuple(rows), tuple(judged))
+
+
+def generator(seed: int, purpose: str = "") -> np.random.Generator:
+    """Return random numbers of a stream; composed streams share a seed, and their purposes keep them apart.
+
+    Raises
+    ------
+    BadInput
+        A seed below 0.
+    """
+    check_integer("seed", seed, least=0)
+    return np.random.default_rng([seed, *purpose.encode()] if purpose else seed)
+
+
+def check_integer(name: str, value: int, least: int) -> None:
+    """Refuse what is no integer, or too small.
+
+    Raises
+    ------
+    BadInput
+        Names the setting, its value and the limit.
+    """
+    try:
+        operator.index(value)
+    except TypeError:
+        raise BadInput(f"{name}={value!r} is not an integer: say {name}={max(least, 5)}") from None
+    if value < least:
+        raise BadInput(f"{name}={value} must be at least {least}")
+
+
+def check_share(name: str, value: float) -> None:
+    """Refuse what is no share.
+
+    Raises
+    ------
+    BadInput
+        Outside [0, 1].
+    """
+    if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= value <= 1:
+        raise BadInput(f"{name}={value!r} is outside [0, 1]: 0 is none, 0.5 half, 1 all")
 
 
 def _by_value(train: np.ndarray, test: np.ndarray, values: Sequence[np.ndarray]) -> Tasks:

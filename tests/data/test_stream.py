@@ -1,17 +1,21 @@
-"""Streams order samples into tasks; a course says which client meets what at which step."""
+"""Streams order samples into tasks."""
+
+from pathlib import Path
 
 import numpy as np
 import pytest
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedlab.data.course import Course, course
-from fedlab.data.dataset import Dataset, Split
-from fedlab.data.federation import Federation, federate
-from fedlab.data.partition import Dirichlet
-from fedlab.data.sources import Digits
-from fedlab.data.stream import ClassIncremental, DomainIncremental, SampleIncremental, Tasks
+from fedlab.data.blurry import SiBlurry
+from fedlab.data.dataset import Split
+from fedlab.data.long_tail import LongTailed
+from fedlab.data.stream import ClassIncremental, DomainIncremental, Online, SampleIncremental
 from fedlab.errors import BadInput
+
+CONF = Path(__file__).parents[2] / "conf"
 
 
 def drawn(n, c, seed, domains=("a", "b", "c")):
@@ -20,12 +24,19 @@ def drawn(n, c, seed, domains=("a", "b", "c")):
     return Split(rng.normal(size=(n, 2)).astype(np.float32), rng.integers(c, size=n), {"domain": ids})
 
 
-@pytest.fixture(scope="module")
-def digits():
-    return federate(Digits(), Dirichlet(0.1), 20, 0)
-
-
-STREAMS = [ClassIncremental(5, 5), ClassIncremental(4, 0.2), SampleIncremental(7), DomainIncremental()]
+STREAMS = [
+    ClassIncremental(5, 5),
+    ClassIncremental(4, 0.2, "ascending"),
+    SampleIncremental(7),
+    SampleIncremental(3, shuffled=False),
+    DomainIncremental(),
+    Online(8),
+    Online(7, ClassIncremental(2)),
+    SiBlurry(),
+    SiBlurry(4, 0.3, 0.4, stochastic=False),
+    SiBlurry(1, 1, 1),
+    LongTailed(1, Online(3, SiBlurry(2))),
+]
 
 
 @pytest.mark.parametrize("stream", STREAMS, ids=str)
@@ -38,6 +49,8 @@ def test_every_row_comes_once_and_the_seed_decides_when(stream, n, seed):
     assert len(tasks) == len(tasks.test)
     again = stream.tasks(train, test, 10, seed)
     assert all(np.array_equal(a, b) for a, b in zip(tasks.rows, again.rows, strict=True))
+    assert all(rows.dtype == np.int64 for rows in (*tasks.rows, *tasks.test))
+    assert hash(stream) == hash(stream)
 
 
 @given(c=st.integers(2, 40), base=st.integers(1, 39), phases=st.integers(1, 39), seed=st.integers(0, 99))
@@ -55,96 +68,182 @@ def test_classes_come_once_and_what_is_left_over_comes_last(c, base, phases, see
     assert all(np.array_equal(a, b) for a, b in zip(tasks.rows, tasks.test, strict=True))
 
 
-def test_another_seed_brings_the_classes_in_another_order(digits):
-    one, two = (course(digits, ClassIncremental(5), seed) for seed in (0, 1))
-    assert set(one.exposed(0)) != set(two.exposed(0))
+def test_classes_can_come_by_label_and_by_how_many_samples_they_have():
+    labels = np.repeat([0, 1, 2, 3], [5, 9, 1, 7])
+    split = Split(np.zeros((22, 1), np.float32), labels)
+    for order, expected in [
+        ("given", [0, 1, 2, 3]),
+        ("descending", [1, 3, 0, 2]),
+        ("ascending", [2, 0, 3, 1]),
+    ]:
+        tasks = ClassIncremental(3, 1, order).tasks(split, split, 4, 5)
+        assert [labels[rows[0]] for rows in tasks.rows] == expected
+
+
+def test_the_datasets_own_order_is_kept_where_nothing_is_shuffled():
+    tasks = SampleIncremental(3, shuffled=False).tasks(drawn(10, 2, 0), drawn(5, 2, 1), 2, 0)
+    assert [rows.tolist() for rows in tasks.rows] == [[0, 1, 2, 3], [4, 5, 6], [7, 8, 9]]
+
+
+def test_a_domain_of_the_test_split_alone_is_not_judged():
+    tasks = DomainIncremental().tasks(drawn(30, 2, 0, ("a", "c")), drawn(30, 2, 1, ("a", "b", "c")), 2, 0)
+    assert len(tasks) == 2 and len(np.concatenate(tasks.test)) < 30
+
+
+@given(n=st.integers(0, 60), batch=st.integers(1, 70), seed=st.integers(0, 9))
+def test_batches_stay_within_the_task_they_are_cut_from(n, batch, seed):
+    train, test = drawn(n, 6, seed), drawn(20, 6, seed)
+    whole = ClassIncremental(2).tasks(train, test, 6, seed)
+    cut = Online(batch, ClassIncremental(2)).tasks(train, test, 6, seed)
+    assert max(map(len, cut.rows)) <= batch
+    at = 0
+    for rows, own in zip(whole.rows, whole.test, strict=True):
+        batches = max(1, -(-len(rows) // batch))
+        assert sorted(np.concatenate(cut.rows[at : at + batches])) == sorted(rows)
+        assert all(np.array_equal(judged, own) for judged in cut.test[at : at + batches])
+        at += batches
+    assert at == len(cut)
 
 
 @pytest.mark.parametrize(
-    ("stream", "said"),
+    ("build", "said"),
     [
-        (ClassIncremental(5, 0), "give base in 1..10"),
-        (ClassIncremental(5, 1.5), "neither a share in"),
-        (ClassIncremental(0, 0.5), "phases in 1..5"),
-        (ClassIncremental(6, 0.5), "SampleIncremental for more phases"),
-        (SampleIncremental(0), "phases=0 must be at least 1"),
-        (DomainIncremental("vendor"), "vendor"),
+        (lambda: ClassIncremental(5, 0), r"base=0: give a share of the classes in \(0, 1\)"),
+        (lambda: ClassIncremental(5, float("nan")), "base=nan"),
+        (lambda: ClassIncremental(5, "half"), "base='half'"),
+        (lambda: ClassIncremental(5, 1.5), "neither a share in"),
+        (lambda: ClassIncremental(5, 11), "give base in 1..10"),
+        (lambda: ClassIncremental(0, 0.5), "phases in 1..5"),
+        (lambda: ClassIncremental(-1, 0.5), "phases=-1 must be at least 0"),
+        (lambda: ClassIncremental(6, 0.5), "SampleIncremental for more phases"),
+        (lambda: ClassIncremental(5, order="desending"), "did you mean 'descending'"),
+        (lambda: SampleIncremental(0), "phases=0 must be at least 1"),
+        (lambda: SampleIncremental(2.5), "phases=2.5 is not an integer"),
+        (lambda: DomainIncremental("vendor"), "vendor"),
+        (lambda: Online(0), "batch=0 must be at least 1"),
+        (lambda: LongTailed(0.5), r"rho=0.5 is outside \[1, inf\)"),
+        (lambda: LongTailed(float("inf")), "rho=inf"),
+        (lambda: LongTailed(True), "rho=True"),
+        (lambda: LongTailed(places="sorted"), "known are given, shuffled"),
+        (lambda: LongTailed(10, ClassIncremental(6, 0.5)), "SampleIncremental for more phases"),
+        (lambda: SiBlurry(0), "phases=0 must be at least 1"),
+        (lambda: SiBlurry(disjoint=1.1), r"disjoint=1.1 is outside \[0, 1\]"),
+        (lambda: SiBlurry(blurry=-0.1), "blurry=-0.1 is outside"),
+        (lambda: SiBlurry(blurry=10), "blurry=10 is outside"),
     ],
 )
-def test_what_cannot_come_is_refused(stream, said):
+def test_what_cannot_come_is_refused(build, said):
     with pytest.raises(BadInput, match=said):
-        stream.tasks(drawn(50, 10, 0), drawn(50, 10, 1), 10, 0)
+        build().tasks(drawn(50, 10, 0), drawn(50, 10, 1), 10, 0)
 
 
-# -- courses -----------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    "stream", [ClassIncremental(), SampleIncremental(), Online(), LongTailed(), SiBlurry()]
+)
+def test_a_seed_below_zero_is_refused(stream):
+    with pytest.raises(BadInput, match="seed=-1 must be at least 0"):
+        stream.tasks(drawn(50, 10, 0), drawn(50, 10, 1), 10, -1)
 
 
-def test_the_clients_of_a_step_meet_the_task_between_them(digits):
-    way = course(digits, ClassIncremental(5), 0)
-    for step in range(len(way)):
-        met = [way.met(k, step) for k in range(20)]
-        assert sorted(np.concatenate(met)) == sorted(way.tasks.rows[step])
-        assert all(np.isin(rows, digits.parts[k]).all() for k, rows in enumerate(met))
-    assert sorted(way.seen(len(way) - 1)) == list(range(len(digits.dataset.train)))
+CHOICES = {
+    "class_incremental": ClassIncremental(),
+    "sample_incremental": SampleIncremental(),
+    "domain_incremental": DomainIncremental(),
+    "online": Online(),
+    "long_tailed": LongTailed(stream=ClassIncremental()),
+    "si_blurry": SiBlurry(),
+}
 
 
-def test_a_model_is_judged_on_what_is_exposed(digits):
-    way, labels = course(digits, ClassIncremental(5), 0), digits.dataset.test.labels
-    assert [len(way.exposed(step)) for step in range(6)] == [5, 6, 7, 8, 9, 10]
-    for step in range(6):
-        assert set(labels[way.examined(step)]) == set(way.exposed(step))
-    assert len(way.examined(5)) == len(labels)
+@pytest.mark.parametrize("name", CHOICES)
+def test_a_configuration_says_the_defaults_and_another_stream_can_be_chosen_within(name):
+    def chosen(*overrides):
+        with initialize_config_dir(str(CONF), version_base=None):
+            return instantiate(compose(f"stream/{name}", list(overrides)).stream)
+
+    assert chosen() == CHOICES[name]
+    if name in ("online", "long_tailed"):
+        assert chosen("stream@stream.stream=si_blurry", "stream.stream.phases=2").stream == SiBlurry(2)
 
 
-def test_a_class_that_only_the_test_split_has_is_never_judged():
-    train = Split(np.zeros((4, 1), np.float32), np.array([0, 0, 1, 1]))
-    test = Split(np.zeros((3, 1), np.float32), np.array([0, 1, 2]))
-    dataset = Dataset("d", "tabular", train, test, ("a", "b", "c"))
-    way = course(Federation(dataset, (np.arange(4),)), ClassIncremental(2, 1), 0)
-    assert len(way) == 3 and way.exposed(2).tolist() == [0, 1] and way.examined(2).tolist() == [0, 1]
+def test_every_stream_has_its_configuration():
+    assert {path.stem for path in (CONF / "stream").glob("*.yaml")} - {"none"} == set(CHOICES)
 
 
-def test_who_lags_meets_later_what_the_others_met(digits):
-    tasks = SampleIncremental(3).tasks(digits.dataset.train, digits.dataset.test, 10, 0)
-    # Client 0 joins a step late, client 1 is away in the second step and brings both tasks in the third.
-    calendar = [
-        [(), (0,)] + [(0,)] * 18,
-        [(0,), ()] + [(1,)] * 18,
-        [(1,), (1, 2)] + [(2,)] * 18,
-        [(2,)] + [()] * 19,
-    ]
-    way = Course(digits, tasks, calendar)
-    assert len(way.met(0, 0)) == 0 and np.array_equal(way.met(0, 1), Course(digits, tasks).met(0, 0))
-    both = np.concatenate([Course(digits, tasks).met(1, task) for task in (1, 2)])
-    assert np.array_equal(way.met(1, 2), both)
-    assert len(way) == 4 and sorted(way.seen(3)) == sorted(np.concatenate(tasks.rows))
+# -- blurry and long-tailed streams ------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("memory", [0, 1, 7, 30, None])
-def test_a_memory_keeps_classes_even_and_never_more_than_it_holds(digits, memory):
-    way = course(digits, SampleIncremental(4), 0)
-    labels = digits.dataset.train.labels
-    for client in range(20):
-        before = np.concatenate([way.met(client, step) for step in range(3)])
-        kept = way.remembered(client, 3, memory)
-        assert set(kept) <= set(before) and len(set(kept)) == len(kept)
-        assert len(kept) == (len(before) if memory is None else min(memory, len(before)))
-        counts, held = np.bincount(labels[kept], minlength=10), np.bincount(labels[before], minlength=10)
-        short = counts < held  # of these it could have kept more
-        assert not short.any() or counts.max() - counts[short].min() <= 1
+@given(
+    disjoint=st.floats(0, 1),
+    blurry=st.floats(0, 1),
+    stochastic=st.booleans(),
+    phases=st.integers(1, 8),
+    seed=st.integers(0, 20),
+)
+def test_disjoint_classes_never_return_and_few_samples_stray(disjoint, blurry, stochastic, phases, seed):
+    train, test = drawn(300, 10, seed), drawn(40, 10, seed + 1)
+    tasks = SiBlurry(phases, disjoint, blurry, stochastic).tasks(train, test, 10, seed)
+    held = np.array([np.bincount(train.labels[rows], minlength=10) for rows in tasks.rows])
+    assert ((held > 0).sum(0) == 1).sum() >= round(10 * disjoint)
+    # A class's home is where most of it is, whenever that is the majority; the rest are strays.
+    strays = held.sum() - held.max(0).sum()
+    assert strays <= round(blurry * (300 - np.sort(held.sum(0))[: round(10 * disjoint)].sum()))
+    for rows, own in zip(tasks.rows, tasks.test, strict=True):
+        here = np.unique(train.labels[rows])
+        assert own.tolist() == np.flatnonzero(np.isin(test.labels, here)).tolist()
 
 
-def test_a_memory_can_be_kept_online(digits):
-    # What is in the buffer now was in it before, or is new: nothing that was dropped comes back.
-    way = course(digits, SampleIncremental(6), 0)
-    for client in range(20):
-        for step in range(1, 6):
-            now, before = way.remembered(client, step, 8), way.remembered(client, step - 1, 8)
-            assert set(now) <= set(before) | set(way.met(client, step - 1))
+def test_an_even_blurry_stream_deals_evenly():
+    split = Split(np.zeros((1000, 1), np.float32), np.arange(1000) % 20)
+    tasks = SiBlurry(5, 0.5, 0.2, stochastic=False).tasks(split, split, 20, 3)
+    assert {len(rows) for rows in tasks.rows} <= set(range(180, 221))
+    held = np.array([np.bincount(split.labels[rows], minlength=20) for rows in tasks.rows])
+    assert ((held > 25).sum(1) == 4).all()  # two disjoint and two blurry classes are at home in each task
+    assert held.sum() - held.max(0).sum() in range(60, 101)  # of 100 that stray, about a fifth stray home
 
 
-def test_a_task_without_samples_is_a_step_like_any_other(digits):
-    nothing = np.zeros(0, dtype=np.int64)
-    way = Course(digits, Tasks((nothing, np.arange(50)), (nothing, np.arange(9))))
-    assert len(way.met(3, 0)) == 0 and len(way.exposed(0)) == 0 and len(way.examined(0)) == 0
-    assert len(way.examined(1)) == np.isin(digits.dataset.test.labels[:9], way.exposed(1)).sum()
+@given(
+    counts=st.lists(st.integers(0, 80), min_size=1, max_size=12).filter(any),
+    rho=st.floats(1, 1e4),
+    places=st.sampled_from(["given", "shuffled"]),
+    seed=st.integers(0, 20),
+)
+def test_a_long_tail_follows_its_formula(counts, rho, places, seed):
+    labels = np.repeat(np.arange(len(counts)), counts)
+    train = Split(np.zeros((len(labels), 1), np.float32), labels)
+    tasks = LongTailed(rho, SampleIncremental(3), places).tasks(train, train, len(counts), seed)
+    rows = np.concatenate(tasks.rows)
+    assert len(set(rows)) == len(rows)
+    left = np.bincount(labels[rows], minlength=len(counts))
+    held = np.array(counts)
+    there = np.flatnonzero(held)
+    c = len(there)
+    formula = [held.max() * rho ** (-i / max(c - 1, 1)) for i in range(c)]
+    assert (left[there] >= 1).all() and (left <= held).all()
+    if places == "given":
+        expected = [min(held[y], max(1, int(n + 1e-9))) for y, n in zip(there, formula, strict=True)]
+        assert left[there].tolist() == expected
+    elif len(set(held[there])) == 1:
+        assert sorted(left[there]) == sorted(max(1, int(n + 1e-9)) for n in formula)
+
+
+def test_the_published_long_tail_of_cifar_100():
+    labels = np.repeat(np.arange(100), 500)
+    left = np.bincount(labels[LongTailed(100).kept(labels, 0)])
+    # Cao et al. 2019 and all who use their files: 500 to 5, 10,847 in all.
+    assert (left[0], left[99], left.sum()) == (500, 5, 10_847)
+
+
+def test_the_large_classes_come_first_where_the_tail_is_ordered():
+    split = Split(np.zeros((600, 1), np.float32), np.arange(600) % 6)
+    for order, direction in (("descending", -1), ("ascending", 1)):
+        stream = LongTailed(20, ClassIncremental(5, 1, order), "shuffled")
+        sizes = [len(rows) for rows in stream.tasks(split, split, 6, 4).rows]
+        assert (np.diff(sizes) * direction > 0).all() and max(sizes) == 20 * min(sizes)
+
+
+def test_which_class_is_large_has_nothing_to_do_with_when_it_comes():
+    split = Split(np.zeros((600, 1), np.float32), np.arange(600) % 6)
+    stream = LongTailed(20, ClassIncremental(5, 1), "shuffled")
+    first = [len(stream.tasks(split, split, 6, seed).rows[0]) for seed in range(30)]
+    assert len(set(first)) == 6
