@@ -34,6 +34,7 @@ from fedlab.stats import (
 )
 from fedlab.stats.analytic import EMPTY
 from fedlab.stats.packed_size import HEADER
+from fedlab.stats.pseudo_features import check_drawing
 from fedlab.stats.wire import pack_moments
 
 KIND = HEADER + 8
@@ -60,10 +61,7 @@ class AEFOCL(Analytic):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 <= self.spread < float("inf"):
-            raise BadInput(f"spread={self.spread} must be finite and >= 0")
-        if self.seed < 0:
-            raise BadInput(f"seed={self.seed} must be >= 0")
+        check_drawing(self.spread, self.seed)
 
     def observe(self, x: Tensor, labels: Tensor, weights: ClassWeights | None = None) -> WithMoments:
         """Return sums and moments of these samples; classes are balanced by pseudo-features, not by weights."""

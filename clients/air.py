@@ -36,8 +36,9 @@ from fedlab.stats import (
 )
 from fedlab.stats.analytic import EMPTY, groups
 from fedlab.stats.class_weights import check_tau
+from fedlab.stats.memory import human
 from fedlab.stats.packed_size import HEADER
-from fedlab.stats.per_class import check_per_class
+from fedlab.stats.per_class import check_per_class, per_class_bytes
 
 FORMS = ("per_class", "two_rounds")
 
@@ -114,8 +115,8 @@ class AIR(Analytic):
         labels: Tensor,
         seed: int,
     ) -> tuple[dict[str, np.ndarray], dict[str, int | float]]:
-        """Return packed statistics; in the second round the model is `class_weights`, c numbers."""
-        return pack(self.observe(x, labels, self._weights(arrays))), {}
+        """Return packed statistics; in the second round `class-weights` in the config are c numbers."""
+        return pack(self.observe(x, labels, self._weights(config))), {}
 
     def train_in_total(
         self,
@@ -126,7 +127,7 @@ class AIR(Analytic):
         config: Mapping[str, object] = EMPTY,
     ) -> tuple[dict[str, np.ndarray], int]:
         """Return the packed sum of what `train` answers for many clients, and the bytes of all those answers."""
-        weights = self._weights(arrays)
+        weights = self._weights(config)
         if weights is not None:
             total, num_bytes = self.sum_clients(x, labels, sizes, weights)
             return pack(total), num_bytes
@@ -154,10 +155,27 @@ class AIR(Analytic):
             start += sum(group)
         return total
 
-    def _weights(self, arrays: Mapping[str, np.ndarray]) -> ClassWeights | None:
-        if "class_weights" not in arrays:
+    def _weights(self, config: Mapping[str, object]) -> ClassWeights | None:
+        if "class-weights" not in config:
             return None
-        values = arrays["class_weights"]
+        values = np.asarray(config["class-weights"], dtype=np.float64)
         if values.shape != (self.num_classes,):
-            raise BadInput(f"class_weights have shape {values.shape}: expected ({self.num_classes},)")
-        return ClassWeights(tuple(float(value) for value in values))
+            raise BadInput(f"class-weights have shape {values.shape}: expected ({self.num_classes},)")
+        return ClassWeights(tuple(values.tolist()))
+
+    def foresee(self, counts: Sequence[int], d0: int) -> str | None:
+        """Say what sums class by class will take once so many samples were met; refuse what would not fit.
+
+        Parameters
+        ----------
+        counts
+            n_y, of everybody, at the end.
+        d0
+            Backbone features.
+        """
+        if self.form == "two_rounds":
+            return None
+        d = self.expansion.out_features(d0)
+        check_per_class(counts, d, self.memory)
+        need, seen = human(per_class_bytes(counts, d)), sum(map(bool, counts))
+        return f"sums class by class: {seen} classes by {d} features will take {need}"

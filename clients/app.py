@@ -8,11 +8,12 @@ this file knows Flower.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
+import torch
 from flwr.app import Context, Message, MetricRecord, RecordDict
 from hydra.utils import instantiate
 
@@ -31,86 +32,98 @@ Answer = tuple[dict[str, np.ndarray], dict[str, int | float]]
 @app.train()
 def train(message: Message, context: Context) -> Message:
     """Answer with what the method learns from this node's samples."""
-    model, everyone, seed = _method(context.run_config, context.node_config.get("num-partitions"))
-    settings, partition = _settings(message.content), _partition(context)
-    arrays = from_record(message.content.array_records["arrays"])
-    x, labels = everyone.client(partition)
-    answer = model.train(arrays, settings, x, labels, _client_seed(seed, settings, partition))
-    return Message(_content(*answer), reply_to=message)
+    asked = _Asked(context.run_config, context.node_config.get("num-partitions"), message.content)
+    return Message(_content(*asked.train(_partition(context))), reply_to=message)
 
 
 @app.together("train")
 def train_together(cohort: Cohort) -> list[RecordDict] | None:
     """Answer for many clients what `train` answers for each, where the method can and it pays."""
-    answers = _answers(cohort)
+    answers = _of_cohort(cohort).train_many(cohort.partitions)
     return None if answers is None else [_content(*answer) for answer in answers]
 
 
 @app.in_total("train")
 def train_in_total(cohort: Cohort) -> tuple[RecordDict, int] | None:
     """Answer with the sum, or the mean, of what `train` answers for each."""
-    model, everyone, _ = _method(cohort.run_config, cohort.num_partitions)
-    if hasattr(model, "train_in_total"):
-        arrays, num_bytes = model.train_in_total(*everyone.clients(cohort.partitions))
+    asked = _of_cohort(cohort)
+    if hasattr(asked.model, "train_in_total"):
+        samples = asked.samples(cohort.partitions)
+        arrays, num_bytes = asked.model.train_in_total(*samples, asked.arrays, asked.settings)
         return _content(arrays, {}), num_bytes
     running = cohort.addition() if cohort.addition else None
     if not isinstance(running, WeightedMean):
         return None
-    for answer in _answers(cohort) or _one_by_one(cohort):
+    for answer in asked.train_many(cohort.partitions) or map(asked.train, cohort.partitions):
         running.add_arrays(*answer)
     mean = running.content()
     return mean, len(cohort.partitions) * content_bytes(mean)  # a client's reply is as large as their mean
 
 
-def _answers(cohort: Cohort) -> list[Answer] | None:
-    """Return what the method answers for all clients in one call; None where it had better not."""
-    model, everyone, seed = _method(cohort.run_config, cohort.num_partitions)
-    if not hasattr(model, "train_many"):
-        return None
-    settings, arrays = _settings(cohort.content), from_record(cohort.content.array_records["arrays"])
-    x, labels, sizes = everyone.clients(cohort.partitions)
-    seeds = [_client_seed(seed, settings, partition) for partition in cohort.partitions]
-    return model.train_many(arrays, settings, x.split(sizes), labels.split(sizes), seeds)
-
-
-def _one_by_one(cohort: Cohort) -> Iterator[Answer]:
-    model, everyone, seed = _method(cohort.run_config, cohort.num_partitions)
-    settings, arrays = _settings(cohort.content), from_record(cohort.content.array_records["arrays"])
-    for partition in cohort.partitions:
-        x, labels = everyone.client(partition)
-        yield model.train(arrays, settings, x, labels, _client_seed(seed, settings, partition))
-
-
 @app.evaluate()
 def evaluate(message: Message, context: Context) -> Message:
-    """Answer with the model's metrics on this node's own samples."""
-    model, everyone, _ = _method(context.run_config, context.node_config.get("num-partitions"))
-    x, labels = everyone.client(_partition(context))
+    """Answer with the model's metrics on this node's own samples, of all steps so far."""
+    asked = _Asked(context.run_config, context.node_config.get("num-partitions"), message.content)
+    x, labels, _ = asked.samples([_partition(context)], everything=True)
     metrics: dict[str, int | float] = {WEIGHT: len(labels)}
     if len(labels):
-        scores = model.scores(from_record(message.content.array_records["arrays"]), model.features(x))
+        scores = asked.model.scores(asked.arrays, asked.model.features(x))
         metrics |= classification(labels.cpu().numpy(), scores.argmax(1).cpu().numpy())
     return Message(RecordDict({"metrics": MetricRecord({**metrics})}), reply_to=message)
 
 
-def _method(run_config: Mapping[str, Any], nodes: object) -> tuple[Any, world.World, int]:
-    """Return the method's model, everyone's samples and the run's seed."""
-    description, everyone, model = _described(str(run_config["config"]))
-    clients = everyone.federation.num_clients
-    if nodes != clients:
-        raise BadInput(
-            f"the config describes {clients} clients but {nodes} nodes take part: set clients={nodes}"
-        )
-    return model, everyone, description["seed"]
+class _Asked:
+    """What a message asks: a method, its settings of this round, and the samples that it is about."""
+
+    def __init__(self, run_config: Mapping[str, Any], nodes: object, content: RecordDict):
+        self._description, self._everyone, self.model = _described(str(run_config["config"]))
+        clients = self._everyone.federation.num_clients
+        if nodes != clients:
+            raise BadInput(
+                f"the config describes {clients} clients but {nodes} nodes take part: set clients={nodes}"
+            )
+        self.settings = dict(content.config_records["config"])
+        self.arrays = from_record(content.array_records["arrays"])
+        self._round = int(str(self.settings.get("server-round", 0)))
+
+    def samples(
+        self, partitions: Sequence[int], everything: bool = False
+    ) -> tuple[torch.Tensor, torch.Tensor, list[int]]:
+        """Return the features and labels that clients learn from in this round, and how many are whose.
+
+        Where data come as a stream these are what a client meets in the step that the round belongs to, and what
+        the method lets it remember; with `everything`, all that it has met.
+        """
+        step = 0
+        if self._everyone.course is not None:
+            if not self._round:
+                raise BadInput(
+                    "this strategy does not tell its clients the round, by which they know the step"
+                )
+            step = (self._round - 1) // self._description["rounds"]
+        memory = None if everything else self._description.get("buffer", 0)
+        return self._everyone.clients(partitions, step, memory)
+
+    def train(self, partition: int) -> Answer:
+        """Return what the method answers for one client."""
+        x, labels, _ = self.samples([partition])
+        return self.model.train(self.arrays, self.settings, x, labels, self._seed(partition))
+
+    def train_many(self, partitions: Sequence[int]) -> list[Answer] | None:
+        """Return what the method answers for all in one call; None where it had better not."""
+        if not hasattr(self.model, "train_many"):
+            return None
+        x, labels, sizes = self.samples(partitions)
+        seeds = [self._seed(partition) for partition in partitions]
+        return self.model.train_many(self.arrays, self.settings, x.split(sizes), labels.split(sizes), seeds)
+
+    def _seed(self, partition: int) -> int:
+        words = [self._description["seed"], self._round, partition]
+        return int(np.random.SeedSequence(words).generate_state(1)[0])
 
 
-def _settings(content: RecordDict) -> dict[str, Any]:
-    return dict(content.config_records["config"])
-
-
-def _client_seed(seed: int, settings: Mapping[str, Any], partition: int) -> int:
-    server_round = int(settings.get("server-round", 0))
-    return int(np.random.SeedSequence([seed, server_round, partition]).generate_state(1)[0])
+def _of_cohort(cohort: Cohort) -> _Asked:
+    return _Asked(cohort.run_config, cohort.num_partitions, cohort.content)
 
 
 def _content(arrays: Mapping[str, np.ndarray], metrics: Mapping[str, int | float]) -> RecordDict:
@@ -128,9 +141,7 @@ def _partition(context: Context) -> int:
 def _described(config: str) -> tuple[dict[str, Any], world.World, Any]:
     """Return what a config describes: itself, everyone's samples and the method's model; kept for the next message."""
     description = json.loads(config)
-    source, partition, backbone = (
-        instantiate(description[part]) for part in ("source", "partition", "backbone")
-    )
-    clients, seed, device = (description[key] for key in ("clients", "seed", "device"))
-    everyone = world.build(source, partition, backbone, clients, seed, device)
+    parts = {part: instantiate(description.get(part)) for part in world.PARTS}
+    settings = {name: description[name] for name in ("clients", "seed", "device")}
+    everyone = world.build(**parts, **settings)
     return description, everyone, instantiate(description["model"], num_classes=everyone.num_classes)

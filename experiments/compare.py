@@ -18,20 +18,17 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from safetensors.numpy import save
 
+from experiments.centralised import centralised
 from experiments.resume import CHECKPOINTS
 from fedlab import world
 from fedlab.engine.checkpoint import Checkpoints
 from fedlab.engine.meter import MeteredGrid
-from fedlab.engine.records import from_record, to_record
+from fedlab.engine.records import from_record
 from fedlab.engine.simulated import SimulatedGrid
 from fedlab.errors import BadInput
-from fedlab.metrics import classification
-from fedlab.outcome import Outcome
 from fedlab.tracking import Event, RunDirectory
 from fedlab.world import World
-from strategies.afl import notes
 from strategies.app import app as server_app
-from strategies.app import digest
 
 CLIENT_APP = "clients.app:app"
 
@@ -108,6 +105,8 @@ def build_world(cfg: DictConfig, directory: RunDirectory) -> World:
         cfg.seed,
         cfg.device,
         lambda done, total: directory.tick("features", done=done, total=total),
+        instantiate(cfg.stream),
+        instantiate(cfg.attendance),
     )
 
 
@@ -138,23 +137,17 @@ def run_method(
     method = cfg.methods[name]
     begun = checkpoints is not None and checkpoints.last_round is not None
     tell = directory.tick if begun else directory.event  # a method that goes on was announced before
-    tell("method", method=name, rounds=method.rounds, clients=everyone.federation.num_clients)
+    rounds = method.rounds * (len(everyone.course) if everyone.course else 1)
+    tell("method", method=name, rounds=rounds, clients=everyone.federation.num_clients)
 
     def emit(kind: str, **fields: Any) -> None:
         (directory.tick if kind == "progress" else directory.event)(kind, method=name, **fields)
 
     if method.strategy is None:
-        result, arrays, said = _centralised(cfg, describe(cfg, name)["model"], everyone)
+        learner = instantiate(describe(cfg, name)["model"], num_classes=everyone.num_classes)
+        result, arrays, said = centralised(learner, everyone, cfg.ridge, cfg.seed, emit)
         for note in said:
             emit("warning", message=note)
-        emit(
-            "round",
-            round=0,
-            bytes_up=0,
-            bytes_down=0,
-            seconds=result["seconds"]["total"],
-            **result["metrics"],
-        )
     else:
         assert grid is not None, f"{name} needs a grid"
         config = {"config": json.dumps(describe(cfg, name))}
@@ -175,49 +168,13 @@ def describe(cfg: DictConfig, name: str) -> dict[str, Any]:
         "source": plain["source"],
         "partition": plain["partition"],
         "backbone": plain["features"]["backbone"],
-        **{key: plain[key] for key in ("clients", "seed", "device", "tolerate", "timeout")},
+        **{
+            key: plain[key]
+            for key in ("stream", "attendance", "clients", "seed", "device", "tolerate", "timeout")
+        },
         "connect_timeout": 60.0,
         "strategy": method["strategy"],
         "model": method["model"],
         "rounds": method["rounds"],
+        "buffer": method.get("buffer", 0),
     }
-
-
-def _centralised(
-    cfg: DictConfig, model: Mapping[str, Any], everyone: World
-) -> tuple[dict[str, Any], ArrayRecord, list[str]]:
-    started = time.perf_counter()
-    learner = instantiate(model, num_classes=everyone.num_classes)
-    statistics = learner.observe(everyone.train, everyone.train_labels)
-    trained = time.perf_counter()
-    solution = statistics.solution(cfg.ridge)
-    solved = time.perf_counter()
-    predicted = learner.predict(solution.weight, everyone.test)
-    metrics = classification(everyone.test_labels.cpu().numpy(), predicted.cpu().numpy())
-    arrays = to_record({"weight": solution.weight.numpy()})
-    done = time.perf_counter()
-    outcome = Outcome(
-        strategy="centralised",
-        seed=cfg.seed,
-        clients=1,
-        rounds=0,
-        accuracy=metrics["accuracy"],
-        metrics={
-            **metrics,
-            "ridge": solution.ridge,
-            "condition": solution.condition,
-            "rank": solution.rank,
-        },
-        statistics_sha256=statistics.sha256,
-        head_sha256=digest(arrays),
-        bytes_up_per_client=0,
-        bytes_down_per_client=0,
-        seconds={
-            "setup": 0.0,
-            "train": trained - started,
-            "aggregate": solved - trained,
-            "evaluate": done - solved,
-            "total": done - started,
-        },
-    )
-    return outcome.values(), arrays, notes(statistics, solution)

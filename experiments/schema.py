@@ -89,6 +89,8 @@ class Settings:
     source: Any = MISSING
     partition: Any = MISSING
     features: Any = MISSING
+    stream: Any = None
+    attendance: Any = MISSING
     network: Any = MISSING
     engine: Any = MISSING
     faults: dict[str, Any] = field(default_factory=dict)

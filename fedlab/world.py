@@ -6,8 +6,8 @@ same one from the same description.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -16,13 +16,20 @@ import torch
 from jaxtyping import Float32, Int64
 from torch import Tensor
 
+from fedlab.data.attendance import Attendance
+from fedlab.data.course import Course, course
 from fedlab.data.federation import Federation, federate
+from fedlab.errors import BadInput
 from fedlab.features.batches import Progress
 from fedlab.features.cache import extract_dataset
 from fedlab.features.encoders import torch_device
 
 if TYPE_CHECKING:
     from fedlab.data.partition import Partition
+    from fedlab.data.stream import Stream
+
+PARTS = ("source", "partition", "backbone", "stream", "attendance")
+"""What a config describes of a world; `build` takes them by these names, and the last two may be missing."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,6 +42,8 @@ class World:
         Backbone features, (n, d0) and (m, d0).
     train_labels, test_labels
         (n,) and (m,).
+    course
+        Who meets which samples when; None where everyone has all of theirs from the start.
     """
 
     federation: Federation
@@ -42,22 +51,52 @@ class World:
     train_labels: Int64[Tensor, " n"]
     test: Float32[Tensor, "m d0"]
     test_labels: Int64[Tensor, " m"]
+    course: Course | None = None
 
     @property
     def num_classes(self) -> int:
         """The number of classes c."""
         return self.federation.dataset.num_classes
 
-    def client(self, partition_id: int) -> tuple[Tensor, Tensor]:
-        """Return the features (n_k, d0) and labels (n_k,) of one client."""
-        rows = torch.from_numpy(self.federation.parts[partition_id]).to(self.train.device)
-        return self.train[rows], self.train_labels[rows]
+    def client(self, partition_id: int, step: int = 0, memory: int | None = 0) -> tuple[Tensor, Tensor]:
+        """Return the features (n_k, d0) and labels (n_k,) that one client has.
 
-    def clients(self, partition_ids: Sequence[int]) -> tuple[Tensor, Tensor, list[int]]:
-        """Return the features and labels of several clients, one after the other, and how many are whose."""
-        parts = [self.federation.parts[i] for i in partition_ids]
+        Parameters
+        ----------
+        partition_id
+            Which client.
+        step
+            Of the course: what it meets then, and what it remembers.
+        memory
+            Samples of the steps before that it remembers; None for all of them.
+        """
+        x, labels, _ = self.clients([partition_id], step, memory)
+        return x, labels
+
+    def clients(
+        self, partition_ids: Sequence[int], step: int = 0, memory: int | None = 0
+    ) -> tuple[Tensor, Tensor, list[int]]:
+        """Return what several clients have, one after the other, and how many samples are whose."""
+        parts = [self._rows(i, step, memory) for i in partition_ids]
         rows = torch.from_numpy(np.concatenate(parts)).to(self.train.device)
         return self.train[rows], self.train_labels[rows], [len(part) for part in parts]
+
+    def steps(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield the features and labels that all clients together meet, step by step; without a course, all."""
+        if self.course is None:
+            yield self.train, self.train_labels
+            return
+        for step in range(len(self.course)):
+            rows = torch.from_numpy(self.course.everyone(step)).to(self.train.device)
+            yield self.train[rows], self.train_labels[rows]
+
+    def _rows(self, partition_id: int, step: int, memory: int | None) -> np.ndarray:
+        if self.course is None:
+            return self.federation.parts[partition_id]
+        met = self.course.met(partition_id, step)
+        if memory == 0:
+            return met
+        return np.concatenate([self.course.remembered(partition_id, step, memory), met])
 
 
 def build(
@@ -68,17 +107,25 @@ def build(
     seed: int,
     device: str = "cpu",
     progress: Progress | None = None,
+    stream: Stream | None = None,
+    attendance: Attendance | None = None,
 ) -> World:
     """Return the world that these choices describe; the same choices give the same object.
 
     Raises
     ------
     BadInput
-        A choice cannot be used: see the data sources, partitions and backbones.
+        A choice cannot be used: see the data sources, partitions, backbones and streams; or clients are to come
+        and go where nothing is a stream.
     """
     torch_device(device)
+    if stream is None and not (attendance or Attendance()).in_step:
+        raise BadInput(
+            f"{attendance} says who is there when, and there is no stream: choose one, e.g. stream=online"
+        )
     federation = federate(source, partition, clients, seed)
-    return _features(federation, backbone, device, _Unkeyed(progress))
+    everyone = _features(federation, backbone, device, _Unkeyed(progress))
+    return everyone if stream is None else _streamed(everyone, stream, seed, attendance)
 
 
 class _Unkeyed:
@@ -92,6 +139,11 @@ class _Unkeyed:
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, _Unkeyed)
+
+
+@lru_cache(maxsize=4)
+def _streamed(everyone: World, stream: Stream, seed: int, attendance: Attendance | None) -> World:
+    return replace(everyone, course=course(everyone.federation, stream, seed, attendance))
 
 
 @lru_cache(maxsize=2)

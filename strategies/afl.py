@@ -17,24 +17,19 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
+import numpy as np
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
-from flwr.serverapp.strategy import Strategy
-from safetensors import SafetensorError
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
-from fedlab.engine.addition import StatisticsSum, packed_of
-from fedlab.engine.broadcast import Broadcast
-from fedlab.engine.records import to_record
-from fedlab.engine.replies import refuse
+from fedlab.engine.addition import StatisticsSum
+from fedlab.engine.closed_form import ClosedForm
 from fedlab.errors import BadInput, unknown
-from fedlab.stats import GramStats, GramSum, Solution, unpack
-
-SATURATION = 0.01
-"""Share of clipped entries above which the user is told."""
+from fedlab.stats import GramStats, StatisticsTotal
+from fedlab.tracking import write_atomically
 
 
-class AFL(Strategy):
+class AFL(ClosedForm):
     """Ask every client once for its statistics, add them, solve.
 
     Parameters
@@ -53,28 +48,23 @@ class AFL(Strategy):
         `late` is neither.
     """
 
-    streaming = True
+    one_round = True
 
     def __init__(self, ridge: float | str = 1.0, keep_clients: str | None = None, late: str = "drop"):
         if late not in ("drop", "merge"):
             raise unknown("late", late, ("drop", "merge"))
         self.ridge, self.late = ridge, late
         self.keep_clients = Path(keep_clients) if keep_clients else None
-        self._sum = GramSum()
+        # Workers may add replies before they are sent, but not where each client's is to be kept.
+        self.addition = None if keep_clients else StatisticsSum
+        self._sum = StatisticsTotal(GramStats)
         self.statistics: GramStats | None = None
-        self.solution: Solution | None = None
-
-    @property
-    def addition(self) -> type[StatisticsSum] | None:
-        """How workers may add replies before they are sent; not where each client's is to be kept."""
-        return None if self.keep_clients else StatisticsSum
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """Ask every node; it needs nothing to answer."""
-        content = RecordDict({"arrays": ArrayRecord(), "config": config})
-        return Broadcast(content, list(grid.get_node_ids()), MessageType.TRAIN)
+        return self.ask(grid, config)
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
@@ -88,7 +78,7 @@ class AFL(Strategy):
         ClientFailed
             More clients' statistics do not fit the others' than may fail; the first is named.
         """
-        self._sum = GramSum()
+        self._sum = StatisticsTotal(GramStats)
         self._add(replies)
         return self._solve(), None
 
@@ -97,38 +87,19 @@ class AFL(Strategy):
         return self._solve() if self._add(replies) else None
 
     def _add(self, replies: Iterable[Message]) -> int:
-        added = 0
-        for reply in replies:
-            if reply.has_error():
-                continue
-            try:
-                packed = packed_of(reply.content)
-                self._sum.add(unpack(packed))
-            except BadInput as error:
-                refuse(replies, reply, error)
-                continue
-            added += 1
-            if self.keep_clients is not None:
-                _keep(self.keep_clients / f"{reply.metadata.src_node_id}.safetensors", packed)
-        return added
+        return self.add(replies, self._sum, self._keep if self.keep_clients else None)
+
+    def _keep(self, node: int, packed: Mapping[str, np.ndarray]) -> None:
+        assert self.keep_clients is not None
+        try:
+            write_atomically(self.keep_clients / f"{node}.safetensors", save(dict(packed)))
+        except BadInput as error:
+            raise BadInput(f"keep_clients={self.keep_clients} cannot be written: {error}") from error
 
     def _solve(self) -> ArrayRecord:
-        self.statistics = self._sum.result()
-        self.solution = self.statistics.solution(self.ridge)
-        return to_record({"weight": self.solution.weight.numpy()})
-
-    def configure_evaluate(
-        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
-    ) -> Iterable[Message]:
-        """Evaluate on the server only: the head does not depend on the clients."""
-        return []
-
-    def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
-        """Nothing was asked."""
-        return None
-
-    def summary(self) -> None:
-        """Nothing to log: the table says it."""
+        self.statistics = statistics = self._sum.result()
+        self.solution = statistics.solution(self.ridge)
+        return self.head()
 
     def state_dict(self) -> dict[str, object]:
         """Return what a checkpoint keeps; the sum itself begins anew in every round."""
@@ -140,45 +111,4 @@ class AFL(Strategy):
 
     def report(self) -> dict[str, object]:
         """Return what the solve says of itself; `notes` is what a reader must know."""
-        if self.statistics is None or self.solution is None:
-            return {}
-        statistics, solution = self.statistics, self.solution
-        return {
-            "statistics_sha256": statistics.sha256,
-            "samples": statistics.count,
-            "ridge": solution.ridge,
-            "condition": solution.condition,
-            "rank": solution.rank,
-            "saturated": statistics.saturated,
-            "notes": notes(statistics, solution),
-        }
-
-
-def notes(statistics: GramStats, solution: Solution) -> list[str]:
-    """Return what a reader must know before trusting a head: how it was solved, and from which features."""
-    said = [solution.note] if solution.note else []
-    entries = max(1, statistics.count * statistics.num_features)
-    if statistics.saturated > SATURATION * entries:
-        said.append(
-            f"{statistics.saturated / entries:.1%} of the features lay outside the public range and were "
-            "clipped: raise features.limit"
-        )
-    # In integer units: below one, most features were rounded to zero.
-    if statistics.scale is not None and int(statistics.gram.diagonal().sum()) < entries:
-        said.append(
-            "the features are smaller than one step of the fixed point and were rounded away: lower "
-            "features.limit to their range (raise sigma, for RBF features), or raise analytic.bits"
-        )
-    return said
-
-
-def _keep(path: Path, packed: dict) -> None:
-    partial = path.with_suffix(".partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(packed, partial)
-        partial.replace(path)
-    except (OSError, SafetensorError) as error:
-        raise BadInput(
-            f"keep_clients={path.parent} cannot be written ({error}): free space or name another"
-        ) from error
+        return self.tell(self.statistics)

@@ -31,6 +31,7 @@ from fedlab.engine.meter import MeteredGrid
 from fedlab.engine.records import from_record, to_record
 from fedlab.engine.rounds import run_rounds
 from fedlab.errors import BadInput
+from fedlab.examination import Examination
 from fedlab.metrics import classification
 from fedlab.outcome import Outcome
 from fedlab.tracking import RunDirectory
@@ -64,8 +65,8 @@ def run(
 ) -> tuple[dict[str, Any], ArrayRecord]:
     """Run a strategy to its end, from its last checkpoint if there is one; return its result and its model."""
     started = time.perf_counter()
-    source, partition, backbone = (instantiate(config[part]) for part in ("source", "partition", "backbone"))
-    everyone = world.build(source, partition, backbone, config["clients"], config["seed"], config["device"])
+    parts = {part: instantiate(config.get(part)) for part in world.PARTS}
+    everyone = world.build(**parts, **{name: config[name] for name in ("clients", "seed", "device")})
     model = instantiate(config["model"], num_classes=everyone.num_classes)
     strategy = instantiate(config["strategy"])
     if not isinstance(strategy, Strategy):
@@ -74,11 +75,17 @@ def run(
     _wait_for_nodes(grid, clients, config["connect_timeout"])
     random.seed(config["seed"])  # Flower's strategies sample nodes from the global generator
 
-    features, labels = model.features(everyone.test), everyone.test_labels.cpu().numpy()
-
-    def evaluate(arrays: ArrayRecord) -> dict[str, float]:
-        scores: torch.Tensor = model.scores(from_record(arrays), features)
-        return classification(labels, scores.argmax(1).cpu().numpy())
+    course = everyone.course
+    if course is not None and getattr(strategy, "one_round", False):
+        raise BadInput(
+            f"{type(strategy).__name__} learns once, and the stream brings samples in {len(course)} steps: choose "
+            "a continual method, e.g. methods=[acil], or stream=null"
+        )
+    if hasattr(model, "foresee"):  # what a method will take is said, or refused, before it is taken
+        counts = torch.bincount(everyone.train_labels).tolist()
+        if foreseen := model.foresee(counts, everyone.train.shape[1]):
+            grid.emit("note", message=foreseen)
+    judge = Judge(model, everyone, config["rounds"])
 
     setup = time.perf_counter() - started
     gc.freeze()  # Flower's strategies collect garbage for every reply: not through all that is imported
@@ -87,8 +94,8 @@ def run(
             strategy,
             grid,
             to_record(model.initial(everyone.train.shape[1], config["seed"])),
-            config["rounds"],
-            evaluate,
+            config["rounds"] * (len(course) if course else 1),
+            judge,
             config["timeout"],
             config["tolerate"],
             checkpoints,
@@ -113,7 +120,7 @@ def run(
         clients=clients,
         rounds=history.rounds,
         accuracy=history.metrics.get("accuracy"),
-        metrics={**history.metrics, **told, **of_clients},
+        metrics={**history.metrics, **judge.summary(), **told, **of_clients},
         statistics_sha256=statistics_sha256,
         head_sha256=digest(history.arrays),
         bytes_up_per_client=grid.traffic.bytes_up / clients,
@@ -122,6 +129,50 @@ def run(
         faults={"failed": history.failures, "restarts": grid.restarts},
     )
     return outcome.values(), history.arrays
+
+
+class Judge:
+    """The server's own evaluation: on the test split, or after each step of a course on what is exposed.
+
+    Parameters
+    ----------
+    model
+        The method's client side: what makes scores of a model.
+    everyone
+        Whose test split.
+    rounds
+        Of one step.
+    """
+
+    def __init__(self, model: Any, everyone: world.World, rounds: int):
+        self._model, self._rounds = model, rounds
+        self._features = model.features(everyone.test)
+        self._labels = everyone.test_labels.cpu().numpy()
+        self._examination = Examination(everyone.course) if everyone.course else None
+
+    def __call__(self, server_round: int, arrays: ArrayRecord) -> dict[str, float]:
+        """Return the metrics of a model after a round."""
+        if self._examination is None:
+            return classification(self._labels, self._scores(arrays).argmax(1).cpu().numpy())
+        if server_round == 0:  # nothing is exposed yet
+            return {}
+        return self._examination.mark((server_round - 1) // self._rounds, self._scores(arrays).cpu().numpy())
+
+    def _scores(self, arrays: ArrayRecord) -> torch.Tensor:
+        return self._model.scores(from_record(arrays), self._features)
+
+    def summary(self) -> dict[str, Any]:
+        """Return what the marks of all steps come to; nothing where there are no steps."""
+        return self._examination.summary() if self._examination else {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a checkpoint keeps."""
+        return self._examination.state_dict() if self._examination else {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up what `state_dict` once returned."""
+        if self._examination:
+            self._examination.load_state_dict(state)
 
 
 def _log(kind: str, **fields: Any) -> None:

@@ -44,6 +44,11 @@ class Attendance:
         check_share("away", self.away)
         check_integer("spell", self.spell, least=1)
 
+    @property
+    def in_step(self) -> bool:
+        """Whether everybody is always there."""
+        return not (self.lag or self.late or self.away)
+
     def calendar(self, clients: int, tasks: int, seed: int) -> tuple[tuple[tuple[int, ...], ...], ...]:
         """Return per step, per client, the tasks that it meets, ascending; `Course` takes it.
 

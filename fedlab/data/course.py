@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
+from itertools import accumulate
 
 import numpy as np
 from jaxtyping import Int64
@@ -23,6 +24,23 @@ from fedlab.data.federation import Federation
 from fedlab.data.stream import Stream, Tasks
 
 NOTHING = np.zeros(0, dtype=np.int64)
+
+
+@dataclass(frozen=True, eq=False)
+class Exam:
+    """Test rows that are judged together, and when what they are about was learnt.
+
+    Attributes
+    ----------
+    rows
+        Of the test split.
+    begun, ended
+        The first and the last step at which anyone meets a task that they belong to.
+    """
+
+    rows: Int64[np.ndarray, " m"]
+    begun: int
+    ended: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,6 +111,23 @@ class Course:
         """Return the classes that anyone has met a sample of by the end of a step."""
         return self._exposed[step]
 
+    @cached_property
+    def exams(self) -> tuple[Exam, ...]:
+        """What is judged apart: tasks that share their test rows are one exam."""
+        places: dict[bytes, list[int]] = {}
+        for task, rows in enumerate(self.tasks.test):
+            places.setdefault(rows.tobytes(), []).append(task)
+        met: dict[int, list[int]] = {}
+        for step, here in enumerate(self._met):
+            for task in here:
+                met.setdefault(task, []).append(step)
+        exams = []
+        for tasks in places.values():
+            steps = [step for task in tasks for step in met.get(task, [])]
+            if steps:
+                exams.append(Exam(self.tasks.test[tasks[0]], min(steps), max(steps)))
+        return tuple(exams)
+
     def examined(self, step: int) -> Int64[np.ndarray, " m"]:
         """Return the test rows that a model is judged on after a step: of tasks begun, of classes exposed."""
         begun = sorted(self._begun[step])
@@ -129,12 +164,15 @@ class Course:
         return holder
 
     @cached_property
+    def _met(self) -> list[set[int]]:
+        """Per step, the tasks that anyone meets."""
+        if self.calendar is None:
+            return [{step} for step in range(len(self))]
+        return [{task for told in day for task in told} for day in self.calendar]
+
+    @cached_property
     def _begun(self) -> list[set[int]]:
-        begun: list[set[int]] = []
-        for step in range(len(self)):
-            here = {step} if self.calendar is None else {t for told in self.calendar[step] for t in told}
-            begun.append((begun[-1] if begun else set()) | here)
-        return begun
+        return list(accumulate(self._met, set.union))
 
     @cached_property
     def _exposed(self) -> list[np.ndarray]:
@@ -165,5 +203,7 @@ def course(federation: Federation, stream: Stream, seed: int, attendance: Attend
     """
     dataset = federation.dataset
     tasks = stream.tasks(dataset.train, dataset.test, dataset.num_classes, seed)
-    calendar = attendance.calendar(federation.num_clients, len(tasks), seed) if attendance else None
+    calendar = None
+    if attendance is not None and not attendance.in_step:
+        calendar = attendance.calendar(federation.num_clients, len(tasks), seed)
     return Course(federation, tasks, calendar, seed)

@@ -63,7 +63,7 @@ def run_rounds(
     grid: MeteredGrid,
     arrays: ArrayRecord,
     num_rounds: int,
-    evaluate: Callable[[ArrayRecord], Mapping[str, float]] | None = None,
+    evaluate: Callable[[int, ArrayRecord], Mapping[str, float]] | None = None,
     timeout: float | None = None,
     tolerate: float = 0.0,
     checkpoints: Checkpoints | None = None,
@@ -81,7 +81,8 @@ def run_rounds(
     num_rounds
         Number of rounds.
     evaluate
-        The server's own evaluation, called before the first round and after each.
+        The server's own evaluation (round, model), as Flower has it: called before the first round (as after round 0)
+        and after each; what it remembers itself, in a `state_dict`, is kept in checkpoints.
     timeout
         Seconds to wait for the replies of a round; None waits for all.
     tolerate
@@ -108,6 +109,7 @@ def run_rounds(
         "traffic": grid.traffic,
         "nodes": NodeStates(grid),
         "random": GlobalRandomness(),
+        "evaluation": evaluate,
     }
     resumed = checkpoints.restore(state) if checkpoints else None
     began = time.perf_counter() - history.elapsed
@@ -190,12 +192,12 @@ def _typed_as(model: ArrayRecord, aggregated: ArrayRecord) -> ArrayRecord:
 def _evaluate(
     history: History,
     grid: MeteredGrid,
-    evaluate: Callable[[ArrayRecord], Mapping[str, float]] | None,
+    evaluate: Callable[[int, ArrayRecord], Mapping[str, float]] | None,
     server_round: int,
 ) -> None:
     started = time.perf_counter()
     # A closed-form strategy has no model before its first round.
-    history.metrics = dict(evaluate(history.arrays)) if evaluate and len(history.arrays) else {}
+    history.metrics = dict(evaluate(server_round, history.arrays)) if evaluate and len(history.arrays) else {}
     history.seconds["evaluate"] += time.perf_counter() - started
     if history.metrics:
         traffic = grid.traffic

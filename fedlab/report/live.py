@@ -104,6 +104,8 @@ class Live:
                 self._round(self._line(event), event)
             case "result":
                 self._end(self._line(event), event)
+            case "note":
+                self.console.print(Text(f"{event.get('method')}: {event.get('message')}"), soft_wrap=True)
             case "warning":
                 self.console.print(Text(f"warning: {event.get('message')}", style="yellow"))
 

@@ -11,6 +11,7 @@ Zhuang et al., ACIL, NeurIPS 2022, https://arxiv.org/abs/2205.14922 (recursive f
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 from fedlab.errors import BadInput
 from fedlab.stats.gram import GramStats
@@ -30,9 +31,9 @@ class Joint:
     """
 
     ridge: float | str = 0.1
-    total: GramStats | None = None
+    total: Any = None
 
-    def add(self, phase: GramStats) -> Joint:
+    def add(self, phase: Any) -> Joint:
         """Return the state after one more phase; one without samples changes nothing.
 
         Raises
@@ -52,4 +53,8 @@ class Joint:
         """
         if self.total is None:
             raise BadInput("there is no phase yet: nothing to solve")
-        return self.total.solution(self.ridge)
+        return self.sums().solution(self.ridge)
+
+    def sums(self) -> GramStats:
+        """Return what the head is solved from."""
+        return self.total

@@ -48,7 +48,7 @@ def check_memory(num_bytes: int, what: str, remedy: str, limit: int | None = Non
     if limit is None and num_bytes < SMALL:
         return
     room = int(SHARE * available()) if limit is None else limit
-    _LOG.debug("%s: %s of %s", what, human(num_bytes), human(room))
+    _LOG.info("%s: %s of %s", what, human(num_bytes), human(room))
     if num_bytes > room:
         raise BadInput(f"{what} would take {human(num_bytes)} of {human(room)}: {remedy}")
 

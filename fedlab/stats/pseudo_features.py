@@ -43,8 +43,7 @@ def balanced(statistics: WithMoments, learner: Analytic, spread: float = 1.0, se
     seed
         Of the generator; every class has its own stream.
     """
-    if not 0 <= spread < math.inf:
-        raise BadInput(f"spread={spread} must be finite and >= 0")
+    check_drawing(spread, seed)
     counts = statistics.class_counts.cpu()
     if len(set(counts[counts > 0].tolist())) < 2:
         return statistics.sums
@@ -58,6 +57,14 @@ def balanced(statistics: WithMoments, learner: Analytic, spread: float = 1.0, se
         drawn = learner.observe_sums(x.to(device), labels)
         total.add(replace(drawn, saturated=0))  # what a generator draws is no saturation of the data
     return total.result()
+
+
+def check_drawing(spread: float, seed: int) -> None:
+    """Refuse what pseudo-features cannot be drawn with."""
+    if not 0 <= spread < math.inf:
+        raise BadInput(f"spread={spread} must be finite and >= 0: 1 scatters as the samples do")
+    if seed < 0:
+        raise BadInput(f"seed={seed} must be >= 0")
 
 
 def pseudo_features(

@@ -12,10 +12,16 @@ from fedlab.stats.per_class import ClassCounts, PerClass, PerClassSum
 
 
 class StatisticsTotal:
-    """A running total of statistics of whatever kind the first is."""
+    """A running total of statistics of one kind.
 
-    def __init__(self) -> None:
-        self._kind: type | None = None
+    Parameters
+    ----------
+    kind
+        Which; None for whatever the first is.
+    """
+
+    def __init__(self, kind: type | None = None) -> None:
+        self._kind = kind
         self._sum: Any = None
 
     def add(self, statistics: Any) -> None:
@@ -26,15 +32,22 @@ class StatisticsTotal:
             raise BadInput(
                 f"cannot combine {name} with {kind.__name__}: every client must use the same method"
             )
-        running = self._sum if self._kind else _EMPTY[kind]()
+        running = _EMPTY[kind]() if self._sum is None else self._sum
         running.add(statistics)
         self._kind, self._sum = kind, running
 
     def result(self) -> Any:
         """Return the total so far; more may be added afterwards."""
-        if self._kind is None:
+        if self._sum is None:
             raise BadInput("there are no statistics to add: no client has answered")
         return self._sum.result()
+
+
+def plain_sums(statistics: GramStats | PerClass | WithMoments) -> GramStats:
+    """Return the ridge statistics in statistics of any kind, every sample alike."""
+    if isinstance(statistics, WithMoments):
+        return statistics.sums
+    return statistics.weighted() if isinstance(statistics, PerClass) else statistics
 
 
 class _PlainSum:

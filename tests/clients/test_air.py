@@ -1,4 +1,3 @@
-import numpy as np
 import pytest
 import torch
 
@@ -75,8 +74,8 @@ def test_two_rounds_give_the_head_of_the_sums_class_by_class(mode):
     for part in parts:
         counts = counts + unpack(twice.train({}, {}, *part, 0)[0])
     assert counts.class_counts.tolist() == COUNTS
-    sent = {"class_weights": np.array(ClassWeights.tempered(COUNTS, twice.tau).values)}
-    total = GramStats.total(unpack(twice.train(sent, {}, *part, 0)[0]) for part in parts)
+    sent = {"class-weights": list(ClassWeights.tempered(COUNTS, twice.tau).values)}
+    total = GramStats.total(unpack(twice.train({}, sent, *part, 0)[0]) for part in parts)
     if mode == "exact":
         assert total.sha256 == server.tempered(1.0).sha256
         assert torch.equal(twice.fit(total), once.fit(server))
@@ -90,11 +89,11 @@ def test_a_sum_in_the_worker_is_the_sum_of_the_answers_and_counts_their_bytes(mo
     x, labels = tailed()
     sizes = [100, 3, 0, 147]
     model = AIR(C, RandomReLU(D), mode, form=form)
-    arrays = {"class_weights": np.array(ClassWeights.tempered(COUNTS).values)} if weighted else {}
+    config = {"class-weights": list(ClassWeights.tempered(COUNTS).values)} if weighted else {}
     answers = [
-        model.train(arrays, {}, *part, 0)[0] for part in zip(x.split(sizes), labels.split(sizes), strict=True)
+        model.train({}, config, *part, 0)[0] for part in zip(x.split(sizes), labels.split(sizes), strict=True)
     ]
-    packed, num_bytes = model.train_in_total(x, labels, sizes, arrays)
+    packed, num_bytes = model.train_in_total(x, labels, sizes, {}, config)
     assert num_bytes == sum(array.nbytes + 128 for answer in answers for array in answer.values())
     total, found = unpack(answers[0]), unpack(packed)
     for answer in answers[1:]:
@@ -140,9 +139,9 @@ def test_a_learner_that_cannot_be_is_refused(settings, message):
 def test_weights_of_other_classes_and_uncounted_samples_are_refused():
     x, labels = tailed()
     model = AIR(C, RandomReLU(D))
-    with pytest.raises(BadInput, match=r"class_weights have shape \(3,\): expected \(4,\)"):
-        model.train({"class_weights": np.ones(3)}, {}, x, labels, 0)
+    with pytest.raises(BadInput, match=r"class-weights have shape \(3,\): expected \(4,\)"):
+        model.train({}, {"class-weights": [1.0, 1, 1]}, x, labels, 0)
     with pytest.raises(BadInput, match=r"2 samples of the classes \[3\] have no weight"):
-        model.train({"class_weights": np.array([1.0, 1, 1, 0])}, {}, x, labels, 0)
+        model.train({}, {"class-weights": [1.0, 1, 1, 0]}, x, labels, 0)
     with pytest.raises(BadInput, match=r"2 samples of the classes \[3\] have no weight"):
-        model.train_in_total(x, labels, [len(x)], {"class_weights": np.array([1.0, 1, 1, 0])})
+        model.train_in_total(x, labels, [len(x)], {}, {"class-weights": [1.0, 1, 1, 0]})

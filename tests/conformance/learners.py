@@ -3,8 +3,6 @@
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from clients.acil import ACIL
 from clients.aefocl import AEFOCL
 from clients.afl import AFL
@@ -44,7 +42,7 @@ class SecondRound(AIR):
         return super().observe(x, labels, weights or self.weights)
 
     def train(self, arrays, config, x, labels, seed):
-        return super().train({"class_weights": np.array(self.weights.values)}, config, x, labels, seed)
+        return super().train(arrays, {"class-weights": list(self.weights.values)}, x, labels, seed)
 
 
 RBF = RandomRBF(width=24, sigma=1.5, low=-1.0)

@@ -85,7 +85,7 @@ def run(strategy, rounds=ROUNDS, checkpoints=None, seed=3, tell=lambda *_, **__:
         metered,
         to_record(START),
         rounds,
-        evaluate=lambda arrays: {"norm": float(np.abs(from_record(arrays)["w"]).sum())},
+        evaluate=lambda _, arrays: {"norm": float(np.abs(from_record(arrays)["w"]).sum())},
         checkpoints=checkpoints,
     )
     return (

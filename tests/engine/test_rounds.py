@@ -102,7 +102,7 @@ class Recorder(FedAvg):
 def test_callbacks_come_in_flowers_order_with_flowers_arrays():
     ours, theirs = Recorder(), Recorder()
     random.seed(0)
-    history = run(clients(), ours, 2, evaluate=lambda arrays: ours.calls.append(("evaluate",)) or {})
+    history = run(clients(), ours, 2, evaluate=lambda _, arrays: ours.calls.append(("evaluate",)) or {})
     random.seed(0)
     result = theirs.start(
         clients(), to_record(START), 2, evaluate_fn=lambda r, arrays: theirs.calls.append(("evaluate",))
@@ -125,7 +125,9 @@ def test_the_clients_own_evaluation_is_kept():
 def test_rounds_are_told_with_the_servers_own_metrics():
     grid, told = clients(), []
     grid.emit = lambda kind, **fields: told.append(fields) if kind == "round" else None
-    history = run(grid, rounds=2, evaluate=lambda arrays: {"accuracy": float(from_record(arrays)["w"][0, 0])})
+    history = run(
+        grid, rounds=2, evaluate=lambda _, arrays: {"accuracy": float(from_record(arrays)["w"][0, 0])}
+    )
     assert [(event["round"], event["accuracy"]) for event in told] == [(0, 0.0), (1, 2.0), (2, 4.0)]
     assert [event["bytes_up"] for event in told] == sorted(event["bytes_up"] for event in told)
     assert set(history.seconds) == {"train", "aggregate", "evaluate"} and min(history.seconds.values()) >= 0
@@ -265,7 +267,7 @@ def test_a_streaming_strategy_sees_replies_as_they_come_and_holds_none():
 def test_a_model_is_evaluated_only_once_there_is_one():
     grid, told = clients(), []
     grid.emit = lambda kind, **fields: told.append(fields["round"]) if kind == "round" else None
-    run_rounds(_FromNothing(), grid, ArrayRecord(), 1, lambda arrays: {"n": len(arrays)})
+    run_rounds(_FromNothing(), grid, ArrayRecord(), 1, lambda _, arrays: {"n": len(arrays)})
     assert told == [1]
 
 

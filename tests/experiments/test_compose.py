@@ -50,7 +50,7 @@ def test_every_option_of_a_group_is_reachable_from_the_default_experiment(group)
 @pytest.mark.parametrize(
     ("override", "said"),
     [
-        ("cliens=3", "unknown key 'cliens': known here are analytic, checkpoint"),
+        ("cliens=3", "unknown key 'cliens': known here are analytic, attendance, checkpoint"),
         ("partition.alpa=1", "unknown key 'partition.alpa': known here are alpha; did you mean 'alpha'?"),
         ("methods.afl.strategy.rigde=1", "did you mean 'ridge'?"),
         ("engine=loco", "unknown engine 'loco': known are local, ray; did you mean 'local'?"),

@@ -95,8 +95,9 @@ def test_every_method_runs_beside_the_others(tmp_path):
     names = sorted(path.stem for path in (configuration() / "methods").glob("*.yaml"))
     methods = run(tmp_path / "all", "clients=6", f"methods=[{','.join(names)}]")["methods"]
     assert sorted(methods) == names
-    sent = {name: method["bytes_down_per_client"] for name, method in methods.items()}
-    assert len({sent[name] for name in names if name not in ("afl", "centralised", "fedprox")}) == 1, sent
+    closed = ("AFL", "Continual", "TwoRounds", "centralised")
+    sent = {n: m["bytes_down_per_client"] for n, m in methods.items() if m["strategy"] not in closed}
+    assert len({size for name, size in sent.items() if name != "fedprox"}) == 1 and len(sent) > 10, sent
 
 
 @pytest.mark.parametrize(

@@ -38,7 +38,7 @@ def asked(answer=observed):
 def one_round(strategy, grid, server_round):
     messages = strategy.configure_train(server_round, ArrayRecord(), ConfigRecord(), grid)
     arrays, _ = strategy.aggregate_train(server_round, grid.stream(messages))
-    return None if arrays is None else torch.from_numpy(from_record(arrays)["weight"].copy())
+    return torch.from_numpy(from_record(arrays)["weight"].copy()) if arrays else None
 
 
 def phase(server_round):

@@ -1,0 +1,114 @@
+"""What strategies that add statistics and solve share: whom they ask, how replies add up, what a solve tells."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import numpy as np
+from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Strategy
+
+from fedlab.engine.addition import StatisticsSum, packed_of
+from fedlab.engine.broadcast import Broadcast
+from fedlab.engine.records import to_record
+from fedlab.engine.replies import refuse
+from fedlab.errors import BadInput
+from fedlab.stats import Solution, StatisticsTotal, notes, plain_sums, unpack
+
+
+class ClosedForm(Strategy):
+    """A strategy whose clients need no model and whose model is a solve: Flower's interface but for two methods.
+
+    What is left to say is `configure_train` and `aggregate_train`.
+
+    Attributes
+    ----------
+    solution
+        The last solve; None before.
+    """
+
+    streaming = True
+    addition: type[StatisticsSum] | None = StatisticsSum
+    solution: Solution | None = None
+
+    def ask(self, grid: Grid, config: ConfigRecord) -> Iterable[Message]:
+        """Ask every node; it needs no model to answer."""
+        content = RecordDict({"arrays": ArrayRecord(), "config": config})
+        return Broadcast(content, list(grid.get_node_ids()), MessageType.TRAIN)
+
+    def add(
+        self,
+        replies: Iterable[Message],
+        total: StatisticsTotal,
+        keep: Callable[[int, Mapping[str, np.ndarray]], None] | None = None,
+    ) -> int:
+        """Add replies as they arrive, and return how many there were.
+
+        Parameters
+        ----------
+        replies
+            What the nodes answered.
+        total
+            Where their statistics are added.
+        keep
+            Called with the node and its packed statistics, once they are added.
+
+        Raises
+        ------
+        ClientFailed
+            More clients' statistics do not fit the others' than may fail; the first is named.
+        """
+        added = 0
+        for reply in replies:
+            if reply.has_error():
+                continue
+            try:
+                packed = packed_of(reply.content)
+                total.add(unpack(packed))
+            except BadInput as error:
+                refuse(replies, reply, error)
+                continue
+            added += 1
+            if keep is not None:
+                keep(reply.metadata.src_node_id, packed)
+        return added
+
+    def head(self) -> ArrayRecord:
+        """Return the model: the last solve, or an empty one where nobody had a sample yet."""
+        return to_record({"weight": self.solution.weight.numpy()}) if self.solution else ArrayRecord()
+
+    def tell(self, statistics: Any) -> dict[str, object]:
+        """Return what a solve says of itself; `notes` is what a reader must know.
+
+        Parameters
+        ----------
+        statistics
+            Of everything that is in the head, of any kind; None before the first round.
+        """
+        solution = self.solution
+        if statistics is None or solution is None:
+            return {}
+        return {
+            "statistics_sha256": statistics.sha256,
+            "samples": statistics.count,
+            "ridge": solution.ridge,
+            "condition": solution.condition,
+            "rank": solution.rank,
+            "saturated": statistics.saturated,
+            "notes": notes(plain_sums(statistics), solution),
+        }
+
+    def configure_evaluate(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Evaluate on the server only: the head does not depend on the clients."""
+        return []
+
+    def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
+        """Nothing was asked."""
+        return None
+
+    def summary(self) -> None:
+        """Nothing to log: the table says it."""
