@@ -164,15 +164,8 @@ class AIR(Analytic):
         return ClassWeights(tuple(values.tolist()))
 
     def foresee(self, counts: Sequence[int], d0: int) -> str | None:
-        """Say what sums class by class will take once so many samples were met; refuse what would not fit.
-
-        Parameters
-        ----------
-        counts
-            n_y, of everybody, at the end.
-        d0
-            Backbone features.
-        """
+        """Say what sums class by class will take, and refuse what would not fit."""
+        super().foresee(counts, d0)
         if self.form == "two_rounds":
             return None
         d = self.expansion.out_features(d0)

@@ -14,13 +14,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from flwr.app import Context, Message, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from hydra.utils import instantiate
 
 from fedlab import world
 from fedlab.engine.averaging import WeightedMean
 from fedlab.engine.cohort import Cohort, CohortApp
-from fedlab.engine.records import WEIGHT, content_bytes, from_record, to_record
+from fedlab.engine.records import WEIGHT, content_bytes, from_record, records_of, to_record
 from fedlab.errors import BadInput
 from fedlab.metrics import classification
 
@@ -82,8 +82,8 @@ class _Asked:
             raise BadInput(
                 f"the config describes {clients} clients but {nodes} nodes take part: set clients={nodes}"
             )
-        self.settings = dict(content.config_records["config"])
-        self.arrays = from_record(content.array_records["arrays"])
+        self.settings = dict(records_of(content, ConfigRecord)["config"])
+        self.arrays = from_record(records_of(content, ArrayRecord)["arrays"])
         self._round = int(str(self.settings.get("server-round", 0)))
 
     def samples(

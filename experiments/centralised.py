@@ -14,7 +14,7 @@ from fedlab.errors import BadInput
 from fedlab.outcome import Outcome
 from fedlab.stats import Analytic, Joint, Solution, notes
 from fedlab.world import World
-from strategies.app import Judge, digest
+from strategies.app import Judge, digest, foresee
 
 
 def centralised(
@@ -35,6 +35,7 @@ def centralised(
     emit
         Told of every step.
     """
+    foresee(learner, everyone)
     judge = Judge(learner, everyone, rounds=1)
     memory = Joint(ridge)
     seconds: dict[str, float] = defaultdict(float)

@@ -36,30 +36,37 @@ def compose(overrides: Iterable[str]) -> DictConfig:
     BadInput
         A key or a value is unknown.
     """
-    with composing():
-        cfg = _compose(list(overrides))
+    words = list(overrides)
+    with composing(words):
+        cfg = _compose(words)
         OmegaConf.resolve(cfg)
         return cfg
 
 
 @contextmanager
-def composing() -> Iterator[None]:
-    """Turn what Hydra and OmegaConf raise within the block into `BadInput`."""
+def composing(words: Iterable[str] = ()) -> Iterator[None]:
+    """Turn what Hydra and OmegaConf raise within the block into `BadInput`.
+
+    Parameters
+    ----------
+    words
+        What is being composed: the choices among them say which keys there are.
+    """
     try:
         yield
     except COMPOSITION_ERRORS as error:
-        raise BadInput(explain(error)) from error
+        raise BadInput(explain(error, words)) from error
     except ValueError as error:
         # The one error of Hydra's that has no type of its own, and names no key.
         if not str(error).startswith("Config group override must be"):
             raise
         raise BadInput(
             "null is no choice: experiment, source, partition, features, network and engine take a name, "
-            "methods a list of names"
+            "methods a list of names; ~stream takes a stream away"
         ) from error
 
 
-def explain(error: Exception) -> str:
+def explain(error: Exception, words: Iterable[str] = ()) -> str:
     """Return Hydra's message in one paragraph, with the known keys beside an unknown one."""
     cause: BaseException | None = error
     while cause is not None:
@@ -68,7 +75,7 @@ def explain(error: Exception) -> str:
         cause = cause.__cause__
     text = str(error).strip()
     if missing := re.search(r"Could not override '([^']+)'", text):
-        return _unknown_key(missing.group(1)) or text
+        return _unknown_key(missing.group(1), words) or text
     if choice := re.search(r"Could not (?:find|load) '([\w/]+)/([^'/]+)'", text):
         group, name = choice.groups()
         if group.startswith("hydra/"):
@@ -94,6 +101,10 @@ def explain(error: Exception) -> str:
     return "\n".join(line for line in lines if line and not line.startswith(noise))
 
 
+def _is_group(word: str) -> bool:
+    return (configuration() / word.partition("=")[0]).is_dir()
+
+
 def _compose(overrides: list[str], with_hydra: bool = False) -> DictConfig:
     register()
     # A caller inside a Hydra application keeps its own configuration.
@@ -106,8 +117,9 @@ def _compose(overrides: list[str], with_hydra: bool = False) -> DictConfig:
         GlobalHydra.instance().hydra = outer
 
 
-def _unknown_key(key: str) -> str | None:
-    node: Any = _compose([], with_hydra=True)
+def _unknown_key(key: str, words: Iterable[str]) -> str | None:
+    choices = [word for word in words if re.fullmatch(r"[a-z]+=\[?[\w,]+\]?", word) and _is_group(word)]
+    node: Any = _compose(choices, with_hydra=True)
     *parents, last = key.split(".")
     for parent in parents:
         if not (OmegaConf.is_dict(node) and parent in node):

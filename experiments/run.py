@@ -54,7 +54,7 @@ def main(argv: list[str]) -> int:
     before = sys.argv
     sys.argv = ["fedlab run", *argv]
     try:
-        with composing():
+        with composing(argv):
             run()
     finally:
         sys.argv = before
@@ -135,9 +135,7 @@ def perform(cfg: DictConfig, directory: RunDirectory, overrides: list[str], resu
 def settle(result: Result, missing: bool = False) -> Result:
     """Forget the run's checkpoints; save every figure that it has the numbers for, or those that are missing."""
     remove(result.directory, KEPT)
-    study = (result.values.get("study") or {}).get("kind")
-    kinds = [study] if study else ["accuracy", "bytes", "clients"]
-    for kind in kinds:
+    for kind in result.kinds:
         file = result.directory / "figures" / f"{kind}.png"
         if not (missing and file.exists()):
             result.plot(kind, file)

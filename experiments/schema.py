@@ -140,6 +140,12 @@ def check(cfg: Any) -> None:
             raise BadInput(
                 f"faults.{name}={fault} is no fault: choose them by name, e.g. faults=[dropout,corrupt]"
             )
+    for name, method in cfg.methods.items():
+        buffer = method.get("buffer", 0)
+        if buffer is not None and (not isinstance(buffer, int) or isinstance(buffer, bool) or buffer < 0):
+            raise BadInput(
+                f"methods.{name}.buffer={buffer} must be a whole number of samples >= 0, or null for all of them"
+            )
     check_types(OmegaConf.to_container(cfg, resolve=True, enum_to_str=True))
 
 

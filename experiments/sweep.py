@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -40,4 +40,10 @@ def _rows(directory: Path) -> Iterator[dict[str, Any]]:
         overrides = yaml.safe_load((job / "overrides.yaml").read_text())
         for name, values in result.methods.items():
             shown = {key: values.get(key) for key in ("accuracy", "head_sha256", "seconds")}
-            yield {"overrides": overrides, "method": name, **shown}
+            yield {"overrides": overrides, "method": name, **shown, **_of_stream(values.get("metrics") or {})}
+
+
+def _of_stream(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    if not metrics.get("steps"):
+        return {}
+    return {"average": metrics.get("average_accuracy"), "balanced": metrics.get("balanced_accuracy")}

@@ -39,6 +39,8 @@ class TwoRounds(ClosedForm):
         `tau` is out of range.
     """
 
+    rounds_per_step = 2
+
     def __init__(self, ridge: float | str = 0.1, tau: float = 1.0):
         check_tau(tau)
         self.ridge, self.tau = ridge, tau

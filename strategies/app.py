@@ -14,6 +14,8 @@ import json
 import logging
 import random
 import time
+from collections.abc import Iterable
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +39,10 @@ from fedlab.outcome import Outcome
 from fedlab.tracking import RunDirectory
 
 app = ServerApp()
+ROWS = 4096
+"""Test samples expanded at a time."""
+KEPT_FEATURES = 2**30
+"""Bytes of expanded test samples that stay from round to round; more are expanded anew."""
 MARKS = 8
 """Lines that a phase writes on its way, at most, where only a log is kept."""
 
@@ -76,15 +82,9 @@ def run(
     random.seed(config["seed"])  # Flower's strategies sample nodes from the global generator
 
     course = everyone.course
-    if course is not None and getattr(strategy, "one_round", False):
-        raise BadInput(
-            f"{type(strategy).__name__} learns once, and the stream brings samples in {len(course)} steps: choose "
-            "a continual method, e.g. methods=[acil], or stream=null"
-        )
-    if hasattr(model, "foresee"):  # what a method will take is said, or refused, before it is taken
-        counts = torch.bincount(everyone.train_labels).tolist()
-        if foreseen := model.foresee(counts, everyone.train.shape[1]):
-            grid.emit("note", message=foreseen)
+    _check_rounds(strategy, config["rounds"], len(course) if course else 1)
+    if foreseen := foresee(model, everyone):
+        grid.emit("note", message=foreseen)
     judge = Judge(model, everyone, config["rounds"])
 
     setup = time.perf_counter() - started
@@ -131,6 +131,27 @@ def run(
     return outcome.values(), history.arrays
 
 
+def foresee(model: Any, everyone: world.World) -> str | None:
+    """Return what a method says of the memory it will take; it refuses what would not fit before it is taken."""
+    if not hasattr(model, "foresee"):
+        return None
+    return model.foresee(torch.bincount(everyone.train_labels).tolist(), everyone.train.shape[1])
+
+
+def _check_rounds(strategy: Strategy, rounds: int, steps: int) -> None:
+    """Refuse rounds that a closed form has no use for."""
+    name, needed = type(strategy).__name__, getattr(strategy, "rounds_per_step", rounds)
+    if rounds != needed:
+        raise BadInput(
+            f"rounds={rounds}: {name} takes {needed} to learn what there is, and nothing from more"
+        )
+    if steps > 1 and getattr(strategy, "one_round", False):
+        raise BadInput(
+            f"{name} learns once, and the stream brings samples in {steps} steps: choose a continual method, "
+            "e.g. methods=[acil]"
+        )
+
+
 class Judge:
     """The server's own evaluation: on the test split, or after each step of a course on what is exposed.
 
@@ -146,7 +167,8 @@ class Judge:
 
     def __init__(self, model: Any, everyone: world.World, rounds: int):
         self._model, self._rounds = model, rounds
-        self._features = model.features(everyone.test)
+        self._parts = everyone.test.split(ROWS)
+        self._kept: list[torch.Tensor] = []
         self._labels = everyone.test_labels.cpu().numpy()
         self._examination = Examination(everyone.course) if everyone.course else None
 
@@ -159,7 +181,19 @@ class Judge:
         return self._examination.mark((server_round - 1) // self._rounds, self._scores(arrays).cpu().numpy())
 
     def _scores(self, arrays: ArrayRecord) -> torch.Tensor:
-        return self._model.scores(from_record(arrays), self._features)
+        weights = from_record(arrays)
+        return torch.cat([self._model.scores(weights, features) for features in self._features()])
+
+    def _features(self) -> Iterable[torch.Tensor]:
+        """Expanded test samples: kept for the next round where they are not many."""
+        if self._kept:
+            return self._kept
+        parts = map(self._model.features, self._parts)
+        first = next(parts)
+        if first.element_size() * first.shape[1] * len(self._labels) > KEPT_FEATURES:
+            return chain([first], parts)
+        self._kept = [first, *parts]
+        return self._kept
 
     def summary(self) -> dict[str, Any]:
         """Return what the marks of all steps come to; nothing where there are no steps."""

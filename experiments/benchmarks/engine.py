@@ -126,11 +126,11 @@ def client_app(side: int) -> Any:
 
 def play(grid: Any, clients: int, side: int, summed: bool) -> list[float]:
     """Play the rounds and return the seconds of each; the sum is checked."""
-    from flwr.app import ConfigRecord, RecordDict
+    from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 
     from fedlab.engine.addition import ArraySum, stands_for
     from fedlab.engine.broadcast import Broadcast
-    from fedlab.engine.records import view
+    from fedlab.engine.records import records_of, view
     from fedlab.engine.simulated import SimulatedGrid
 
     while len(nodes := list(grid.get_node_ids())) < clients:  # Flower's nodes register by and by
@@ -150,7 +150,7 @@ def play(grid: Any, clients: int, side: int, summed: bool) -> list[float]:
         for reply in replies:
             answered += stands_for(reply)[0]
             if side:
-                total += view(reply.content.array_records["arrays"]["a"])
+                total += view(records_of(reply.content, ArrayRecord)["arrays"]["a"])
         seconds.append(time.perf_counter() - started)
         assert answered == clients, f"{answered} of {clients} clients answered"
         assert (total == clients * (clients - 1) / 2).all()

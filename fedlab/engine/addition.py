@@ -15,7 +15,7 @@ from typing import Protocol
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 
-from fedlab.engine.records import from_record, to_record, views
+from fedlab.engine.records import from_record, records_of, to_record, views
 from fedlab.errors import BadInput
 from fedlab.stats import StatisticsTotal, pack, unpack
 
@@ -51,10 +51,10 @@ class ArraySum:
 
     def add(self, content: RecordDict) -> None:
         """Add one reply."""
-        arrays = {name: views(record) for name, record in content.array_records.items()}
+        arrays = {name: views(record) for name, record in records_of(content, ArrayRecord).items()}
         metrics = {
             name: {key: np.array(v) if isinstance(v, list) else v for key, v in record.items()}
-            for name, record in content.metric_records.items()
+            for name, record in records_of(content, MetricRecord).items()
         }
         layout = (
             {name: {k: (a.shape, a.dtype) for k, a in record.items()} for name, record in arrays.items()},
@@ -106,7 +106,7 @@ def packed_of(content: RecordDict) -> dict[str, np.ndarray]:
     BadInput
         There are none.
     """
-    record = content.array_records.get("arrays")
+    record = content.get("arrays")
     if not isinstance(record, ArrayRecord):
         raise BadInput(f"it holds {sorted(content)}: expected packed statistics under 'arrays'")
     return from_record(record)
@@ -120,7 +120,7 @@ def stand_for(content: RecordDict, clients: int, num_bytes: int) -> RecordDict:
 
 def stands_for(reply: Message) -> tuple[int, int | None]:
     """Return for how many clients a reply stands, and the bytes that they would have sent (None: its own)."""
-    record = reply.content.config_records.get(STANDS_FOR) if reply.has_content() else None
-    if record is None:
+    record = reply.content.get(STANDS_FOR) if reply.has_content() else None
+    if not isinstance(record, ConfigRecord):
         return 1, None
     return int(str(record["clients"])), int(str(record["bytes"]))

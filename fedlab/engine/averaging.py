@@ -21,7 +21,7 @@ from flwr.serverapp.strategy import Strategy
 from flwr.serverapp.strategy.strategy_utils import aggregate_metricrecords
 
 from fedlab.engine.addition import Addition
-from fedlab.engine.records import WEIGHT, Layout, layout_of, to_record, unlike, views
+from fedlab.engine.records import WEIGHT, Layout, layout_of, records_of, to_record, unlike, views
 from fedlab.errors import BadInput
 
 AVERAGING = (
@@ -55,13 +55,13 @@ class WeightedMean:
 
     def add(self, content: RecordDict) -> None:
         """Add one client's reply."""
-        metrics = content.metric_records
-        if list(content.array_records) != [self.record] or len(metrics) != 1:
+        metrics, arrays = records_of(content, MetricRecord), records_of(content, ArrayRecord)
+        if list(arrays) != [self.record] or len(metrics) != 1:
             raise BadInput(
                 f"it holds the records {sorted(content)}: expected {self.record!r} and one of metrics"
             )
         ((name, told),) = metrics.items()
-        self.add_arrays(views(content.array_records[self.record]), told)
+        self.add_arrays(views(arrays[self.record]), told)
         self._metric_record = name
 
     def add_arrays(self, arrays: Mapping[str, np.ndarray], metrics: Mapping[str, object]) -> None:
@@ -106,7 +106,7 @@ def addition_of(strategy: Strategy, messages: Sequence[Message]) -> Callable[[],
         return None
     if strategy.weighted_by_key != WEIGHT or strategy.train_metrics_aggr_fn is not aggregate_metricrecords:
         return None
-    records = messages[0].content.array_records
+    records = records_of(messages[0].content, ArrayRecord)
     model = records.get(strategy.arrayrecord_key)
     if not isinstance(model, ArrayRecord):
         return None

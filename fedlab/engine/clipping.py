@@ -9,8 +9,10 @@ and nobody says so: noise is added for a norm that does not hold.
 from __future__ import annotations
 
 import numpy as np
-from flwr.app import ArrayRecord, Message
+from flwr.app import ArrayRecord, ConfigRecord, Message
 from flwr.supercore.differential_privacy import KEY_CLIPPING_NORM
+
+from fedlab.engine.records import records_of
 
 SLACK = 1e-3
 """Of the norm; clipping multiplies in the model's own precision."""
@@ -31,11 +33,11 @@ def excess(sent: Message, reply: Message) -> tuple[float, float] | None:
     tuple or None
         None where no norm was sent, nothing comparable came back, or the update is within the norm.
     """
-    norms = [record.get(KEY_CLIPPING_NORM) for record in sent.content.config_records.values()]
+    norms = [record.get(KEY_CLIPPING_NORM) for record in records_of(sent.content, ConfigRecord).values()]
     norm = next((value for value in norms if isinstance(value, float)), None)
     if norm is None or reply.has_error():
         return None
-    models = [list(message.content.array_records.values()) for message in (sent, reply)]
+    models = [list(records_of(message.content, ArrayRecord).values()) for message in (sent, reply)]
     if [len(records) for records in models] != [1, 1]:
         return None
     before, after = (_flat(records[0]) for records in models)

@@ -25,12 +25,15 @@ class ClosedForm(Strategy):
 
     Attributes
     ----------
+    rounds_per_step
+        How many rounds it takes to learn what a step of a stream brings, or all there is: more would add it twice.
     solution
         The last solve; None before.
     """
 
     streaming = True
     addition: type[StatisticsSum] | None = StatisticsSum
+    rounds_per_step = 1
     solution: Solution | None = None
 
     def ask(self, grid: Grid, config: ConfigRecord) -> Iterable[Message]:

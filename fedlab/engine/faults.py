@@ -21,9 +21,9 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
-from flwr.app import Message, RecordDict
+from flwr.app import ArrayRecord, Message, RecordDict
 
-from fedlab.engine.records import from_record, round_of, to_record
+from fedlab.engine.records import from_record, records_of, round_of, to_record
 from fedlab.errors import BadInput, unknown
 
 DAMAGES = ("nan", "shape", "dtype", "keys")
@@ -155,7 +155,7 @@ def damaged(content: RecordDict, fault: Corrupt, rng: np.random.Generator) -> Re
     """Return the content as it arrives from a client whose memory or line is broken."""
     damage = str(rng.choice(DAMAGES)) if fault.damage == "any" else fault.damage
     broken = content.copy()
-    for name, record in content.array_records.items():
+    for name, record in records_of(content, ArrayRecord).items():
         arrays = from_record(record)
         # The last array: a wrong one among right ones must be found too.
         key = next((k for k in reversed(arrays) if damage != "nan" or arrays[k].dtype.kind == "f"), None)

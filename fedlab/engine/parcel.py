@@ -13,6 +13,8 @@ from typing import Any
 
 from flwr.app import Array, ArrayRecord, Message
 
+from fedlab.engine.records import records_of
+
 LARGE = 2**16
 """Bytes from which an array travels by itself; for smaller ones that costs more than it saves."""
 Place = tuple[int, str, str]
@@ -49,7 +51,7 @@ def _lightened(
     if not message.has_content():
         return message
     content = None
-    for name, record in message.content.array_records.items():
+    for name, record in records_of(message.content, ArrayRecord).items():
         large = {key: array for key, array in record.items() if len(array.data) >= LARGE}
         if not large:
             continue
@@ -71,7 +73,7 @@ def _opened(
     counts: list[int], light: list[Message], places: list[Place], buffers: list[Any]
 ) -> list[list[Message]]:
     for (position, name, key), buffer in zip(places, buffers, strict=True):
-        record = light[position].content.array_records[name]
+        record = records_of(light[position].content, ArrayRecord)[name]
         array = record[key]
         record[key] = Array(array.dtype, array.shape, array.stype, bytes(buffer))
     replies = iter(light)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping
+from functools import lru_cache
+from typing import TypeVar
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
@@ -11,6 +13,7 @@ from flwr.common.constant import SType
 
 Layout = Mapping[str, tuple[tuple[int, ...], np.dtype]]
 """Names of a model's arrays with their shapes and types."""
+Record = TypeVar("Record", ArrayRecord, ConfigRecord, MetricRecord)
 WEIGHT = "num-examples"
 """The metric by which a client says how many samples its reply stands for."""
 
@@ -23,30 +26,52 @@ def to_record(arrays: Mapping[str, np.ndarray]) -> ArrayRecord:
 def encoded(array: np.ndarray) -> Array:
     """Return what `Array(array)` returns, with one copy of the numbers in place of Flower's four."""
     array = np.asarray(array, order="C")
-    header = io.BytesIO()
-    np.lib.format.write_array_header_1_0(header, np.lib.format.header_data_from_array_1_0(array))
-    data = b"".join((header.getvalue(), array.reshape(-1).view(np.uint8).data if array.size else b""))
+    numbers = array.reshape(-1).view(np.uint8).data if array.size else b""
+    data = b"".join((_header(array.shape, array.dtype), numbers))
     return Array(str(array.dtype), tuple(array.shape), SType.NUMPY, data)
 
 
+@lru_cache(maxsize=1024)  # the arrays of a thousand clients have one shape
+def _header(shape: tuple[int, ...], dtype: np.dtype) -> bytes:
+    header = io.BytesIO()
+    described = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(header, described)
+    return header.getvalue()
+
+
 def from_record(record: ArrayRecord) -> dict[str, np.ndarray]:
-    """Return the arrays of an ArrayRecord."""
-    return {name: array.numpy() for name, array in record.items()}
+    """Return the arrays of an ArrayRecord: copies, which are the caller's own."""
+    return {name: np.array(found) for name, found in views(record).items()}
+
+
+def records_of(content: RecordDict, kind: type[Record]) -> dict[str, Record]:
+    """Return the records of one kind by name.
+
+    Flower's own views (`content.array_records`, ...) refer to themselves, so what they have shown, megabytes of
+    each reply, is freed only when the garbage collector comes by.
+    """
+    return {name: record for name, record in content.items() if isinstance(record, kind)}
 
 
 def view(array: Array) -> np.ndarray:
     """Return a read-only view of an array's numbers, where they lie in the message; any other format is decoded."""
-    file = io.BytesIO(array.data)  # shares the bytes until one of both is changed
+    data = array.data
     try:
-        version = np.lib.format.read_magic(file)
-        read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[
-            version
-        ]
-        shape, fortran_order, dtype = read(file)
-        flat = np.frombuffer(array.data, dtype, offset=file.tell())
+        shape, fortran_order, dtype, start = _described(data[: 10 + int.from_bytes(data[8:10], "little")])
+        flat = np.frombuffer(data, dtype, offset=start)
         return flat.reshape(shape, order="F" if fortran_order else "C")
     except (ValueError, KeyError):
         return array.numpy()
+
+
+@lru_cache(maxsize=1024)
+def _described(header: bytes) -> tuple[tuple[int, ...], bool, np.dtype, int]:
+    """Read a header of format 1.0, with its length in bytes 8 and 9; any other is a ValueError."""
+    file = io.BytesIO(header)
+    if np.lib.format.read_magic(file) != (1, 0):
+        raise ValueError("another version")
+    shape, fortran_order, dtype = np.lib.format.read_array_header_1_0(file)
+    return shape, fortran_order, dtype, len(header)
 
 
 def views(record: ArrayRecord) -> dict[str, np.ndarray]:
@@ -80,7 +105,7 @@ def unlike(model: Layout, arrays: Mapping[str, np.ndarray]) -> str | None:
 def round_of(message: Message) -> int | None:
     """Return the round that a strategy of Flower's writes into its messages; None where it does not say."""
     if message.has_content():
-        for record in message.content.config_records.values():
+        for record in records_of(message.content, ConfigRecord).values():
             if isinstance(number := record.get("server-round"), int):
                 return number
     return None

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from flwr.app import Message
+from flwr.app import ArrayRecord, Message, MetricRecord
 
 from fedlab.engine.addition import Addition, stands_for
 from fedlab.engine.identity import SERVER_NODE
 from fedlab.engine.meter import MeteredGrid
-from fedlab.engine.records import WEIGHT, layout_of, unlike, views
+from fedlab.engine.records import WEIGHT, layout_of, records_of, unlike, views
 from fedlab.errors import REFUSED, BadInput, ClientFailed
 
 
@@ -102,8 +102,8 @@ class Replies:
         """
         if not len(self._messages):
             return None
-        sent = self._messages[0].content.array_records
-        for name, record in reply.content.array_records.items():
+        sent = records_of(self._messages[0].content, ArrayRecord)
+        for name, record in records_of(reply.content, ArrayRecord).items():
             if name not in sent:
                 continue
             model = layout_of(sent[name])
@@ -151,7 +151,7 @@ def refuse(replies: Iterable[Message], reply: Message, why: BadInput) -> None:
 
 
 def _num_examples(reply: Message) -> float | None:
-    for record in reply.content.metric_records.values():
+    for record in records_of(reply.content, MetricRecord).values():
         if WEIGHT in record:
             value = record[WEIGHT]
             return None if isinstance(value, list) else value

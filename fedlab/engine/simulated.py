@@ -19,6 +19,7 @@ from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 
 from fedlab.engine.addition import Addition
+from fedlab.engine.allocator import keep_freed_memory
 from fedlab.engine.broadcast import Broadcast, nodes_of
 from fedlab.engine.faults import Fault, FaultPlan
 from fedlab.engine.host import node_of
@@ -68,6 +69,7 @@ class SimulatedGrid(Grid):
         self._replies: dict[str, Message] = {}
         self._late: list[Message] = []
         become(self._run.run_id, SERVER_NODE)
+        keep_freed_memory()
 
     @abstractmethod
     def _answers(

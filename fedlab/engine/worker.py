@@ -9,6 +9,7 @@ from flwr.app import Message
 from flwr.clientapp import ClientApp
 
 from fedlab.engine.addition import Addition
+from fedlab.engine.allocator import keep_freed_memory
 from fedlab.engine.faults import FaultPlan
 from fedlab.engine.host import Host
 from fedlab.engine.identity import SERVER_NODE, become
@@ -31,6 +32,7 @@ class Worker:
         plan: FaultPlan,
         states: dict[int, bytes],
     ):
+        keep_freed_memory()
         become(run_id, SERVER_NODE)
         self._host = Host(client_app, num_nodes, run_config, plan, mortal=True)
         self._host.remember(states)

@@ -19,14 +19,14 @@ from typing import TYPE_CHECKING, Any
 from rich.text import Text
 
 from fedlab.errors import BadInput, unknown
-from fedlab.report.table import html_table, method_cells, methods_of, study_cells, table_text
+from fedlab.report.table import html_table, method_cells, methods_of, streamed, study_cells, table_text
 from fedlab.tracking import parse_events, write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from rich.console import Console, ConsoleOptions, RenderResult
 
-KINDS = ("accuracy", "bytes", "clients", "dummy", "invariance")
+KINDS = ("accuracy", "bytes", "classes", "clients", "dummy", "invariance", "phases", "steps", "tasks")
 
 
 class TextTable(str):
@@ -141,6 +141,16 @@ class Result:
         except OSError as error:
             raise BadInput(f"cannot read {path}: {error.strerror}") from error
 
+    @property
+    def kinds(self) -> list[str]:
+        """The figures that this run has the numbers for."""
+        if study := (self.values.get("study") or {}).get("kind"):
+            return [study]
+        return [
+            *(("steps", "tasks", "classes") if streamed(self.values) else ("accuracy", "bytes")),
+            "clients",
+        ]
+
     def table(self, width: int | None = None) -> TextTable:
         """The comparison of methods, and the study where the run has one.
 
@@ -151,20 +161,23 @@ class Result:
         """
         return TextTable(self.values, width)
 
-    def plot(self, kind: str = "accuracy", path: str | Path | None = None) -> Figure:
+    def plot(self, kind: str | None = None, path: str | Path | None = None) -> Figure:
         """Draw one figure of the run.
 
         Parameters
         ----------
         kind
             accuracy (against rounds), bytes (accuracy against traffic), clients (how labels are spread over
-            them, from `label_counts.json`), invariance or dummy (the two studies).
+            them, from `label_counts.json`); of a stream: steps (accuracy after each), tasks (what became of
+            each), classes (their accuracy, many samples to few); of a study: invariance, dummy, phases. None is
+            the first of `kinds`.
         path
             Save the PNG there too.
         """
         # Here, for a run that only prints a table need not load matplotlib.
-        from fedlab.report import figures
+        from fedlab.report import figures, stream
 
+        kind = kind or self.kinds[0]
         match kind:
             case "accuracy":
                 figure = figures.accuracy_against_rounds(self.values, self.events)
@@ -172,6 +185,14 @@ class Result:
                 figure = figures.accuracy_against_bytes(self.values, self.events)
             case "clients":
                 figure = figures.label_distribution(self._label_counts())
+            case "steps":
+                figure = stream.accuracy_after_each_step(self.values)
+            case "tasks":
+                figure = stream.task_matrices(self.values)
+            case "classes":
+                figure = stream.accuracy_of_each_class(self.values)
+            case "phases":
+                figure = stream.accuracy_against_samples(self.values)
             case "invariance":
                 figure = figures.invariance_heatmap(self._study_rows(kind))
             case "dummy":
@@ -200,7 +221,7 @@ class Result:
         if study := study_cells(self.values):
             tables.append(html_table(*study))
         picture = base64.b64encode(png(self.plot())).decode() if self.methods else ""
-        image = f'<img alt="accuracy" style="max-width:100%" src="data:image/png;base64,{picture}">'
+        image = f'<img alt="{self.kinds[0]}" style="max-width:100%" src="data:image/png;base64,{picture}">'
         return "".join(tables) + (image if picture else "")
 
 

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from fedlab.report.style import COLOURS, DASHES, STYLE, canvas, empty
-from fedlab.report.table import YARDSTICK, methods_of
+from fedlab.report.table import YARDSTICK, methods_of, streamed
 from fedlab.report.words import percent
 
 MOST = 6
@@ -30,7 +30,7 @@ def accuracy_after_each_step(results: Mapping[str, Any]) -> Figure:
     results
         The content of `results.json`.
     """
-    runs = {name: metrics["steps"] for name, metrics in _streamed(results).items()}
+    runs = streamed(results)
     with mpl.rc_context(STYLE):
         figure, axes = canvas(_ending(results))
         if not runs:
@@ -38,9 +38,8 @@ def accuracy_after_each_step(results: Mapping[str, Any]) -> Figure:
             return figure
         # The yardstick last, plain and without colour; others lie on it where they equal it.
         for index, name in enumerate(sorted(runs, key=lambda name: name == YARDSTICK)):
-            drawn = [100 * step["accuracy"] for step in runs[name]]
-            average = percent(_metrics(results, name).get("average_accuracy"))
-            label = f"{name}  {average}"
+            drawn = 100 * _curve(runs[name])
+            label = f"{name}  {percent(runs[name].get('average_accuracy'))}"
             look: dict[str, Any] = {"color": COLOURS[index % len(COLOURS)], "ls": DASHES[index % len(DASHES)]}
             if name == YARDSTICK:
                 look = {"color": "#555555", "ls": (0, (4, 3)), "lw": 1.3}
@@ -48,6 +47,36 @@ def accuracy_after_each_step(results: Mapping[str, Any]) -> Figure:
         axes.set(xlabel="steps", ylabel="accuracy over exposed classes (%)")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), title="average accuracy", alignment="left")
+    return figure
+
+
+def accuracy_against_samples(results: Mapping[str, Any]) -> Figure:
+    """Accuracy against the samples met so far, for the same stream cut into few or many phases.
+
+    Parameters
+    ----------
+    results
+        The content of `results.json`; every way of cutting is a method of it.
+    """
+    runs = streamed(results)
+    with mpl.rc_context(STYLE):
+        figure, axes = canvas(_same_end(results))
+        if not runs:
+            empty(axes)
+            return figure
+        for index, (name, metrics) in enumerate(runs.items()):
+            axes.plot(
+                [step["samples"] for step in metrics["steps"]],
+                100 * _curve(metrics),
+                color=COLOURS[index % len(COLOURS)],
+                linestyle=DASHES[index % len(DASHES)],
+                marker="os^vD"[index % 5],
+                markersize=4,
+                markevery=max(1, len(metrics["steps"]) // 20),
+                label=name,
+            )
+        axes.set(xlabel="samples met", ylabel="accuracy (%)")
+        axes.legend(loc="lower right")
     return figure
 
 
@@ -59,7 +88,7 @@ def task_matrices(results: Mapping[str, Any]) -> Figure:
     results
         The content of `results.json`.
     """
-    runs = dict(list(_streamed(results).items())[:MOST])
+    runs = dict(list(streamed(results).items())[:MOST])
     with mpl.rc_context(STYLE):
         if not runs:
             figure, axes = canvas("Accuracy on each task")
@@ -95,7 +124,7 @@ def accuracy_of_each_class(results: Mapping[str, Any]) -> Figure:
     results
         The content of `results.json`.
     """
-    runs = _streamed(results)
+    runs = streamed(results)
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(7.2, 4.4), layout="constrained")
         top, main = figure.subplots(2, 1, sharex=True, height_ratios=(1, 2.6))
@@ -127,17 +156,23 @@ def accuracy_of_each_class(results: Mapping[str, Any]) -> Figure:
     return figure
 
 
-def _metrics(results: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    return methods_of(results)[name].get("metrics") or {}
+def _curve(metrics: Mapping[str, Any]) -> np.ndarray:
+    """Accuracy after each step; NaN, a gap, where there was nothing to judge yet."""
+    return np.array([step["accuracy"] for step in metrics["steps"]], dtype=np.float64)
 
 
-def _streamed(results: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-    """The metrics of the methods that ran over a stream."""
-    return {name: m for name in methods_of(results) if (m := _metrics(results, name)).get("steps")}
+def _same_end(results: Mapping[str, Any]) -> str:
+    heads = {values.get("head_sha256") for values in methods_of(results).values()}
+    ways = len(methods_of(results))
+    if ways < 2:
+        return "Accuracy as samples come"
+    if len(heads) == 1:
+        return f"{ways} ways to cut the stream end with one head, bit for bit"
+    return f"{ways} ways to cut the stream end with {len(heads)} different heads"
 
 
 def _ending(results: Mapping[str, Any]) -> str:
-    ends = {name: v.get("accuracy") for name, v in methods_of(results).items() if name in _streamed(results)}
+    ends = {name: v.get("accuracy") for name, v in methods_of(results).items() if name in streamed(results)}
     yardstick = ends.pop(YARDSTICK, None)
     known = {name: accuracy for name, accuracy in ends.items() if accuracy is not None}
     if not known:

@@ -26,9 +26,12 @@ YARDSTICK = "centralised"
 Cells = tuple[list[str], list[list[str]]]  # the headers, the rows
 
 # What a narrow terminal gives up, first to last.
-_EXPENDABLE = ("down/client", "seconds", "rounds", "head", "up/client", "vs " + YARDSTICK)
+_EXPENDABLE = (
+    *("down/client", "seconds", "rounds", "head", "up/client", "balanced", "vs " + YARDSTICK),
+    *("forgetting", "average"),
+)
 # Keys of a sweep's row that are outcomes; every other key is an override.
-_OUTCOMES = {"overrides", "method", "accuracy", "head_sha256", "seconds"}
+_OUTCOMES = {"overrides", "method", "accuracy", "average", "balanced", "head_sha256", "seconds"}
 
 
 def methods_of(results: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -40,14 +43,22 @@ def methods_of(results: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     return {str(results.get("strategy") or "run"): dict(results)}
 
 
+def streamed(results: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """The metrics of the methods that ran over a stream, by name."""
+    found = {name: values.get("metrics") or {} for name, values in methods_of(results).items()}
+    return {name: metrics for name, metrics in found.items() if metrics.get("steps")}
+
+
 def method_cells(results: Mapping[str, Any]) -> Cells:
     """Headers and cells of the comparison, method by method in the order they ran."""
     methods = methods_of(results)
     yardstick = methods.get(YARDSTICK, {}).get("accuracy")
+    over_steps = streamed(results)
     headers = [
         "method",
         "accuracy",
         "vs " + YARDSTICK,
+        *(("average", "forgetting", "balanced") if over_steps else ()),
         "rounds",
         "up/client",
         "down/client",
@@ -59,6 +70,7 @@ def method_cells(results: Mapping[str, Any]) -> Cells:
             name,
             percent(values.get("accuracy")),
             NOTHING if name == YARDSTICK else points(values.get("accuracy"), yardstick),
+            *(_step_cells(over_steps.get(name, {})) if over_steps else ()),
             count(values.get("rounds")),
             human_bytes(values.get("bytes_up_per_client")),
             human_bytes(values.get("bytes_down_per_client")),
@@ -68,6 +80,15 @@ def method_cells(results: Mapping[str, Any]) -> Cells:
         for name, values in methods.items()
     ]
     return headers, rows
+
+
+def _step_cells(metrics: Mapping[str, Any]) -> list[str]:
+    """Average accuracy over the steps, what was forgotten in points, and accuracy class by class at the end."""
+    return [
+        percent(metrics.get("average_accuracy")),
+        points(metrics.get("forgetting"), 0.0).removeprefix("+"),
+        percent(metrics.get("balanced_accuracy")),
+    ]
 
 
 def study_cells(results: Mapping[str, Any]) -> Cells | None:
@@ -86,17 +107,19 @@ def sweep_cells(rows: Iterable[Mapping[str, Any]]) -> Cells:
     settings = [_overrides(row) for row in rows]
     keys = dict.fromkeys(key for setting in settings for key in setting)
     varying = [key for key in keys if len({str(setting.get(key)) for setting in settings}) > 1]
+    more = [name for name in ("average", "balanced") if any(row.get(name) is not None for row in rows)]
     cells = [
         [
             *(str(setting.get(key, NOTHING)) for key in varying),
             str(row.get("method") or NOTHING),
             percent(row.get("accuracy")),
+            *(percent(row.get(name)) for name in more),
             short_hash(row.get("head_sha256")),
             seconds(row.get("seconds")),
         ]
         for row, setting in zip(rows, settings, strict=True)
     ]
-    return [*varying, "method", "accuracy", "head", "seconds"], cells
+    return [*varying, "method", "accuracy", *more, "head", "seconds"], cells
 
 
 def sweep_table(rows: Iterable[Mapping[str, Any]]) -> Table:
@@ -105,7 +128,8 @@ def sweep_table(rows: Iterable[Mapping[str, Any]]) -> Table:
     Parameters
     ----------
     rows
-        Each with `method`, `accuracy`, `head_sha256`, `seconds`, and the job's overrides: as `overrides` (a
+        Each with `method`, `accuracy`, `head_sha256`, `seconds`, of a stream `average` and `balanced` accuracy,
+        and the job's overrides: as `overrides` (a
         mapping or "key=value" texts) or as further keys. Overrides that every job shares are left out.
     """
     return _dressed(*sweep_cells(rows))

@@ -34,6 +34,8 @@ from fedlab.stats.wire import pack
 
 ROWS = 4096
 """Samples expanded at a time: memory stays O(ROWS d) however many samples a client has."""
+SYSTEMS = 3
+"""Matrices of d x d that a solve holds: the sum, the system, its factor."""
 EMPTY: Mapping[str, Any] = MappingProxyType({})
 
 
@@ -115,6 +117,25 @@ class Analytic:
         d = self.expansion.out_features(x.shape[1])
         need = 8 * d * (min(len(x), ROWS) + 2 * x.shape[1] + (2 * d if len(x) > d else 0))
         check_memory(need, f"the sums of {d} features", "lower the expansion's width")
+
+    def foresee(self, counts: Sequence[int], d0: int) -> str | None:
+        """Say what the server will need for so many samples, before anything is taken; None where it is little.
+
+        Parameters
+        ----------
+        counts
+            n_y, of everybody, at the end.
+        d0
+            Backbone features.
+
+        Raises
+        ------
+        BadInput
+            The system that is to be solved would not fit into memory.
+        """
+        d = self.expansion.out_features(d0)
+        check_memory(SYSTEMS * 8 * d * d, f"the system of {d} features", "lower the expansion's width")
+        return None
 
     def _reduce(self, x: Tensor, y: Tensor, weights: ClassWeights | None = None) -> GramStats:
         h, scale, saturated = self.expand(x)

@@ -1,8 +1,15 @@
+import gc
+import io
+import resource
+import weakref
+
 import numpy as np
 import pytest
-from flwr.app import ConfigRecord, MetricRecord, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
-from fedlab.engine.records import content_bytes, from_record, to_record
+from fedlab.engine.addition import ArraySum
+from fedlab.engine.allocator import keep_freed_memory
+from fedlab.engine.records import content_bytes, from_record, records_of, to_record, view
 
 
 @pytest.mark.parametrize(
@@ -42,3 +49,37 @@ def test_a_message_weighs_what_it_carries():
     assert content_bytes(content) == (800 + header) + (8 + 16) + (7 + 3 + 3 + 8)
     assert 0 < header <= 128  # the dtype and shape that NumPy writes before the data
     assert content_bytes(RecordDict()) == 0
+
+
+def test_a_reply_that_was_added_is_freed_at_once():
+    # Not when the garbage collector comes by: until then a round of large replies would pile up.
+    content = RecordDict({"arrays": to_record({"a": np.ones(3)}), "metrics": MetricRecord({"n": 1})})
+    record = weakref.ref(content["arrays"])
+    gc.disable()
+    try:
+        ArraySum().add(content)
+        assert records_of(content, ArrayRecord).keys() == {"arrays"}
+        assert records_of(content, ConfigRecord) == {}
+        del content
+        assert record() is None
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize("version", [(1, 0), (2, 0), (3, 0)])
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_arrays_are_read_where_they_lie_in_any_format(version, order):
+    array = np.asarray(np.arange(6.0).reshape(2, 3), order=order)
+    file = io.BytesIO()
+    np.lib.format.write_array(file, array, version)
+    assert np.array_equal(view(Array("float64", (2, 3), "numpy.ndarray", file.getvalue())), array)
+
+
+def test_memory_that_is_freed_stays_with_the_process():
+    keep_freed_memory()
+    np.full(2**18, 1.0)  # 2 MB, which are the process's own from now on
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(20):
+        np.full(2**18, 1.0)
+    faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+    assert faults < 20 * 512 / 2, faults  # each would fault in its 512 pages again
