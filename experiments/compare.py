@@ -164,17 +164,21 @@ def describe(cfg: DictConfig, name: str) -> dict[str, Any]:
     """Return what both apps need to run a method: plain values, the same on every node."""
     plain: Any = OmegaConf.to_container(cfg, resolve=True, enum_to_str=True)
     method = plain["methods"][name]
+    of_stream: dict[str, Any] = {}
+    if plain["stream"] is not None:
+        of_stream = {
+            "stream": plain["stream"],
+            "attendance": plain["attendance"],
+            "buffer": method.get("buffer", 0),
+        }
     return {
         "source": plain["source"],
         "partition": plain["partition"],
         "backbone": plain["features"]["backbone"],
-        **{
-            key: plain[key]
-            for key in ("stream", "attendance", "clients", "seed", "device", "tolerate", "timeout")
-        },
+        **of_stream,
+        **{key: plain[key] for key in ("clients", "seed", "device", "tolerate", "timeout")},
         "connect_timeout": 60.0,
         "strategy": method["strategy"],
         "model": method["model"],
         "rounds": method["rounds"],
-        "buffer": method.get("buffer", 0),
     }

@@ -6,19 +6,37 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
-from jaxtyping import install_import_hook
+from jaxtyping import config, install_import_hook
 
 install_import_hook(["fedlab.stats", "fedlab.gradient", "clients"], "beartype.beartype")
 
 import torch  # noqa: E402 - whatever imports these must come after the hook
 
+from fedlab.engine.allocator import keep_freed_memory  # noqa: E402
+
 # Programs that a test calls by name are those beside this Python, whether or not its environment is activated.
 os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+# Ray's workers are nice to others: among tests that run at once they would wait for all of them.
+os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 - the name that Ray reads
 # A loaded machine is no fault of the code.
 settings.register_profile("fedlab", deadline=None)
 settings.load_profile("fedlab")
+# Thousands of tests allocate and free arrays of some megabytes: their pages need not fault in each time.
+keep_freed_memory()
 # The tests' matrices are small: a second thread waits more than it works.
 torch.set_num_threads(1)
+
+
+CHECKED = ("stats", "gradient", "clients", "conformance/test_learners.py")
+"""Tests in which shapes are checked: of the mathematics by itself. Whole runs call it a thousand times as often."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def shapes(request):
+    here = request.path.relative_to(Path(__file__).parent).as_posix()
+    config.update("jaxtyping_disable", not here.startswith(CHECKED))
+    yield
+    config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture(params=["cpu", "cuda"])

@@ -58,8 +58,8 @@ def test_a_command_exists(line: str, capsys: pytest.CaptureFixture[str]) -> None
         case ["fedlab", "--help"] | ["fedlab", "data", "list"] | ["fedlab", "data", "show", _]:
             assert main(words[1:]) == 0
             assert capsys.readouterr().out
-        case ["fedlab", "data", "fetch", name]:
-            assert listing(name).packages
+        case ["fedlab", "data", "fetch", *names]:
+            assert all(listing(name).packages for name in names)
         case ["fedlab", "flower", *options]:
             assert parser().parse_args(options).folder == Path("APP_DIR")
         case ["fedlab", "deploy", "local", *overrides]:

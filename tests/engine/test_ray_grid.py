@@ -67,7 +67,8 @@ def test_clients_that_kill_every_worker_are_one_clear_message(ray_runtime, app, 
             BadInput, match=r"^a Ray worker died 3 times over the same 1 clients \(.+\): often mem"
         ):
             list(grid.stream(ask(grid, "suicide", partition=1)))
-        assert grid.restarts == 2
+        # Once more where the first of them dies before the answer to the call before it is on its way.
+        assert grid.restarts in (2, 3)
 
 
 def test_more_workers_than_cpus_are_refused(ray_runtime, app):

@@ -1,0 +1,114 @@
+"""A stream over a thousand clients against one machine that sees the same phases, and how both grow with them.
+
+    python -m experiments.benchmarks.continual [--clients 1000] [--features 4096] [--repeats 3]
+
+Letters, one class and then one a phase (25 phases), Dirichlet 0.1, exact mode: after every phase both sides hold the
+joint solution and judge it, and the heads must be the same bits. Messages, packing and the engine count on the
+federated side; loading the data and starting Ray on neither. Both sides in turn, the median of the ratios counts.
+Then the same samples in 5, 25 and 125 phases: seconds are a + b phases.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.table import Table
+
+from experiments.compare import build_world, make_grid, run_method
+from experiments.compose import compose
+from fedlab.tracking import RunDirectory
+
+CUTS = (5, 25, 125)
+
+
+def main() -> None:
+    """Measure, compare the heads, print both tables."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--clients", type=int, default=1000)
+    parser.add_argument("--features", type=int, default=4096)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--source", default="letter")
+    args = parser.parse_args()
+    console = Console()
+    same = [f"clients={args.clients}", f"features.expansion.width={args.features}", f"source={args.source}"]
+    with tempfile.TemporaryDirectory() as folder, RunDirectory(Path(folder)) as directory:
+        console.print(against_one_machine(console, same, args.repeats, directory))
+        console.print(growth(console, same, directory))
+
+
+def against_one_machine(
+    console: Console, overrides: list[str], repeats: int, directory: RunDirectory
+) -> Table:
+    """Return the table of one machine, LocalGrid and RayGrid over the phases of classes."""
+    results: dict[str, list[dict[str, Any]]] = {"one machine": [], "LocalGrid": [], "RayGrid, 2 workers": []}
+    engines = {"LocalGrid": "local", "RayGrid, 2 workers": "ray"}
+    for _ in range(repeats):
+        for name, found in results.items():
+            words = ["experiment=cil_letter", *overrides, f"engine={engines.get(name, 'local')}"]
+            found.append(measured(words, "acil" if name in engines else "centralised", directory))
+            console.print(f"{name}: {found[-1]['seconds']['total']:.1f} s", highlight=False)
+    heads = {result["head_sha256"] for found in results.values() for result in found}
+    assert len(heads) == 1, f"{len(heads)} different heads"
+    table = Table(title=f"{' '.join(overrides)}, 26 classes in 25 phases; one head {heads.pop()[:12]}")
+    for column in (
+        "",
+        "seconds",
+        "of them clients",
+        "adding and solving",
+        "judging",
+        "times one machine",
+        "sent by a client",
+    ):
+        table.add_column(column, justify="left" if not column else "right")
+    alone = [result["seconds"]["total"] for result in results["one machine"]]
+    for name, found in results.items():
+        phases = [
+            median(result["seconds"][phase] for result in found)
+            for phase in ("total", "train", "aggregate", "evaluate")
+        ]
+        ratio = median(r["seconds"]["total"] / one for r, one in zip(found, alone, strict=True))
+        sent = found[0]["bytes_up_per_client"]
+        table.add_row(
+            name, *(f"{part:.1f}" for part in phases), f"{ratio:.2f}", f"{sent / 1e6:.2f} MB" if sent else ""
+        )
+    return table
+
+
+def growth(console: Console, overrides: list[str], directory: RunDirectory) -> Table:
+    """Return the table of seconds against phases of samples."""
+    seconds = {}
+    for phases in CUTS:
+        words = ["experiment=cil_digits", *overrides, "stream=sample_incremental", f"stream.phases={phases}"]
+        seconds[phases] = measured(words, "acil", directory)["seconds"]["total"]
+        console.print(f"{phases} phases: {seconds[phases]:.1f} s", highlight=False)
+    slope, start = np.polyfit(list(seconds), list(seconds.values()), 1)
+    table = Table(title=f"LocalGrid: {start:.1f} s + {slope:.2f} s a phase")
+    for column in ("phases", "seconds", "seconds a phase", "off the line"):
+        table.add_column(column, justify="right")
+    for phases, took in seconds.items():
+        off = took / (start + slope * phases) - 1
+        table.add_row(str(phases), f"{took:.1f}", f"{took / phases:.2f}", f"{off:+.1%}")
+    return table
+
+
+def measured(words: list[str], method: str, directory: RunDirectory) -> dict[str, Any]:
+    """Return the result of one method in this process, the world having been built before."""
+    cfg: DictConfig = compose([*words, f"methods=[{method}]"])
+    everyone = build_world(cfg, directory)
+    if method == "centralised":
+        return run_method(cfg, method, everyone, None, directory)[0]
+    with make_grid(cfg, everyone) as grid:
+        return run_method(cfg, method, everyone, grid, directory)[0]
+
+
+if __name__ == "__main__":
+    main()
