@@ -34,11 +34,11 @@ from fedlab.stats import (
     pack,
     packed_bytes,
 )
-from fedlab.stats.analytic import EMPTY, groups
+from fedlab.stats.analytic import EMPTY, SYSTEMS, groups
 from fedlab.stats.class_weights import check_tau
-from fedlab.stats.memory import human
+from fedlab.stats.memory import check_memory, human
 from fedlab.stats.packed_size import HEADER
-from fedlab.stats.per_class import check_per_class, per_class_bytes
+from fedlab.stats.per_class import REMEDY, check_per_class, per_class_bytes
 
 FORMS = ("per_class", "two_rounds")
 
@@ -170,5 +170,6 @@ class AIR(Analytic):
             return None
         d = self.expansion.out_features(d0)
         check_per_class(counts, d, self.memory)
-        need, seen = human(per_class_bytes(counts, d)), sum(map(bool, counts))
-        return f"sums class by class: {seen} classes by {d} features will take {need}"
+        need, seen = per_class_bytes(counts, d), sum(map(bool, counts))
+        check_memory(2 * need + SYSTEMS * 8 * d * d, "sums class by class, before and after a phase,", REMEDY)
+        return f"sums class by class: {seen} classes by {d} features will take {human(need)}"

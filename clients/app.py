@@ -91,18 +91,18 @@ class _Asked:
     ) -> tuple[torch.Tensor, torch.Tensor, list[int]]:
         """Return the features and labels that clients learn from in this round, and how many are whose.
 
-        Where data come as a stream these are what a client meets in the step that the round belongs to, and what
-        the method lets it remember; with `everything`, all that it has met.
+        Where data come as a stream these are what a client meets in the step that the round belongs to (and in
+        those that it is told it missed), and what the method lets it remember; with `everything`, all that it has met.
         """
-        step = 0
-        if self._everyone.course is not None:
-            if not self._round:
-                raise BadInput(
-                    "this strategy does not tell its clients the round, by which they know the step"
-                )
-            step = (self._round - 1) // self._description["rounds"]
+        if self._everyone.course is None:
+            return self._everyone.clients(partitions)
+        if not self._round:
+            raise BadInput("this strategy does not tell its clients the round, by which they know the step")
+        per_step = self._description["rounds"]
+        step = (self._round - 1) // per_step
+        missed = (np.array(self.settings.get("missed-rounds", []), dtype=np.int64) - 1) // per_step
         memory = None if everything else self._description.get("buffer", 0)
-        return self._everyone.clients(partitions, step, memory)
+        return self._everyone.clients(partitions, step, memory, missed.tolist() if memory == 0 else ())
 
     def train(self, partition: int) -> Answer:
         """Return what the method answers for one client."""

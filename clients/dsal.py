@@ -20,6 +20,7 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from fedlab.stats import Analytic, DualReLUTanh, DualStream, Expansion, GramStats
+from fedlab.stats.dual_stream import number
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class DSAL(Analytic):
     ) -> Float64[Tensor, "d c"]:
         """Return the head after these phases, in their order; a single one is one phase."""
         phases = [statistics] if isinstance(statistics, GramStats) else statistics
-        state = self.stream(float(ridge))
+        state = self.stream(number("ridge", ridge))
         for phase in phases:
             state = state.add(phase)
         return state.solution().weight

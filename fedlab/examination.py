@@ -34,8 +34,8 @@ class Examination:
     Attributes
     ----------
     steps
-        Per step: accuracy, balanced_accuracy, samples met so far, tasks (accuracy on each exam, None where none of
-        its classes is exposed).
+        Per step: accuracy, balanced_accuracy, samples met so far, tasks (accuracy on each exam); None where no test row
+        is of a class that is exposed.
     """
 
     def __init__(self, course: Course):
@@ -53,13 +53,18 @@ class Examination:
             Counted from 0; the one marked before, or the next.
         scores
             The larger, the likelier.
+
+        Returns
+        -------
+        dict
+            accuracy and balanced_accuracy; empty where there was nothing to judge.
         """
         exposed = self.course.exposed(step)
         if not len(exposed):
             return {}
         labels, predicted = self._labels, exposed[scores[:, exposed].argmax(1)]
         here = self.course.examined(step)
-        marks = classification(labels[here], predicted[here])
+        marks = classification(labels[here], predicted[here]) if len(here) else {}
         judged = np.isin(labels, exposed)
         tasks = [
             accuracy(labels[rows], predicted[rows])
@@ -67,8 +72,8 @@ class Examination:
         ]
         none = {"accuracy": None, "balanced_accuracy": None, "samples": 0, "tasks": [None] * len(tasks)}
         self.steps += [none] * (step - len(self.steps))  # before anybody had a sample there was no model
-        samples = sum(len(self.course.everyone(earlier)) for earlier in range(step + 1))
-        self.steps[step:] = [{**marks, "samples": samples, "tasks": [_known(task) for task in tasks]}]
+        arrived = {"samples": self.course.arrived(step), "tasks": [_known(task) for task in tasks]}
+        self.steps[step:] = [{**none, **marks, **arrived}]
         self._predicted = predicted
         return marks
 
@@ -85,10 +90,10 @@ class Examination:
 
     def summary(self) -> dict[str, Any]:
         """Return the marks of all steps, what they come to, and accuracy class by class after the last."""
-        if not self.steps:
+        judged = [step for step in self.steps if step["accuracy"] is not None]
+        if not judged:
             return {"steps": []}
         last, matrix = len(self.steps) - 1, self.matrix
-        judged = [step for step in self.steps if step["accuracy"] is not None]
         curve = np.array([step["accuracy"] for step in judged])
         arrived = np.diff([0, *(step["samples"] for step in judged)])
         here, c = self.course.examined(last), self.course.federation.dataset.num_classes

@@ -58,7 +58,9 @@ class World:
         """The number of classes c."""
         return self.federation.dataset.num_classes
 
-    def client(self, partition_id: int, step: int = 0, memory: int | None = 0) -> tuple[Tensor, Tensor]:
+    def client(
+        self, partition_id: int, step: int = 0, memory: int | None = 0, missed: Sequence[int] = ()
+    ) -> tuple[Tensor, Tensor]:
         """Return the features (n_k, d0) and labels (n_k,) that one client has.
 
         Parameters
@@ -69,20 +71,35 @@ class World:
             Of the course: what it meets then, and what it remembers.
         memory
             Samples of the steps before that it remembers; None for all of them.
+        missed
+            Earlier steps whose samples it has all the same.
         """
-        x, labels, _ = self.clients([partition_id], step, memory)
+        x, labels, _ = self.clients([partition_id], step, memory, missed)
         return x, labels
 
     def clients(
-        self, partition_ids: Sequence[int], step: int = 0, memory: int | None = 0
+        self,
+        partition_ids: Sequence[int],
+        step: int = 0,
+        memory: int | None = 0,
+        missed: Sequence[int] = (),
     ) -> tuple[Tensor, Tensor, list[int]]:
-        """Return what several clients have, one after the other, and how many samples are whose."""
-        parts = [self._rows(i, step, memory) for i in partition_ids]
+        """Return what several clients have, one after the other, and how many samples are whose.
+
+        Returns
+        -------
+        tuple
+            Features (n, d0), labels (n,) and the clients' sizes, which add up to n; parameters as for `client`.
+        """
+        parts = [self._rows(i, step, memory, missed) for i in partition_ids]
         rows = torch.from_numpy(np.concatenate(parts)).to(self.train.device)
         return self.train[rows], self.train_labels[rows], [len(part) for part in parts]
 
     def steps(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield the features and labels that all clients together meet, step by step; without a course, all."""
+        """Yield the features (n_s, d0) and labels (n_s,) that all clients together meet at each step of the course.
+
+        Without one, everything at once.
+        """
         if self.course is None:
             yield self.train, self.train_labels
             return
@@ -90,13 +107,13 @@ class World:
             rows = torch.from_numpy(self.course.everyone(step)).to(self.train.device)
             yield self.train[rows], self.train_labels[rows]
 
-    def _rows(self, partition_id: int, step: int, memory: int | None) -> np.ndarray:
+    def _rows(self, partition_id: int, step: int, memory: int | None, missed: Sequence[int]) -> np.ndarray:
         if self.course is None:
             return self.federation.parts[partition_id]
-        met = self.course.met(partition_id, step)
-        if memory == 0:
-            return met
-        return np.concatenate([self.course.remembered(partition_id, step, memory), met])
+        parts = [self.course.met(partition_id, s) for s in (*missed, step)]
+        if memory != 0:
+            parts.insert(0, self.course.remembered(partition_id, step, memory))
+        return np.concatenate(parts)
 
 
 def build(

@@ -85,7 +85,7 @@ def run(
     _check_rounds(strategy, config["rounds"], len(course) if course else 1)
     if foreseen := foresee(model, everyone):
         grid.emit("note", message=foreseen)
-    judge = Judge(model, everyone, config["rounds"])
+    judge = Judge(model, everyone, config["rounds"], getattr(strategy, "rounds_per_step", 1))
 
     setup = time.perf_counter() - started
     gc.freeze()  # Flower's strategies collect garbage for every reply: not through all that is imported
@@ -135,7 +135,10 @@ def foresee(model: Any, everyone: world.World) -> str | None:
     """Return what a method says of the memory it will take; it refuses what would not fit before it is taken."""
     if not hasattr(model, "foresee"):
         return None
-    return model.foresee(torch.bincount(everyone.train_labels).tolist(), everyone.train.shape[1])
+    course, labels = everyone.course, everyone.train_labels
+    rows = labels if course is None else labels[torch.from_numpy(course.seen(len(course) - 1))]
+    counts = torch.bincount(rows, minlength=everyone.num_classes)
+    return model.foresee(counts.tolist(), everyone.train.shape[1])
 
 
 def _check_rounds(strategy: Strategy, rounds: int, steps: int) -> None:
@@ -163,17 +166,21 @@ class Judge:
         Whose test split.
     rounds
         Of one step.
+    every
+        After how many rounds there is another model to judge.
     """
 
-    def __init__(self, model: Any, everyone: world.World, rounds: int):
-        self._model, self._rounds = model, rounds
+    def __init__(self, model: Any, everyone: world.World, rounds: int, every: int = 1):
+        self._model, self._rounds, self._every = model, rounds, every
         self._parts = everyone.test.split(ROWS)
         self._kept: list[torch.Tensor] = []
         self._labels = everyone.test_labels.cpu().numpy()
         self._examination = Examination(everyone.course) if everyone.course else None
 
     def __call__(self, server_round: int, arrays: ArrayRecord) -> dict[str, float]:
-        """Return the metrics of a model after a round."""
+        """Return the metrics of a model after a round; empty where there is nothing, or nothing new, to judge."""
+        if server_round % self._every:
+            return {}
         if self._examination is None:
             return classification(self._labels, self._scores(arrays).argmax(1).cpu().numpy())
         if server_round == 0:  # nothing is exposed yet

@@ -4,8 +4,8 @@
 
 What S is and how it is solved is the memory's: `Joint` adds (ACIL, GACL, GKEAL), `DualStream` keeps a compensation
 stream beside it (DS-AL), `Tempered` weighs classes by their counts so far (AIR), `Filled` draws pseudo-features for
-the rare ones (AEF-OCL); they are in `fedlab.stats`. A client that is late, or comes back
-after rounds of absence, sends what it observed meanwhile: a sum does not care when its terms arrive.
+the rare ones (AEF-OCL); they are in `fedlab.stats`. A client that fails, or is not there, is told the rounds that it
+missed when it is asked again, and sends what it observed in them too: a sum does not care when its terms arrive.
 
 Zhuang et al., ACIL, NeurIPS 2022, https://arxiv.org/abs/2205.14922; DS-AL, AAAI 2024,
 https://arxiv.org/abs/2403.17503; Fang et al., AIR, 2024, https://arxiv.org/abs/2408.10349; Zhuang et al., AEF-OCL,
@@ -21,6 +21,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 
 from fedlab.engine.closed_form import ClosedForm
+from fedlab.engine.replies import lost
 from fedlab.stats import Solution, StatisticsTotal
 
 
@@ -48,16 +49,22 @@ class Continual(ClosedForm):
     ----------
     memory
         Before the first round.
+
+    Attributes
+    ----------
+    missed
+        Node to the rounds of which it has yet to tell.
     """
 
     def __init__(self, memory: Memory):
         self.memory = memory
+        self.missed: dict[int, list[int]] = {}
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """Ask every node; it needs the number of the round and no model."""
-        return self.ask(grid, ConfigRecord({**config, "server-round": server_round}))
+        """Ask every node; it needs the number of the round, and of those it missed, and no model."""
+        return self.ask(grid, ConfigRecord({**config, "server-round": server_round}), self.missed)
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
@@ -74,18 +81,27 @@ class Continual(ClosedForm):
         phase = StatisticsTotal()
         self.add(replies, phase)
         memory = self.memory.add(phase.result())
+        del phase  # as large as the memory, and the solve needs room
         solution = memory.solution() if memory.total.count else None
         self.memory, self.solution = memory, solution
+        self.missed = {node: [*self.missed.get(node, ()), server_round] for node in lost(replies)}
         return self.head(), None
 
     def state_dict(self) -> dict[str, object]:
         """Return what a checkpoint keeps."""
-        return {"memory": self.memory, "solution": self.solution}
+        return {"memory": self.memory, "solution": self.solution, "missed": self.missed}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take up what `state_dict` once returned."""
-        self.memory, self.solution = state["memory"], state["solution"]
+        self.memory, self.solution, self.missed = (state[name] for name in ("memory", "solution", "missed"))
 
-    def report(self) -> dict[str, object]:
+    def report(self) -> dict[str, Any]:
         """Return what the last solve says of itself; `notes` is what a reader must know."""
-        return self.tell(self.memory.total)
+        told = self.tell(self.memory.total)
+        if self.missed and told:
+            rounds = sum(map(len, self.missed.values()))
+            told["notes"] += [
+                f"of {len(self.missed)} clients what they observed in {rounds} rounds is not in the head: they "
+                "failed and did not answer again before the end",
+            ]
+        return told

@@ -81,7 +81,20 @@ def test_clients_at_different_phases_end_a_task_when_the_last_has_learnt_it():
     two = course(SampleIncremental(2), calendar, clients=2)
     assert [(exam.begun, exam.ended) for exam in two.exams] == [(0, 2)]  # one test split for both tasks
     two = course(ClassIncremental(1, 2, "given"), calendar, clients=2)
-    assert [(exam.begun, exam.ended) for exam in two.exams] == [(0, 1), (1, 2)]
+    # The first client has class 0 alone: at step 1, when its turn is to meet the second task, nothing of it is met.
+    assert [(exam.begun, exam.ended) for exam in two.exams] == [(0, 1), (2, 2)]
+
+
+def test_a_step_without_test_rows_has_no_mark_and_the_others_count():
+    exam = Examination(course(ClassIncremental(2, 1, "given"), test=np.array([1, 1, 2])))
+    scores = np.eye(3)[[1, 1, 2]]
+    assert exam.mark(0, scores) == {}
+    assert exam.summary() == {"steps": []}
+    exam.mark(1, scores)
+    exam.mark(2, scores)
+    assert [step["accuracy"] for step in exam.steps] == [None, 1.0, 1.0]
+    found = exam.summary()
+    assert found["average_accuracy"] == found["amca"] == found["a_auc"] == 1.0
 
 
 def test_before_anyone_has_a_sample_there_is_nothing_to_judge():

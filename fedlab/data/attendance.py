@@ -26,9 +26,9 @@ class Attendance:
     lag
         Each client is between 0 and so many tasks behind, drawn by the seed.
     late
-        Share of the clients that join after the first step, each at a step of its own.
+        Share of the clients that join after the first step, each at a step drawn by the seed.
     away
-        Share of the clients that are away once, from a step of their own.
+        Share of the clients that are away once, from a step drawn by the seed.
     spell
         Steps that they are away; the end of the stream may cut it short.
     """

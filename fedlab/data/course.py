@@ -21,7 +21,7 @@ from jaxtyping import Int64
 
 from fedlab.data.attendance import Attendance
 from fedlab.data.federation import Federation
-from fedlab.data.stream import Stream, Tasks
+from fedlab.data.stream import Stream, Tasks, generator
 
 NOTHING = np.zeros(0, dtype=np.int64)
 
@@ -35,7 +35,7 @@ class Exam:
     rows
         Of the test split.
     begun, ended
-        The first and the last step at which anyone meets a task that they belong to.
+        The first and the last step at which anyone meets a sample of a task that they belong to.
     """
 
     rows: Int64[np.ndarray, " m"]
@@ -98,14 +98,16 @@ class Course:
         return np.sort(rows[np.argsort(place, kind="stable")[:memory]])
 
     def seen(self, step: int) -> Int64[np.ndarray, " m"]:
-        """Return the rows that anyone has met up to and including a step."""
-        return np.concatenate([NOTHING, *(self.everyone(earlier) for earlier in range(step + 1))])
+        """Return the rows that anyone has met up to and including a step; -1 is before the first."""
+        return np.concatenate([NOTHING, *self._everyone[: step + 1]])
 
     def everyone(self, step: int) -> Int64[np.ndarray, " m"]:
         """Return the rows that anyone meets at a step: in the tasks' order where all keep step."""
-        if self.calendar is None:
-            return self.tasks.rows[step]
-        return np.concatenate([NOTHING, *(self.met(k, step) for k in range(self.federation.num_clients))])
+        return self._everyone[step]
+
+    def arrived(self, step: int) -> int:
+        """Return how many samples anyone has met by the end of a step."""
+        return self._arrived[step]
 
     def exposed(self, step: int) -> Int64[np.ndarray, " e"]:
         """Return the classes that anyone has met a sample of by the end of a step."""
@@ -139,14 +141,29 @@ class Course:
 
     def _of(self, client: int, task: int) -> np.ndarray:
         """The rows of a task that a client holds, in their order of arrival."""
+        rows, bounds = self._deal(task)
+        return rows[bounds[client] : bounds[client + 1]]
+
+    def _deal(self, task: int) -> tuple[np.ndarray, np.ndarray]:
+        """A task's rows by who holds them, and where each client's begin."""
         if task not in self._dealt:
             rows = self.tasks.rows[task]
             holders = self._holder[rows]
             order = np.argsort(holders, kind="stable")
             bounds = np.searchsorted(holders[order], np.arange(self.federation.num_clients + 1))
             self._dealt[task] = rows[order], bounds
-        rows, bounds = self._dealt[task]
-        return rows[bounds[client] : bounds[client + 1]]
+        return self._dealt[task]
+
+    @cached_property
+    def _everyone(self) -> Sequence[np.ndarray]:
+        if self.calendar is None:
+            return self.tasks.rows
+        clients = range(self.federation.num_clients)
+        return [np.concatenate([NOTHING, *(self.met(k, step) for k in clients)]) for step in range(len(self))]
+
+    @cached_property
+    def _arrived(self) -> list[int]:
+        return list(accumulate(map(len, self._everyone)))
 
     @cached_property
     def _labels(self) -> np.ndarray:
@@ -154,7 +171,7 @@ class Course:
 
     @cached_property
     def _keys(self) -> np.ndarray:
-        return np.random.default_rng(self.seed).permutation(len(self._labels))
+        return generator(self.seed, "memory").permutation(len(self._labels))
 
     @cached_property
     def _holder(self) -> np.ndarray:
@@ -165,10 +182,14 @@ class Course:
 
     @cached_property
     def _met(self) -> list[set[int]]:
-        """Per step, the tasks that anyone meets."""
+        """Per step, the tasks that anyone meets a sample of."""
         if self.calendar is None:
-            return [{step} for step in range(len(self))]
-        return [{task for told in day for task in told} for day in self.calendar]
+            return [{step} if len(rows) else set() for step, rows in enumerate(self.tasks.rows)]
+        held = [np.diff(self._deal(task)[1]) > 0 for task in range(len(self.tasks))]
+        return [
+            {task for client, told in enumerate(day) for task in told if held[task][client]}
+            for day in self.calendar
+        ]
 
     @cached_property
     def _begun(self) -> list[set[int]]:

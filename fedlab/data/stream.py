@@ -82,7 +82,7 @@ class ClassIncremental:
         check_integer("phases", self.phases, least=0)
         if not isinstance(self.base, Real) or isinstance(self.base, bool) or not self.base > 0:
             raise BadInput(f"base={self.base!r}: give a share of the classes in (0, 1), or their number")
-        if self.base >= 1 and self.base != int(self.base):
+        if self.base >= 1 and not float(self.base).is_integer():
             raise BadInput(f"base={self.base} is neither a share in (0, 1) nor a number of classes")
         if self.order not in ORDERS:
             raise unknown("order", self.order, ORDERS)
@@ -103,7 +103,7 @@ class ClassIncremental:
 
     def _classes(self, labels: np.ndarray, num_classes: int, seed: int) -> np.ndarray:
         if self.order in ("shuffled", "given"):
-            drawn = generator(seed).permutation(num_classes)
+            drawn = generator(seed, "classes").permutation(num_classes)
             return drawn if self.order == "shuffled" else np.sort(drawn)
         counts = np.bincount(labels, minlength=num_classes)
         return np.argsort(-counts if self.order == "descending" else counts, kind="stable")
@@ -129,7 +129,7 @@ class SampleIncremental:
 
     def tasks(self, train: Split, test: Split, num_classes: int, seed: int) -> Tasks:
         """See `Stream.tasks`."""
-        rows = generator(seed).permutation(len(train)) if self.shuffled else np.arange(len(train))
+        rows = generator(seed, "samples").permutation(len(train)) if self.shuffled else np.arange(len(train))
         return Tasks(tuple(np.array_split(rows, self.phases)), (np.arange(len(test)),) * self.phases)
 
 
@@ -193,8 +193,8 @@ class Online:
         return Tasks(tuple(rows), tuple(judged))
 
 
-def generator(seed: int, purpose: str = "") -> np.random.Generator:
-    """Return random numbers of a stream; composed streams share a seed, and their purposes keep them apart.
+def generator(seed: int, purpose: str) -> np.random.Generator:
+    """Return random numbers for one purpose: a run has one seed, and what it draws must have nothing in common.
 
     Raises
     ------
@@ -202,7 +202,7 @@ def generator(seed: int, purpose: str = "") -> np.random.Generator:
         A seed below 0.
     """
     check_integer("seed", seed, least=0)
-    return np.random.default_rng([seed, *purpose.encode()] if purpose else seed)
+    return np.random.default_rng([seed, *purpose.encode()])
 
 
 def check_integer(name: str, value: int, least: int) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,8 @@ from fedlab.engine.replies import refuse
 from fedlab.errors import BadInput
 from fedlab.stats import Solution, StatisticsTotal, notes, plain_sums, unpack
 
+NOBODY: Mapping[int, Sequence[int]] = MappingProxyType({})
+
 
 class ClosedForm(Strategy):
     """A strategy whose clients need no model and whose model is a solve: Flower's interface but for two methods.
@@ -25,8 +28,14 @@ class ClosedForm(Strategy):
 
     Attributes
     ----------
+    streaming
+        Replies are added as they come.
+    addition
+        What adds them where they are made; None where each is wanted by itself.
     rounds_per_step
         How many rounds it takes to learn what a step of a stream brings, or all there is: more would add it twice.
+    one_round
+        Whether it can learn only once, and nothing of a stream.
     solution
         The last solve; None before.
     """
@@ -34,12 +43,34 @@ class ClosedForm(Strategy):
     streaming = True
     addition: type[StatisticsSum] | None = StatisticsSum
     rounds_per_step = 1
+    one_round = False
     solution: Solution | None = None
 
-    def ask(self, grid: Grid, config: ConfigRecord) -> Iterable[Message]:
-        """Ask every node; it needs no model to answer."""
+    def ask(
+        self, grid: Grid, config: ConfigRecord, missed: Mapping[int, Sequence[int]] = NOBODY
+    ) -> Iterable[Message]:
+        """Ask every node; it needs no model to answer.
+
+        Parameters
+        ----------
+        grid
+            Its nodes.
+        config
+            What they are told.
+        missed
+            Node to the rounds that it was asked in vain; it is told them too, as `missed-rounds`.
+        """
+        nodes = list(grid.get_node_ids())
         content = RecordDict({"arrays": ArrayRecord(), "config": config})
-        return Broadcast(content, list(grid.get_node_ids()), MessageType.TRAIN)
+        if not missed:
+            return Broadcast(content, nodes, MessageType.TRAIN)
+        contents: dict[tuple[int, ...], RecordDict] = {
+            (): content
+        }  # nodes that missed the same are sent the same
+        for rounds in map(tuple, missed.values()):
+            told = ConfigRecord({**config, "missed-rounds": list(rounds)})
+            contents.setdefault(rounds, RecordDict({"arrays": ArrayRecord(), "config": told}))
+        return [Message(contents[tuple(missed.get(node, ()))], node, MessageType.TRAIN) for node in nodes]
 
     def add(
         self,
@@ -82,7 +113,7 @@ class ClosedForm(Strategy):
         """Return the model: the last solve, or an empty one where nobody had a sample yet."""
         return to_record({"weight": self.solution.weight.numpy()}) if self.solution else ArrayRecord()
 
-    def tell(self, statistics: Any) -> dict[str, object]:
+    def tell(self, statistics: Any) -> dict[str, Any]:
         """Return what a solve says of itself; `notes` is what a reader must know.
 
         Parameters

@@ -96,6 +96,11 @@ class MeteredGrid(Grid):
         """Return how to speak of a node: by its partition where it is simulated."""
         return str(partition_of(node_id)) if isinstance(self._grid, SimulatedGrid) else f"on node {node_id}"
 
+    def block(self, node_id: int) -> range:
+        """Return the nodes whose replies may be summed with this node's: itself, where nothing is simulated."""
+        grid = self._grid
+        return grid.block(node_id) if isinstance(grid, SimulatedGrid) else range(node_id, node_id + 1)
+
     @property
     def restarts(self) -> int:
         """How many workers have died and been replaced."""

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from flwr.app import ArrayRecord, Message, MetricRecord
 
 from fedlab.engine.addition import Addition, stands_for
+from fedlab.engine.broadcast import nodes_of
 from fedlab.engine.identity import SERVER_NODE
 from fedlab.engine.meter import MeteredGrid
 from fedlab.engine.records import WEIGHT, layout_of, records_of, unlike, views
@@ -35,6 +36,11 @@ class Replies:
     addition
         What sums replies where they are made, for a strategy that only needs their sum.
 
+    Attributes
+    ----------
+    with_samples
+        Clients whose replies were handed on.
+
     Raises
     ------
     ClientFailed, BadInput
@@ -58,6 +64,8 @@ class Replies:
         self._failures = failures
         self._missing = len(messages)
         self._seen: set[str] = set()
+        self._heard: list[range] = []
+        self._lost: set[int] = set()
         self.with_samples = 0
 
     def __iter__(self) -> Iterator[Message]:
@@ -66,6 +74,7 @@ class Replies:
                 continue
             clients, _ = stands_for(reply)
             self._missing -= clients
+            self._heard.append(self._nodes(reply))
             if reply.has_error():
                 self._fail(reply, reply.error.reason or "it gave no reason")
             elif (why := self._unlike(reply)) is not None:
@@ -76,6 +85,14 @@ class Replies:
         # Only here is the answer complete: a consumer that stops early has not waited for the rest.
         self._check_silent()
 
+    @property
+    def lost(self) -> list[int]:
+        """The nodes that were asked and are not in what was handed on: they failed, or were silent."""
+        if not (self._lost or self._missing):
+            return []
+        heard = {node for nodes in self._heard for node in nodes} - self._lost
+        return [node for node in nodes_of(self._messages).tolist() if node not in heard]
+
     def refuse(self, reply: Message, why: object) -> None:
         """Count a reply that cannot be used as a failure of its client."""
         clients, _ = stands_for(reply)
@@ -84,6 +101,7 @@ class Replies:
         self._fail(reply, f"{REFUSED}its reply was refused: {why}")
 
     def _fail(self, reply: Message, why: str) -> None:
+        self._lost.add(self._sender(reply))
         self._failed[self._grid.client_name(self._sender(reply))] = why
         if len(self._failed) > self._allowed:
             self._raise_failed()
@@ -121,6 +139,11 @@ class Replies:
             (m.metadata.dst_node_id for m in self._messages if m.metadata.message_id == asked), SERVER_NODE
         )
 
+    def _nodes(self, reply: Message) -> range:
+        """Return the nodes that a reply is of; of a sum, all that it may be of."""
+        node, (_, num_bytes) = self._sender(reply), stands_for(reply)
+        return range(node, node + 1) if num_bytes is None else self._grid.block(node)
+
     def _raise_failed(self) -> None:
         name, reason = next(iter(self._failed.items()))
         raise ClientFailed(name, reason, others=[other for other in self._failed if other != name])
@@ -135,6 +158,13 @@ class Replies:
             f"{failed}: raise the timeout, or `tolerate` the share that may be late or fail "
             f"(now {self._allowed} of the round's clients)"
         )
+
+
+def lost(replies: Iterable[Message]) -> list[int]:
+    """Return the nodes of which nothing was aggregated, once replies have been walked through."""
+    if isinstance(replies, Replies):
+        return replies.lost
+    return [reply.metadata.src_node_id for reply in replies if reply.has_error()]
 
 
 def refuse(replies: Iterable[Message], reply: Message, why: BadInput) -> None:

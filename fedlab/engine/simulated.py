@@ -123,6 +123,11 @@ class SimulatedGrid(Grid):
             yield refused[following]
             following = next(unheard, None)
 
+    def block(self, node_id: int) -> range:
+        """Return the nodes whose replies are summed with this node's, where replies are summed."""
+        first = (node_id - FIRST_CLIENT_NODE) // self.chunk * self.chunk + FIRST_CLIENT_NODE
+        return range(first, min(first + self.chunk, FIRST_CLIENT_NODE + self.num_nodes))
+
     def late(self) -> Sequence[Message]:
         """Return the messages whose replies were late since the last call; to be asked again."""
         late, self._late = self._late, []

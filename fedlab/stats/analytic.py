@@ -34,8 +34,8 @@ from fedlab.stats.wire import pack
 
 ROWS = 4096
 """Samples expanded at a time: memory stays O(ROWS d) however many samples a client has."""
-SYSTEMS = 3
-"""Matrices of d x d that a solve holds: the sum, the system, its factor."""
+SYSTEMS = 5
+"""Matrices of d x d at a solve: the sum before and after a phase, in float64, the system, its factor."""
 EMPTY: Mapping[str, Any] = MappingProxyType({})
 
 

@@ -72,9 +72,7 @@ class DualStream:
 
     def __post_init__(self) -> None:
         for name in ("ratio", "ridge", "compensation_ridge"):
-            value = getattr(self, name)
-            if not (math.isfinite(value) and value >= 0):
-                raise BadInput(f"{name}={value} must be finite and >= 0")
+            number(name, getattr(self, name))
 
     def add(self, phase: GramStats, new_classes: Iterable[int] | None = None) -> DualStream:
         """Return the state after one more phase.
@@ -234,6 +232,24 @@ class DualStream:
                     if error < least:
                         best, least = candidate, error
         return best
+
+
+def number(name: str, value: float | str) -> float:
+    """Return a ratio or a ridge of a stream.
+
+    Raises
+    ------
+    BadInput
+        It is negative, not finite, or no number: cross-validation knows one ridge, and two streams have two.
+    """
+    if isinstance(value, str):
+        raise BadInput(
+            f"{name}={value!r}: two streams have a ridge each, and cross-validation knows one; give numbers, "
+            "which `DualStream.search` finds from held-out statistics"
+        )
+    if not (math.isfinite(value) and value >= 0):
+        raise BadInput(f"{name}={value} must be finite and >= 0")
+    return value
 
 
 def squared_error(held_out: GramStats, weight: Float64[Tensor, "d c"]) -> float:

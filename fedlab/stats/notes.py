@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import torch
+
 from fedlab.stats.gram import GramStats
 from fedlab.stats.solve import Solution
 
@@ -26,8 +28,9 @@ def notes(statistics: GramStats, solution: Solution) -> list[str]:
             f"{statistics.saturated / entries:.1%} of the features lay outside the public range and were "
             "clipped: raise features.limit"
         )
-    # In integer units: below one, most features were rounded to zero.
-    if statistics.scale is not None and int(statistics.gram.diagonal().sum()) < entries:
+    # In integer units, of a sample that counts once: below one, most features were rounded to zero.
+    squares = float(statistics.gram.diagonal().to(torch.float64).sum()) / (statistics.weight_unit or 1)
+    if statistics.scale is not None and squares < entries:
         said.append(
             "the features are smaller than one step of the fixed point and were rounded away: lower "
             "features.limit to their range (raise sigma, for RBF features), or raise analytic.bits"

@@ -232,6 +232,8 @@ class PerClass:
         self.check_fits(other)
         classes = dict(self.classes)
         for y, gone in other.classes.items():
+            if gone.count > (mine := classes[y].count if y in classes else 0):
+                raise BadInput(f"cannot remove {gone.count} samples of class {y} from {mine}")
             left = self.one(y) - other.one(y)  # it refuses what was never part of the sum
             if left.count == 0:
                 del classes[y]

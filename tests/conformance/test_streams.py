@@ -101,17 +101,21 @@ def test_a_client_that_returns_after_ten_tasks_is_all_there(run):
     assert met[1] < met[0]  # somebody was indeed away
 
 
+@pytest.mark.parametrize("method", SUMS)
+def test_a_client_that_failed_tells_what_it_missed(run, method):
+    # With this seed clients drop out in steps 0 to 2, and nobody does in the last.
+    calm, struck = run(method, seed=10), run(method, seed=10, faults=["dropout"], tolerate=0.9)
+    assert struck[method]["faults"]["failed"]
+    assert heads(calm, method) == heads(struck, method)
+
+
 @EVERY
 def test_float64_agrees_as_far_as_the_condition_allows(run, method):
-    one, many = run(*METHODS, mode="float64", clients=1), run(*METHODS, mode="float64")
-    weights = []
-    for result in (one, many):
-        # The file holds the first method's head; the others are compared by what they predict, step by step.
-        assert [s["accuracy"] for s in result[method]["metrics"]["steps"]] == [
-            s["accuracy"] for s in one[method]["metrics"]["steps"]
-        ]
-        weights.append(load_file(result.directory / "model.safetensors")["weight"])
-    condition = one[METHODS[0]]["metrics"]["condition"]
+    one, many = run(method, mode="float64", clients=1), run(method, mode="float64")
+    steps = [[s["accuracy"] for s in result[method]["metrics"]["steps"]] for result in (one, many)]
+    assert steps[0] == steps[1]
+    weights = [load_file(result.directory / "model.safetensors")["weight"] for result in (one, many)]
+    condition = one[method]["metrics"]["condition"]
     limit = max(1e-10, 10 * np.finfo(float).eps * condition)
     assert np.abs(weights[0] - weights[1]).max() <= limit * np.abs(weights[0]).max()
 
@@ -170,9 +174,7 @@ def test_two_streams_with_a_ratio_of_zero_predict_as_one(run):
 
 
 def test_the_gradient_baselines_forget_less_the_more_they_keep(run):
-    result = run(
-        "finetune", "replay", "joint", clients=6, cohort__fraction=1.0, gradient__learning_rate=0.3, rounds=5
-    )
+    result = run("finetune", "replay", "joint", clients=6, gradient__learning_rate=1.0, rounds=5)
     last = [result[name]["metrics"]["forgetting"] for name in ("finetune", "replay", "joint")]
     assert last[0] > last[1] > last[2], last
     assert result["finetune"]["rounds"] == 5 * (PHASES + 1)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from fedlab.data.blurry import SiBlurry
 from fedlab.data.dataset import Split
 from fedlab.data.long_tail import LongTailed
+from fedlab.data.partition import Dirichlet, Iid
 from fedlab.data.stream import ClassIncremental, DomainIncremental, Online, SampleIncremental
 from fedlab.errors import BadInput
 
@@ -83,6 +84,19 @@ def test_classes_can_come_by_label_and_by_how_many_samples_they_have():
 def test_the_datasets_own_order_is_kept_where_nothing_is_shuffled():
     tasks = SampleIncremental(3, shuffled=False).tasks(drawn(10, 2, 0), drawn(5, 2, 1), 2, 0)
     assert [rows.tolist() for rows in tasks.rows] == [[0, 1, 2, 3], [4, 5, 6], [7, 8, 9]]
+
+
+@pytest.mark.parametrize("partition", [Iid(), Dirichlet(0.5)], ids=str)
+def test_when_a_sample_comes_has_nothing_to_do_with_who_holds_it(partition):
+    # A run has one seed: drawn from it alike, a client's samples would all come in one or two phases.
+    train = drawn(1000, 4, 0)
+    parts = partition.split(train.labels, train.groups, 10, 7)
+    phases = SampleIncremental(5).tasks(train, train, 4, 7).rows
+    met = np.array(
+        [[len(np.intersect1d(part, phase)) for phase in phases] for part in parts if len(part) > 40]
+    )
+    share = met / met.sum(1, keepdims=True)
+    assert len(met) > 3 and np.abs(share - 0.2).max() < 0.2
 
 
 def test_a_domain_of_the_test_split_alone_is_not_judged():

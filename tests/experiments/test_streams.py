@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
+from hydra.utils import instantiate
 
 from experiments.compare import describe
 from experiments.compose import compose, configuration
 from experiments.main import main
+from fedlab.data.dataset import Split
+from fedlab.data.sources import SOURCES
 from fedlab.engine.checkpoint import Checkpoints
 from fedlab.report.result import Result
 
@@ -99,7 +103,18 @@ def test_a_task_that_nobody_has_a_sample_of_changes_nothing(tmp_path):
         assert steps[-1]["samples"] == 1437
 
 
-def test_a_stream_can_be_deployed_as_it_is_described(everything):
+def test_phases_past_the_last_sample_change_nothing(tmp_path):
+    rng = np.random.default_rng(0)
+    np.savez(tmp_path / "few.npz", x=rng.random((8, 4), dtype=np.float32), y=np.arange(8) % 2)
+    few = ["source=numpy", f"source.path={tmp_path / 'few.npz'}", "source.test=0.5", "clients=2"]
+    few += ["stream=sample_incremental", "methods=[acil,dsal,gkeal,air,air_two_rounds,aefocl]"]
+    cut = [run(tmp_path / str(n), *few, f"stream.phases={n}")["methods"] for n in (4, 7)]
+    for name in cut[0]:
+        assert cut[0][name]["head_sha256"] == cut[1][name]["head_sha256"], name
+        assert [step["samples"] for step in cut[1][name]["metrics"]["steps"]] == [1, 2, 3, 4, 4, 4, 4]
+
+
+def test_what_both_apps_need_of_a_stream_is_in_its_description():
     # The apps get one JSON text: what they need of the stream is in it.
     cfg = compose(SMALL)
     told = json.loads(json.dumps(describe(cfg, "replay")))
@@ -117,6 +132,8 @@ def test_a_stream_can_be_deployed_as_it_is_described(everything):
         (["stream.base=eleven"], "stream.base=eleven is not a number"),
         (["stream.order=sideways"], "unknown order 'sideways'"),
         (["stream=online", "stream.batch=0"], "batch=0 must be at least 1"),
+        (["methods=[dsal]", "ridge=gcv"], "methods.dsal.strategy.memory.ridge=gcv is not a number"),
+        (["stream.base=inf"], "base=inf is neither a share in (0, 1) nor a number of classes"),
         (["stream=class_incremental", "stream.phase=3"], "did you mean 'phases'"),
         (["stream=domain_incremental"], "domain"),
         (["methods=[dsal]", "methods.dsal.strategy.memory.ratio=-1.0"], "ratio=-1.0 must be finite and >= 0"),
@@ -154,8 +171,16 @@ def test_every_experiment_over_a_stream_composes():
     names = [path.stem for path in (configuration() / "experiment").glob("*.yaml")]
     names = [name for name in names if name.startswith(("cil_", "gcil_", "ocl_"))]
     assert len(names) >= 9
+    rng = np.random.default_rng(0)
+    hub = {"cil_cifar100": 100, "cil_imagenet": 1000}
     for name in names:
         cfg = compose([f"experiment={name}"])
+        source = cfg.source["_target_"].rpartition(".")[2]
+        c = hub.get(name) or next(one.classes for one in SOURCES.values() if one.source.__name__ == source)
+        labels, ids = np.arange(4000) % c, rng.permutation(np.arange(4000) % 4).astype(str)
+        split = Split(np.zeros((4000, 1), np.float32), labels, {"domain": ids, "vendor": ids})
+        tasks = instantiate(cfg.stream).tasks(split, split, c, 0)
+        assert len(tasks) > 1 and sum(map(len, tasks.rows)) == 4000, name
         assert cfg.name == name and cfg.stream is not None and cfg.ridge == 0.1
 
 

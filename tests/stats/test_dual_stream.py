@@ -193,6 +193,12 @@ def test_a_ratio_or_ridge_out_of_range_is_refused(settings, message):
         learner(**settings)
 
 
+def test_cross_validation_of_two_ridges_is_refused():
+    model = learner()
+    with pytest.raises(BadInput, match="ridge='gcv': two streams have a ridge each"):
+        model.fit(model.observe(*stream()[0]), "gcv")
+
+
 def test_statistics_that_are_no_two_streams_are_refused_and_the_state_stays():
     state = DualStream().add(learner().observe(*stream()[0]))
     digest = state.total.sha256

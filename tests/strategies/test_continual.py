@@ -1,10 +1,13 @@
 """After every round the server holds the solution over everything that any client has observed."""
 
+import time
+
 import pytest
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.clientapp import ClientApp
 
+from fedlab.engine.faults import Corrupt, Dropout, Straggler
 from fedlab.engine.grid import LocalGrid
 from fedlab.engine.meter import MeteredGrid
 from fedlab.engine.records import from_record, to_record
@@ -15,7 +18,7 @@ from fedlab.stats.joint import Joint
 from strategies.continual import Continual
 from tests.draws import FIXED, same, statistics
 
-D, C, CLIENTS, ROUNDS = 6, 3, 5, 4
+D, C, CLIENTS, ROUNDS, SEED = 6, 3, 5, 4, 1
 
 
 def observed(client, server_round, d=D):
@@ -23,16 +26,17 @@ def observed(client, server_round, d=D):
     return statistics(client * 3, d, C, 100 * server_round + client, FIXED)
 
 
-def asked(answer=observed):
+def asked(answer=observed, faults=()):
     app = ClientApp()
 
     @app.train()
     def train(message, context):
-        server_round = int(message.content.config_records["config"]["server-round"])
-        packed = pack(answer(int(context.node_config["partition-id"]), server_round))
+        told, client = message.content.config_records["config"], int(context.node_config["partition-id"])
+        rounds = [*told.get("missed-rounds", []), int(told["server-round"])]
+        packed = pack(GramStats.total(answer(client, t) for t in rounds))
         return Message(RecordDict({"arrays": to_record(packed)}), reply_to=message)
 
-    return LocalGrid(app, CLIENTS)
+    return LocalGrid(app, CLIENTS, chunk=2, faults=faults, seed=SEED)
 
 
 def one_round(strategy, grid, server_round):
@@ -98,6 +102,45 @@ def test_workers_may_add():
     joint = GramStats.total(phase(s) for s in range(1, ROUNDS + 1))
     assert torch.equal(torch.from_numpy(from_record(history.arrays)["weight"].copy()), joint.solve(0.5))
     assert strategy.report()["samples"] == joint.count
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [Dropout(0.4), Straggler(0.4, delay=1.0, deadline=1e-9), Corrupt(0.4, "keys")],
+    ids=["dropout", "straggler", "corrupt"],
+)
+@pytest.mark.parametrize("summed", [True, False], ids=["summed", "one by one"])
+def test_a_client_that_failed_tells_what_it_missed(fault, summed):
+    strategy, rounds = Continual(Joint(ridge=0.5)), 6
+    if not summed:
+        strategy.addition = None
+    history = run_rounds(strategy, MeteredGrid(asked(faults=[fault])), ArrayRecord(), rounds, tolerate=0.9)
+    owed = {(node - 2, t) for node, missed in strategy.missed.items() for t in missed}
+    told = [(k, t) for k in range(CLIENTS) for t in range(1, rounds + 1) if (k, t) not in owed]
+    assert same(strategy.memory.total, GramStats.total(observed(k, t) for k, t in told))
+    # Some came back, and of some who did not it is said.
+    assert {int(client) for client in history.failures} > {k for k, _ in owed} != set()
+    assert (
+        f"of {len(strategy.missed)} clients what they observed in {len(owed)} rounds"
+        in strategy.report()["notes"][-1]
+    )
+
+
+def test_silence_is_told_like_failure():
+    # The clock passes before the second block answers: who was in it is asked for the round again.
+    def slow(client, server_round):
+        if client >= 2 and server_round == 1 and not woken:
+            woken.append(client)
+            time.sleep(0.5)
+        return observed(client, server_round)
+
+    woken: list[int] = []
+    strategy = Continual(Joint(ridge=0.5))
+    run_rounds(strategy, MeteredGrid(asked(slow)), ArrayRecord(), 1, timeout=0.3, tolerate=0.9)
+    assert sorted(strategy.missed) == [4, 5, 6]
+    grid = asked(slow)
+    strategy.aggregate_train(2, grid.stream(strategy.configure_train(2, ArrayRecord(), ConfigRecord(), grid)))
+    assert same(strategy.memory.total, phase(1) + phase(2)) and not strategy.missed
 
 
 def test_a_checkpoint_keeps_the_memory():
