@@ -98,15 +98,15 @@ def _ended(
 def build_world(cfg: DictConfig, directory: RunDirectory) -> World:
     """Return the world of the config, telling how far the features are."""
     return world.build(
-        instantiate(cfg.source),
-        instantiate(cfg.partition),
-        instantiate(cfg.features.backbone),
-        cfg.clients,
-        cfg.seed,
-        cfg.device,
-        lambda done, total: directory.tick("features", done=done, total=total),
-        instantiate(cfg.stream),
-        instantiate(cfg.attendance),
+        source=instantiate(cfg.source),
+        partition=instantiate(cfg.partition),
+        backbone=instantiate(cfg.features.backbone),
+        stream=instantiate(cfg.stream),
+        attendance=instantiate(cfg.attendance),
+        clients=cfg.clients,
+        seed=cfg.seed,
+        device=cfg.device,
+        progress=lambda done, total: directory.tick("features", done=done, total=total),
     )
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fedlab.data.stream import check_integer, check_share, generator
+from fedlab.data.drawing import check_integer, check_share, generator
 
 
 @dataclass(frozen=True)

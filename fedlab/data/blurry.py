@@ -18,7 +18,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from fedlab.data.dataset import Split
-from fedlab.data.stream import Tasks, check_integer, check_share, generator
+from fedlab.data.drawing import check_integer, check_share, generator
+from fedlab.data.stream import Tasks
 
 
 @dataclass(frozen=True)

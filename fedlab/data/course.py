@@ -20,8 +20,9 @@ import numpy as np
 from jaxtyping import Int64
 
 from fedlab.data.attendance import Attendance
+from fedlab.data.drawing import generator
 from fedlab.data.federation import Federation
-from fedlab.data.stream import Stream, Tasks, generator
+from fedlab.data.stream import Stream, Tasks
 
 NOTHING = np.zeros(0, dtype=np.int64)
 

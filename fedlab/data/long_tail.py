@@ -16,7 +16,8 @@ from numbers import Real
 import numpy as np
 
 from fedlab.data.dataset import Split
-from fedlab.data.stream import SampleIncremental, Stream, Tasks, generator
+from fedlab.data.drawing import generator
+from fedlab.data.stream import SampleIncremental, Stream, Tasks
 from fedlab.errors import BadInput, unknown
 
 PLACES = ("given", "shuffled")

@@ -11,7 +11,6 @@ n training rows, c classes, T tasks.
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -21,6 +20,7 @@ from typing import Protocol
 import numpy as np
 
 from fedlab.data.dataset import Split
+from fedlab.data.drawing import check_integer, generator
 from fedlab.errors import BadInput, unknown
 
 ORDERS = ("shuffled", "given", "descending", "ascending")
@@ -191,46 +191,6 @@ class Online:
             ]
             judged += [its_test] * batches
         return Tasks(tuple(rows), tuple(judged))
-
-
-def generator(seed: int, purpose: str) -> np.random.Generator:
-    """Return random numbers for one purpose: a run has one seed, and what it draws must have nothing in common.
-
-    Raises
-    ------
-    BadInput
-        A seed below 0.
-    """
-    check_integer("seed", seed, least=0)
-    return np.random.default_rng([seed, *purpose.encode()])
-
-
-def check_integer(name: str, value: int, least: int) -> None:
-    """Refuse what is no integer, or too small.
-
-    Raises
-    ------
-    BadInput
-        Names the setting, its value and the limit.
-    """
-    try:
-        operator.index(value)
-    except TypeError:
-        raise BadInput(f"{name}={value!r} is not an integer: say {name}={max(least, 5)}") from None
-    if value < least:
-        raise BadInput(f"{name}={value} must be at least {least}")
-
-
-def check_share(name: str, value: float) -> None:
-    """Refuse what is no share.
-
-    Raises
-    ------
-    BadInput
-        Outside [0, 1].
-    """
-    if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= value <= 1:
-        raise BadInput(f"{name}={value!r} is outside [0, 1]: 0 is none, 0.5 half, 1 all")
 
 
 def _by_value(train: np.ndarray, test: np.ndarray, values: Sequence[np.ndarray]) -> Tasks:
