@@ -25,7 +25,7 @@ test: $(VENV)/.installed-dev ## everything that must pass: lint, format, types, 
 	@echo "== ruff format" && $(BIN)/ruff format --check .
 	@echo "== basedpyright" && $(BIN)/basedpyright
 	@echo "== import-linter" && $(BIN)/lint-imports
-	@echo "== pytest" && $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder --durations=60
+	@echo "== pytest" && $(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(VENV)/.installed-dev ## the checks without the tests
 	@echo "== ruff check" && $(BIN)/ruff check .

@@ -39,11 +39,6 @@ def shapes(request):
     config.update("jaxtyping_disable", False)
 
 
-def pytest_collection_modifyitems(items):
-    # Deployments wait most of their time: begun first, they wait beside everything else.
-    items.sort(key=lambda item: "deployment" not in item.path.parts)
-
-
 @pytest.fixture(params=["cpu", "cuda"])
 def device(request):
     if request.param == "cuda" and not torch.cuda.is_available():

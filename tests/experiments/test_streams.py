@@ -17,6 +17,7 @@ from fedlab.engine.checkpoint import Checkpoints
 from fedlab.report.result import Result
 
 SMALL = ["experiment=cil_digits", "features.expansion.width=32", "clients=5", "stream.phases=3", "rounds=2"]
+ROWS = 12_000
 STREAMED = {
     *("steps", "average_accuracy", "forgetting", "backward_transfer", "forward_transfer", "amca", "a_auc"),
     *("head_accuracy", "medium_accuracy", "tail_accuracy", "class_accuracy", "class_counts"),
@@ -177,10 +178,10 @@ def test_every_experiment_over_a_stream_composes():
         cfg = compose([f"experiment={name}"])
         source = cfg.source["_target_"].rpartition(".")[2]
         c = hub.get(name) or next(one.classes for one in SOURCES.values() if one.source.__name__ == source)
-        labels, ids = np.arange(4000) % c, rng.permutation(np.arange(4000) % 4).astype(str)
-        split = Split(np.zeros((4000, 1), np.float32), labels, {"domain": ids, "vendor": ids})
+        labels, ids = np.arange(ROWS) % c, rng.permutation(np.arange(ROWS) % 4).astype(str)
+        split = Split(np.zeros((ROWS, 1), np.float32), labels, {"domain": ids, "vendor": ids})
         tasks = instantiate(cfg.stream).tasks(split, split, c, 0)
-        assert len(tasks) > 1 and sum(map(len, tasks.rows)) == 4000, name
+        assert len(tasks) > 1 and sum(map(len, tasks.rows)) == ROWS, name
         assert cfg.name == name and cfg.stream is not None and cfg.ridge == 0.1
 
 
