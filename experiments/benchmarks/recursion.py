@@ -180,6 +180,7 @@ def main() -> None:
     ):
         parser.add_argument(f"--{name}", type=int, default=value)
     parser.add_argument("--ridge", type=float, default=0.1)
+    parser.add_argument("--only", nargs="+", metavar="ROW", help="these rows and the sums: left well ...")
     args = parser.parse_args()
     stream = Stream(args.batches, args.batch, args.features, args.classes, args.inputs)
     console = Console()
@@ -195,6 +196,10 @@ def main() -> None:
         "sums, float64": lambda: Sums(args.ridge, None),
         "sums, exact": lambda: Sums(args.ridge, stream.fixed),
     }
+    if unknown := set(args.only or ()) - set(learners):
+        parser.error(f"--only {' '.join(sorted(unknown))}: the rows are {', '.join(learners)}")
+    chosen = {*(args.only or learners), "sums, float64", "sums, exact"}
+    learners = {name: make for name, make in learners.items() if name in chosen}
     adding: dict[str, list[float]] = {name: [] for name in learners}
     asking: dict[str, list[float]] = {name: [] for name in learners}
     errors: dict[str, float] = {}
