@@ -58,9 +58,7 @@ class World:
         """The number of classes c."""
         return self.federation.dataset.num_classes
 
-    def client(
-        self, partition_id: int, step: int = 0, memory: int | None = 0, missed: Sequence[int] = ()
-    ) -> tuple[Tensor, Tensor]:
+    def client(self, partition_id: int, step: int = 0, memory: int | None = 0) -> tuple[Tensor, Tensor]:
         """Return the features (n_k, d0) and labels (n_k,) that one client has.
 
         Parameters
@@ -71,10 +69,8 @@ class World:
             Of the course: what it meets then, and what it remembers.
         memory
             Samples of the steps before that it remembers; None for all of them.
-        missed
-            Earlier steps whose samples it has all the same.
         """
-        x, labels, _ = self.clients([partition_id], step, memory, missed)
+        x, labels, _ = self.clients([partition_id], step, memory)
         return x, labels
 
     def clients(
@@ -86,10 +82,17 @@ class World:
     ) -> tuple[Tensor, Tensor, list[int]]:
         """Return what several clients have, one after the other, and how many samples are whose.
 
+        Parameters
+        ----------
+        partition_ids, step, memory
+            As for `client`.
+        missed
+            Earlier steps whose samples they have all the same.
+
         Returns
         -------
         tuple
-            Features (n, d0), labels (n,) and the clients' sizes, which add up to n; parameters as for `client`.
+            Features (n, d0), labels (n,) and the clients' sizes, which add up to n.
         """
         parts = [self._rows(i, step, memory, missed) for i in partition_ids]
         rows = torch.from_numpy(np.concatenate(parts)).to(self.train.device)

@@ -99,7 +99,7 @@ class Course:
         return np.sort(rows[np.argsort(place, kind="stable")[:memory]])
 
     def seen(self, step: int) -> Int64[np.ndarray, " m"]:
-        """Return the rows that anyone has met up to and including a step; -1 is before the first."""
+        """Return the rows that anyone has met up to and including a step."""
         return np.concatenate([NOTHING, *self._everyone[: step + 1]])
 
     def everyone(self, step: int) -> Int64[np.ndarray, " m"]:

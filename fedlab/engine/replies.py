@@ -60,12 +60,11 @@ class Replies:
         self._messages = messages if grid.simulated else list(messages)
         self._grid, self._timeout, self._addition = grid, timeout, addition
         self._allowed = math.floor(tolerate * len(messages) + 1e-9)  # 0.29 of 100 is 29
-        self._failed: dict[str, str] = {}
+        self._failed: dict[int, str] = {}
         self._failures = failures
         self._missing = len(messages)
         self._seen: set[str] = set()
-        self._heard: list[range] = []
-        self._lost: set[int] = set()
+        self._heard: list[int] = []
         self.with_samples = 0
 
     def __iter__(self) -> Iterator[Message]:
@@ -74,12 +73,14 @@ class Replies:
                 continue
             clients, _ = stands_for(reply)
             self._missing -= clients
-            self._heard.append(self._nodes(reply))
             if reply.has_error():
                 self._fail(reply, reply.error.reason or "it gave no reason")
-            elif (why := self._unlike(reply)) is not None:
+                continue
+            if (why := self._unlike(reply)) is not None:
                 self.refuse(reply, why)
-            elif _num_examples(reply) != 0:
+                continue
+            self._heard.append(reply.metadata.src_node_id)
+            if _num_examples(reply) != 0:
                 self.with_samples += clients
                 yield reply
         # Only here is the answer complete: a consumer that stops early has not waited for the rest.
@@ -88,10 +89,14 @@ class Replies:
     @property
     def lost(self) -> list[int]:
         """The nodes that were asked and are not in what was handed on: they failed, or were silent."""
-        if not (self._lost or self._missing):
+        if not (self._failed or self._missing):
             return []
-        heard = {node for nodes in self._heard for node in nodes} - self._lost
-        return [node for node in nodes_of(self._messages).tolist() if node not in heard]
+        heard = set(self._heard)
+        if self._addition:  # a sum stands for its block
+            heard = {node for one in heard for node in self._grid.block(one)}
+        return [
+            node for node in nodes_of(self._messages).tolist() if node in self._failed or node not in heard
+        ]
 
     def refuse(self, reply: Message, why: object) -> None:
         """Count a reply that cannot be used as a failure of its client."""
@@ -101,8 +106,7 @@ class Replies:
         self._fail(reply, f"{REFUSED}its reply was refused: {why}")
 
     def _fail(self, reply: Message, why: str) -> None:
-        self._lost.add(self._sender(reply))
-        self._failed[self._grid.client_name(self._sender(reply))] = why
+        self._failed[self._sender(reply)] = why
         if len(self._failed) > self._allowed:
             self._raise_failed()
 
@@ -139,17 +143,13 @@ class Replies:
             (m.metadata.dst_node_id for m in self._messages if m.metadata.message_id == asked), SERVER_NODE
         )
 
-    def _nodes(self, reply: Message) -> range:
-        """Return the nodes that a reply is of; of a sum, all that it may be of."""
-        node, (_, num_bytes) = self._sender(reply), stands_for(reply)
-        return range(node, node + 1) if num_bytes is None else self._grid.block(node)
-
     def _raise_failed(self) -> None:
-        name, reason = next(iter(self._failed.items()))
-        raise ClientFailed(name, reason, others=[other for other in self._failed if other != name])
+        (name, *others), reason = map(self._grid.client_name, self._failed), next(iter(self._failed.values()))
+        raise ClientFailed(name, reason, others=others)
 
     def _check_silent(self) -> None:
-        self._failures.update({name: why.removeprefix(REFUSED) for name, why in self._failed.items()})
+        named = {self._grid.client_name(node): why for node, why in self._failed.items()}
+        self._failures.update({name: why.removeprefix(REFUSED) for name, why in named.items()})
         if len(self._failed) + self._missing <= self._allowed:
             return
         failed = f", {len(self._failed)} failed" if self._failed else ""
