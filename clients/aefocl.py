@@ -51,7 +51,7 @@ class AEFOCL(Analytic):
         s >= 0, how far pseudo-features scatter: 1 as the samples do.
     seed
         Of the pseudo-features.
-    num_classes, expansion, mode, limit, bits
+    num_classes, expansion, mode, limit, bits, min_samples
         As `Analytic` has them.
     """
 
@@ -90,6 +90,7 @@ class AEFOCL(Analytic):
         config: Mapping[str, object] = EMPTY,
     ) -> tuple[dict[str, np.ndarray], int]:
         """Return the packed sum of what `train` answers for many clients, and the bytes of all those answers."""
+        x, labels, sizes = self.admit(x, labels, sizes)
         sums, num_bytes = self.sum_clients(x, labels, sizes)
         whole = WithMoments(sums, self._moments(x, labels))
         for part, target in zip(x.split(list(sizes)), labels.split(list(sizes)), strict=True):

@@ -55,7 +55,7 @@ class AIR(Analytic):
         'per_class' or 'two_rounds'.
     memory
         Largest number of bytes that sums class by class may hold; None for a share of what is available.
-    num_classes, expansion, mode, limit, bits
+    num_classes, expansion, mode, limit, bits, min_samples
         As `Analytic` has them.
     """
 
@@ -116,6 +116,7 @@ class AIR(Analytic):
         seed: int,
     ) -> tuple[dict[str, np.ndarray], dict[str, int | float]]:
         """Return packed statistics; in the second round `class-weights` in the config are c numbers."""
+        x, labels, _ = self.admit(x, labels, [len(x)])
         return pack(self.observe(x, labels, self._weights(config))), {}
 
     def train_in_total(
@@ -131,6 +132,7 @@ class AIR(Analytic):
         if weights is not None:
             total, num_bytes = self.sum_clients(x, labels, sizes, weights)
             return pack(total), num_bytes
+        x, labels, sizes = self.admit(x, labels, sizes)
         total = self.observe(x, labels)
         return pack(total), self._bytes(x, labels, sizes)
 

@@ -1,8 +1,9 @@
 """The ClientApp: one for every method, on LocalGrid, RayGrid and Flower's own engine and deployment alike.
 
 `context.run_config["config"]` is one JSON string (Flower's run config is flat); the node's `partition-id`
-says whose samples it holds. A method is any object with `initial`, `train`, `features` and `scores`; only
-this file knows Flower.
+says whose samples it holds. A method is any object with `initial`, `train`, `features` and `scores`, or with
+`converse` in place of `train` where its clients remember something from round to round; only this file knows
+Flower.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ from fedlab.errors import BadInput
 from fedlab.metrics import classification
 
 app = CohortApp()
+MEMORY = "fedlab.memory"
+"""Under which a node's state holds what a method that converses in several rounds remembers."""
 Answer = tuple[dict[str, np.ndarray], dict[str, int | float]]
 """A method's arrays and metrics."""
 
@@ -33,6 +36,12 @@ Answer = tuple[dict[str, np.ndarray], dict[str, int | float]]
 def train(message: Message, context: Context) -> Message:
     """Answer with what the method learns from this node's samples."""
     asked = _Asked(context.run_config, context.node_config.get("num-partitions"), message.content)
+    if hasattr(asked.model, "converse"):
+        kept = records_of(context.state, ConfigRecord).get(MEMORY, {})
+        memory = {name: value for name, value in kept.items() if isinstance(value, bytes)}
+        arrays, memory = asked.converse(_partition(context), context.node_id, memory)
+        context.state[MEMORY] = ConfigRecord({**memory})
+        return Message(_content(arrays, {}), reply_to=message)
     return Message(_content(*asked.train(_partition(context))), reply_to=message)
 
 
@@ -49,8 +58,8 @@ def train_in_total(cohort: Cohort) -> tuple[RecordDict, int] | None:
     asked = _of_cohort(cohort)
     if hasattr(asked.model, "train_in_total"):
         samples = asked.samples(cohort.partitions)
-        arrays, num_bytes = asked.model.train_in_total(*samples, asked.arrays, asked.settings)
-        return _content(arrays, {}), num_bytes
+        total = asked.model.train_in_total(*samples, asked.arrays, asked.settings)
+        return None if total is None else (_content(total[0], {}), total[1])
     running = cohort.addition() if cohort.addition else None
     if not isinstance(running, WeightedMean):
         return None
@@ -108,6 +117,15 @@ class _Asked:
         """Return what the method answers for one client."""
         x, labels, _ = self.samples([partition])
         return self.model.train(self.arrays, self.settings, x, labels, self._seed(partition))
+
+    def converse(
+        self, partition: int, node: int, memory: Mapping[str, bytes]
+    ) -> tuple[dict[str, np.ndarray], Mapping[str, bytes]]:
+        """Return what a method that takes several rounds answers in this one, and what it then remembers."""
+        clients, seed = self._everyone.federation.num_clients, self._seed(partition)
+        return self.model.converse(
+            self.arrays, self.settings, lambda: self.samples([partition])[:2], memory, node, clients, seed
+        )
 
     def train_many(self, partitions: Sequence[int]) -> list[Answer] | None:
         """Return what the method answers for all in one call; None where it had better not."""

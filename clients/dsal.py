@@ -33,7 +33,7 @@ class DSAL(Analytic):
         r, what the compensation stream counts; 0 is ACIL.
     compensation_ridge
         Ridge of the compensation stream.
-    num_classes, expansion, mode, limit, bits
+    num_classes, expansion, mode, limit, bits, min_samples
         As `Analytic` has them; the expansion's features are two halves.
     """
 

@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from safetensors.numpy import save
 
 from experiments.centralised import centralised
-from experiments.resume import CHECKPOINTS
+from experiments.resume import CHECKPOINTS, ledger_of
 from fedlab import world
 from fedlab.engine.checkpoint import Checkpoints
 from fedlab.engine.meter import MeteredGrid
@@ -153,7 +153,10 @@ def run_method(
         config = {"config": json.dumps(describe(cfg, name))}
         grid.restart(config)
         where = {"folder": str(checkpoints.folder), "every": checkpoints.every} if checkpoints else None
-        context = Context(0, 1, {}, RecordDict(), {**config, "checkpoints": json.dumps(where)})
+        of_server = {"checkpoints": json.dumps(where), "directory": str(directory.path.absolute())}
+        if checkpoints:  # a run that may go on must not forget what it has released
+            of_server["ledger"] = str(ledger_of(directory.path.absolute(), name))
+        context = Context(0, 1, {}, RecordDict(), {**config, **of_server})
         server_app(MeteredGrid(grid, emit), context)
         result = json.loads(str(context.state.config_records["result"]["json"]))
         arrays = context.state.array_records["model"]

@@ -22,7 +22,15 @@ COMMANDS = {
         "experiments.deploy.command",
         "real Flower processes: fedlab deploy local [key=value ...] | keys | register | submit | probe",
     ),
+    "privacy": (
+        "experiments.privacy",
+        "what was released, what a promise takes: fedlab privacy show RUN_DIR | plan n=... d=... c=...",
+    ),
     "data": ("experiments.data", "list, show or fetch datasets: fedlab data list | show NAME | fetch NAME"),
+    "unlearn": (
+        "experiments.unlearn",
+        "a client or its samples leave a finished run: fedlab unlearn RUN_DIR --client N [--samples FILE]",
+    ),
     "flower": ("experiments.flower", "run an unmodified Flower app on this engine: fedlab flower APP_DIR"),
 }
 

@@ -23,6 +23,8 @@ from fedlab.provenance import versions
 
 CHECKPOINTS = "checkpoints"
 """The folder of a run directory that holds a folder of them per method, as long as the run has not ended."""
+LEDGERS = "privacy"
+"""The folder of a run directory that holds a file per method that promises privacy, of what it has released."""
 FREE = ("engine", "checkpoint")
 """Settings that may change on the way."""
 BINDING = ("chunk", "faults", "seed")
@@ -30,6 +32,11 @@ BINDING = ("chunk", "faults", "seed")
 NUMERIC = ("torch", "numpy", "scipy", "flwr")
 """Packages whose next version may round differently."""
 SHOWN = 3
+
+
+def ledger_of(run: Path, method: str) -> Path:
+    """Return the file that counts what a method of a run has released."""
+    return run / LEDGERS / f"{method}.jsonl"
 
 
 def reopen(path: Path, changes: Sequence[str]) -> tuple[DictConfig, list[str]]:

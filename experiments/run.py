@@ -16,7 +16,7 @@ from rich.console import Console
 
 from experiments.compose import COMPOSITION_ERRORS, composing, configuration, explain
 from experiments.messages import MENDABLE, debugging, message, say
-from experiments.resume import CHECKPOINTS, changed_versions, reopen
+from experiments.resume import CHECKPOINTS, LEDGERS, changed_versions, reopen
 from experiments.schema import check, register
 from fedlab.errors import BadInput
 from fedlab.report.live import Live
@@ -117,6 +117,8 @@ def perform(cfg: DictConfig, directory: RunDirectory, overrides: list[str], resu
     remove(directory.path, TEMPORARY)
     if resumed and (warning := changed_versions(directory.path)):
         directory.tick("warning", message=warning)
+    if not resumed:  # one that goes on has released what it has released, checkpoint or not
+        remove(directory.path, [f"{LEDGERS}/*.jsonl", f"{LEDGERS}/"])
     if not (resumed and (directory.path / CHECKPOINTS).exists()):
         _begin(directory)
     directory.write_text("config.yaml", OmegaConf.to_yaml(cfg))

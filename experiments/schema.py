@@ -73,6 +73,8 @@ class Settings:
         Seconds to wait for a round's replies; null waits for all.
     checkpoint
         How often a run is kept, so that `fedlab run resume=DIR` can continue it.
+    entropy
+        Where noise and keys come from: 'seeded' repeats them, 'os' is for real data.
     """
 
     name: str = MISSING
@@ -86,6 +88,7 @@ class Settings:
     tolerate: float = 0.0
     timeout: float | None = None
     checkpoint: Checkpoint = field(default_factory=Checkpoint)
+    entropy: str = "seeded"
     source: Any = MISSING
     partition: Any = MISSING
     features: Any = MISSING
@@ -97,6 +100,7 @@ class Settings:
     methods: dict[str, Any] = field(default_factory=dict)
     analytic: Any = MISSING
     gradient: Any = MISSING
+    privacy: Any = MISSING
     cohort: Cohort = field(default_factory=Cohort)
     study: Any = None
 
@@ -156,4 +160,8 @@ def register() -> None:
     def at_most_clients(wanted: int, *, _root_: Any) -> int:
         return wanted if _root_.clients is None else max(1, min(wanted, _root_.clients))
 
+    def one_more_if(rounds: int, reason: Any) -> int:
+        return rounds + bool(reason)
+
     OmegaConf.register_new_resolver("at_most_clients", at_most_clients, replace=True)
+    OmegaConf.register_new_resolver("one_more_if", one_more_if, replace=True)

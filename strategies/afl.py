@@ -14,19 +14,16 @@ https://arxiv.org/abs/2405.16240. d features, c classes, k clients.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
-from safetensors.numpy import save
 
 from fedlab.engine.addition import StatisticsSum
 from fedlab.engine.closed_form import ClosedForm
-from fedlab.errors import BadInput, unknown
+from fedlab.engine.kept import Keeper
+from fedlab.errors import unknown
 from fedlab.stats import GramStats, StatisticsTotal
-from fedlab.tracking import write_atomically
 
 
 class AFL(ClosedForm):
@@ -37,8 +34,9 @@ class AFL(ClosedForm):
     ridge
         g >= 0 of the joint system, or 'gcv' for generalised cross-validation; 0 is least squares.
     keep_clients
-        Directory for each client's packed statistics, so that a client can be subtracted later. None keeps
-        none; the server's memory does not grow with the number of clients either way.
+        Directory for each client's packed statistics and their total, so that a client can be subtracted later
+        (`fedlab unlearn`); a relative one lies in the run directory. None keeps none; the server's memory does
+        not grow with the number of clients either way.
     late
         What becomes of clients that answer after the deadline: 'drop', or 'merge' to add them after the round.
 
@@ -54,7 +52,7 @@ class AFL(ClosedForm):
         if late not in ("drop", "merge"):
             raise unknown("late", late, ("drop", "merge"))
         self.ridge, self.late = ridge, late
-        self.keep_clients = Path(keep_clients) if keep_clients else None
+        self.kept = Keeper(keep_clients) if keep_clients else None
         # Workers may add replies before they are sent, but not where each client's is to be kept.
         self.addition = None if keep_clients else StatisticsSum
         self._sum = StatisticsTotal(GramStats)
@@ -79,6 +77,8 @@ class AFL(ClosedForm):
             More clients' statistics do not fit the others' than may fail; the first is named.
         """
         self._sum = StatisticsTotal(GramStats)
+        if self.kept:
+            self.kept.begin()
         self._add(replies)
         return self._solve(), None
 
@@ -87,18 +87,13 @@ class AFL(ClosedForm):
         return self._solve() if self._add(replies) else None
 
     def _add(self, replies: Iterable[Message]) -> int:
-        return self.add(replies, self._sum, self._keep if self.keep_clients else None)
-
-    def _keep(self, node: int, packed: Mapping[str, np.ndarray]) -> None:
-        assert self.keep_clients is not None
-        try:
-            write_atomically(self.keep_clients / f"{node}.safetensors", save(dict(packed)))
-        except BadInput as error:
-            raise BadInput(f"keep_clients={self.keep_clients} cannot be written: {error}") from error
+        return self.add(replies, self._sum, self.kept.keep if self.kept else None)
 
     def _solve(self) -> ArrayRecord:
         self.statistics = statistics = self._sum.result()
         self.solution = statistics.solution(self.ridge)
+        if self.kept:
+            self.kept.close(statistics, self.solution)
         return self.head()
 
     def state_dict(self) -> dict[str, object]:

@@ -3,13 +3,15 @@
 `context.run_config["config"]` is the same JSON string that the clients see. The result is the record "result"
 (one JSON string with the keys of the run-directory contract) and the record "model" (the final arrays); where
 the config names a directory `out`, both are also written there, for a deployment whose driver is elsewhere.
-`context.run_config["checkpoints"]`, which no client needs, says where the rounds are kept (folder, every).
+`context.run_config["checkpoints"]`, which no client needs, says where the rounds are kept (folder, every), and
+`context.run_config["directory"]` where the run is: a strategy that keeps its clients' statistics does so there.
+`context.run_config["ledger"]` is the file that counts what was released, where a strategy promises privacy; a
+deployment has it as `privacy.jsonl` in `out`.
 """
 
 from __future__ import annotations
 
 import gc
-import hashlib
 import json
 import logging
 import random
@@ -30,12 +32,13 @@ from safetensors.numpy import save
 from fedlab import world
 from fedlab.engine.checkpoint import Checkpoints
 from fedlab.engine.meter import MeteredGrid
-from fedlab.engine.records import from_record, to_record
+from fedlab.engine.records import digest_of, from_record, to_record
 from fedlab.engine.rounds import run_rounds
 from fedlab.errors import BadInput
 from fedlab.examination import Examination
 from fedlab.metrics import classification
 from fedlab.outcome import Outcome
+from fedlab.privacy.ledger import opened
 from fedlab.tracking import RunDirectory
 
 app = ServerApp()
@@ -54,7 +57,11 @@ def main(grid: Grid, context: Context) -> None:
     metered = isinstance(grid, MeteredGrid)
     kept = json.loads(str(context.run_config.get("checkpoints", "null")))
     checkpoints = Checkpoints(config=str(context.run_config["config"]), **kept) if kept else None
-    result, arrays = run(grid if metered else MeteredGrid(grid, _log), config, checkpoints)
+    where = context.run_config.get("directory", config.get("out"))
+    directory = Path(str(where)) if where else None
+    counted = context.run_config.get("ledger") or (config.get("out") and f"{config['out']}/privacy.jsonl")
+    ledger = Path(str(counted)) if counted else None
+    result, arrays = run(grid if metered else MeteredGrid(grid, _log), config, checkpoints, directory, ledger)
     if not metered:  # nobody listens but whoever reads the log
         for client, reason in result["faults"]["failed"].items():
             _log("warning", message=f"client {client} is not in the model: {reason.strip().splitlines()[-1]}")
@@ -67,9 +74,17 @@ def main(grid: Grid, context: Context) -> None:
 
 
 def run(
-    grid: MeteredGrid, config: dict[str, Any], checkpoints: Checkpoints | None = None
+    grid: MeteredGrid,
+    config: dict[str, Any],
+    checkpoints: Checkpoints | None = None,
+    directory: Path | None = None,
+    ledger: Path | None = None,
 ) -> tuple[dict[str, Any], ArrayRecord]:
-    """Run a strategy to its end, from its last checkpoint if there is one; return its result and its model."""
+    """Run a strategy to its end, from its last checkpoint if there is one; return its result and its model.
+
+    A strategy with an attribute `privacy` is given its ledger as the attribute `ledger`: see
+    `fedlab.privacy.ledger.Ledger`.
+    """
     started = time.perf_counter()
     parts = {part: instantiate(config.get(part)) for part in world.PARTS}
     everyone = world.build(**parts, **{name: config[name] for name in ("clients", "seed", "device")})
@@ -77,6 +92,8 @@ def run(
     strategy = instantiate(config["strategy"])
     if not isinstance(strategy, Strategy):
         raise BadInput(f"strategy {config['strategy']} is no flwr.serverapp.strategy.Strategy")
+    if directory is not None and (kept := getattr(strategy, "kept", None)):
+        kept.keep_in(directory)
     clients = everyone.federation.num_clients
     _wait_for_nodes(grid, clients, config["connect_timeout"])
     random.seed(config["seed"])  # Flower's strategies sample nodes from the global generator
@@ -90,16 +107,19 @@ def run(
     setup = time.perf_counter() - started
     gc.freeze()  # Flower's strategies collect garbage for every reply: not through all that is imported
     try:
-        history = run_rounds(
-            strategy,
-            grid,
-            to_record(model.initial(everyone.train.shape[1], config["seed"])),
-            config["rounds"] * (len(course) if course else 1),
-            judge,
-            config["timeout"],
-            config["tolerate"],
-            checkpoints,
-        )
+        with opened(getattr(strategy, "privacy", None), ledger) as spending:
+            if spending is not None:
+                strategy.ledger = spending  # pyright: ignore[reportAttributeAccessIssue]
+            history = run_rounds(
+                strategy,
+                grid,
+                to_record(model.initial(everyone.train.shape[1], config["seed"])),
+                config["rounds"] * (len(course) if course else 1),
+                judge,
+                config["timeout"],
+                config["tolerate"],
+                checkpoints,
+            )
     finally:
         gc.unfreeze()
     told = getattr(strategy, "report", dict)()  # ours speak of their solve; Flower's have no such method
@@ -126,6 +146,7 @@ def run(
         bytes_up_per_client=grid.traffic.bytes_up / clients,
         bytes_down_per_client=grid.traffic.bytes_down / clients,
         seconds={"setup": setup, **history.seconds, "total": setup + history.elapsed},
+        privacy=spending.statement() if spending is not None else None,
         faults={"failed": history.failures, "restarts": grid.restarts},
     )
     return outcome.values(), history.arrays
@@ -230,12 +251,8 @@ def _log(kind: str, **fields: Any) -> None:
 
 
 def digest(arrays: ArrayRecord) -> str:
-    """Return the SHA-256 of a model: names, types, shapes and bytes."""
-    sha = hashlib.sha256()
-    for name, array in sorted(from_record(arrays).items()):
-        sha.update(repr((name, array.dtype.str, array.shape)).encode())
-        sha.update(array.tobytes())
-    return sha.hexdigest()
+    """Return the SHA-256 of a model."""
+    return digest_of(from_record(arrays))
 
 
 def _wait_for_nodes(grid: Grid, clients: int, patience: float) -> None:

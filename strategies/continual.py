@@ -15,14 +15,18 @@ https://arxiv.org/abs/2403.17503; Fang et al., AIR, 2024, https://arxiv.org/abs/
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import Any, Protocol
 
+import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 
+from fedlab.engine.addition import StatisticsSum
 from fedlab.engine.closed_form import ClosedForm
+from fedlab.engine.kept import Keeper
 from fedlab.engine.replies import lost
-from fedlab.stats import Solution, StatisticsTotal
+from fedlab.stats import DualStream, Solution, StatisticsTotal
 
 
 class Memory(Protocol):
@@ -42,6 +46,11 @@ class Memory(Protocol):
         ...
 
 
+def in_order(memory: Memory) -> bool:
+    """Whether the head depends on the order of the phases, so that each has a total of its own."""
+    return isinstance(memory, DualStream)
+
+
 class Continual(ClosedForm):
     """Ask every client in every round for the statistics of what it observed in it; add them, solve.
 
@@ -49,6 +58,9 @@ class Continual(ClosedForm):
     ----------
     memory
         Before the first round.
+    keep_clients
+        Directory for each client's packed statistics and their totals, so that a client can be subtracted later
+        (`fedlab unlearn`); a relative one lies in the run directory. None keeps none.
 
     Attributes
     ----------
@@ -56,8 +68,11 @@ class Continual(ClosedForm):
         Node to the rounds of which it has yet to tell.
     """
 
-    def __init__(self, memory: Memory):
+    def __init__(self, memory: Memory, keep_clients: str | None = None):
         self.memory = memory
+        self.kept = Keeper(keep_clients) if keep_clients else None
+        # Workers may add replies before they are sent, but not where each client's is to be kept.
+        self.addition = None if keep_clients else StatisticsSum
         self.missed: dict[int, list[int]] = {}
 
     def configure_train(
@@ -78,14 +93,24 @@ class Continual(ClosedForm):
         ClientFailed
             More clients' statistics do not fit the others' than may fail; the first is named.
         """
-        phase = StatisticsTotal()
-        self.add(replies, phase)
+        phase, number = StatisticsTotal(), server_round if in_order(self.memory) else 0
+        if self.kept:
+            self.kept.begin(server_round, known=self.memory.total is not None)
+        keep = partial(self._keep, number, server_round) if self.kept else None
+        self.add(replies, phase, keep)
         memory = self.memory.add(phase.result())
+        own = phase.result() if self.kept and number else None
         del phase  # as large as the memory, and the solve needs room
         solution = memory.solution() if memory.total.count else None
+        if self.kept:
+            self.kept.close(memory.total if own is None else own, solution, number)
         self.memory, self.solution = memory, solution
         self.missed = {node: [*self.missed.get(node, ()), server_round] for node in lost(replies)}
         return self.head(), None
+
+    def _keep(self, phase: int, server_round: int, node: int, packed: Mapping[str, np.ndarray]) -> None:
+        assert self.kept is not None
+        self.kept.keep(node, packed, phase, (*self.missed.get(node, ()), server_round))
 
     def state_dict(self) -> dict[str, object]:
         """Return what a checkpoint keeps."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 from collections.abc import Mapping
 from functools import lru_cache
@@ -72,6 +73,15 @@ def _described(header: bytes) -> tuple[tuple[int, ...], bool, np.dtype, int]:
         raise ValueError("another version")
     shape, fortran_order, dtype = np.lib.format.read_array_header_1_0(file)
     return shape, fortran_order, dtype, len(header)
+
+
+def digest_of(arrays: Mapping[str, np.ndarray]) -> str:
+    """Return the SHA-256 of a model: names, types, shapes and bytes."""
+    sha = hashlib.sha256()
+    for name, array in sorted(arrays.items()):
+        sha.update(repr((name, array.dtype.str, array.shape)).encode())
+        sha.update(array.tobytes())
+    return sha.hexdigest()
 
 
 def views(record: ArrayRecord) -> dict[str, np.ndarray]:

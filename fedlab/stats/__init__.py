@@ -10,6 +10,7 @@ from fedlab.stats.gram import GramStats
 from fedlab.stats.gram_sum import GramSum
 from fedlab.stats.joint import Joint
 from fedlab.stats.moments import ClassMoments, WithMoments
+from fedlab.stats.noisy import NoisyGram
 from fedlab.stats.notes import notes
 from fedlab.stats.packed_size import packed_bytes
 from fedlab.stats.per_class import ClassCounts, PerClass
@@ -34,6 +35,7 @@ __all__ = [
     "GramSum",
     "Identity",
     "Joint",
+    "NoisyGram",
     "PerClass",
     "RandomRBF",
     "RandomReLU",

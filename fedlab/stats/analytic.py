@@ -55,6 +55,8 @@ class Analytic:
         Public range of the backbone's features (exact mode).
     bits
         Word length of the features (exact mode).
+    min_samples
+        A client with fewer samples answers as one that has none: its silence says no more than that. 0 is off.
     """
 
     num_classes: int
@@ -62,12 +64,17 @@ class Analytic:
     mode: str = "exact"
     limit: float = 1.0
     bits: int = 12
+    min_samples: int = field(default=0, repr=False)  # it changes no head, so a saved head does not name it
 
     def __post_init__(self) -> None:
         if self.mode not in ("exact", "float64"):
             raise BadInput(f"mode={self.mode!r}: known are 'exact' and 'float64'")
         if self.num_classes < 1:
             raise BadInput(f"num_classes={self.num_classes} must be at least 1")
+        if isinstance(self.min_samples, bool) or not isinstance(self.min_samples, int) or self.min_samples < 0:
+            raise BadInput(
+                f"min_samples={self.min_samples!r} must be a whole number >= 0: 0 lets every client answer"
+            )
         self.fixed  # noqa: B018 - refuses a bad limit or word length here rather than at the first sample
 
     @property
@@ -168,7 +175,31 @@ class Analytic:
         seed: int,
     ) -> tuple[dict[str, np.ndarray], dict[str, int | float]]:
         """Return the packed statistics; model, config and seed do not matter."""
+        x, labels, _ = self.admit(x, labels, [len(x)])
         return pack(self.observe(x, labels)), {}
+
+    def admit(self, x: Tensor, labels: Tensor, sizes: Sequence[int]) -> tuple[Tensor, Tensor, Sequence[int]]:
+        """Return what is left of clients' samples when those with fewer than `min_samples` have none.
+
+        Parameters
+        ----------
+        x, labels
+            Samples of all, client after client: (n, d0) and (n,).
+        sizes
+            How many are whose; their sum is n.
+
+        Raises
+        ------
+        BadInput
+            As `observe` does, also for samples that are left out.
+        """
+        if all(n == 0 or n >= self.min_samples for n in sizes):
+            return x, labels, sizes
+        self.check(x, labels)
+        admitted = [n if n >= self.min_samples else 0 for n in sizes]
+        owners = torch.tensor(sizes, device=x.device)
+        kept = (owners >= self.min_samples).repeat_interleave(owners)
+        return x[kept], labels[kept], admitted
 
     def train_in_total(
         self,
@@ -177,10 +208,11 @@ class Analytic:
         sizes: Sequence[int],
         arrays: Mapping[str, np.ndarray] = EMPTY,
         config: Mapping[str, object] = EMPTY,
-    ) -> tuple[dict[str, np.ndarray], int]:
+    ) -> tuple[dict[str, np.ndarray], int] | None:
         """Return the packed sum of what `train` answers for many clients, and the bytes of all those answers.
 
-        The sum of the clients' products is the product of their stacked rows: one client's work, whatever k.
+        The sum of the clients' products is the product of their stacked rows: one client's work, whatever k. None
+        where each must answer by itself.
 
         Parameters
         ----------
@@ -198,6 +230,7 @@ class Analytic:
         self, x: Tensor, labels: Tensor, sizes: Sequence[int], weights: ClassWeights | None = None
     ) -> tuple[GramStats, int]:
         """Return the sum over many clients, and the bytes of their packed statistics."""
+        x, labels, sizes = self.admit(x, labels, sizes)
         self.check(x, labels)
         if weights is not None:
             weights.check(torch.bincount(labels, minlength=self.num_classes))

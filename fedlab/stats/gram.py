@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -26,7 +26,7 @@ from fedlab.errors import BadInput
 from fedlab.stats.class_weights import ClassWeights, weighted_gram
 from fedlab.stats.fixed_point import FixedPoint
 from fedlab.stats.memory import check_memory
-from fedlab.stats.product import add_grams, energy_of, gram_product, recoverable
+from fedlab.stats.product import add_grams, add_into, difference, energy_of, gram_product, recoverable
 from fedlab.stats.samples import check_features, check_one_hot
 from fedlab.stats.solve import Solution, generalised_cross_validation, ridge_solve
 
@@ -211,8 +211,10 @@ class GramStats:
         """Digest of everything the statistics say; in exact mode it does not depend on the partition."""
         said = (self.num_features, self.num_classes, self.scale, self.saturated)
         digest = hashlib.sha256(repr(said if self.weighting is None else (*said, self.weighting)).encode())
-        upper = torch.triu_indices(self.num_features, self.num_features)
-        for part in (self.gram.cpu()[upper[0], upper[1]], self.cross.cpu(), self.class_counts.cpu()):
+        # Row by row: an index array of the triangle would cost ten times as much as its digest.
+        for i, row in enumerate(self.gram.cpu().numpy()):
+            digest.update(row[i:].tobytes())
+        for part in (self.cross.cpu(), self.class_counts.cpu()):
             digest.update(part.contiguous().numpy().tobytes())
         return digest.hexdigest()
 
@@ -238,34 +240,54 @@ class GramStats:
         )
 
     def __sub__(self, other: GramStats) -> GramStats:
-        self.check_fits(other)
-        counts = self.class_counts - other.class_counts
+        return self.without([other])
+
+    def without(self, parts: Sequence[GramStats]) -> GramStats:
+        """Return the statistics of what is left when all these are removed; each matrix is read once.
+
+        Raises
+        ------
+        BadInput
+            The parts do not fit, or what would be left is the sum of no samples: they were never part of it.
+        """
+        for part in parts:
+            self.check_fits(part)
+        gone_counts = sum((part.class_counts for part in parts), torch.zeros_like(self.class_counts))
+        counts = self.class_counts - gone_counts
         if bool((counts < 0).any()):
             c = int(counts.argmin())
             raise BadInput(
-                f"cannot remove {int(other.class_counts[c])} samples of class {c} from "
+                f"cannot remove {int(gone_counts[c])} samples of class {c} from "
                 f"{int(self.class_counts[c])}: these statistics were never part of the sum"
             )
-        if other.saturated > self.saturated:
-            raise BadInput(f"cannot remove {other.saturated} saturated entries from {self.saturated}")
-        cross, matrix = self.cross - other.cross, self.gram - other.gram
-        gone = counts == 0
+        saturated = self.saturated - sum(part.saturated for part in parts)
+        if saturated < 0:
+            raise BadInput(
+                f"cannot remove {self.saturated - saturated} saturated entries from {self.saturated}"
+            )
+        cross = self.cross.clone()
+        for part in parts:
+            add_into(cross, part.cross, -1)
+        grams, gone = _grams(parts), counts == 0
+        matrix = difference(self.gram, grams)
+        nobody = bool(gone.all())
         if self.scale is not None and (
-            bool((matrix.diagonal() < 0).any() | cross[:, gone].any()) or bool(gone.all() & matrix.any())
+            not _covers(self.gram, grams) or bool(cross[:, gone].any()) or (nobody and bool(matrix.any()))
         ):
             raise BadInput(
-                f"cannot remove these {other.count} samples from {self.count}: what remains is not the sum "
-                "of any samples, so they were never part of it"
+                f"cannot remove these {int(gone_counts.sum())} samples from {self.count}: what remains is not "
+                "the sum of any samples, so they were never part of it"
             )
         # Without samples a sum is zero; in float64 the difference would leave rounding noise, which a solve
         # inflates.
         cross[:, gone] = 0
-        if bool(gone.all()):
+        if nobody:
             matrix.zero_()
-        weighting = combined(self.weighting, other.weighting, -1)
-        if weighting is not None and bool(gone.all()):
+        weighting = self.weighting
+        for part in parts:
+            weighting = combined(weighting, part.weighting, -1)
+        if weighting is not None and nobody:
             weighting = (weighting[0], 0.0)
-        saturated = self.saturated - other.saturated
         return GramStats(cross, counts, self.scale, saturated, matrix=matrix, weighting=weighting)
 
     def widen(self, num_classes: int) -> GramStats:
@@ -339,3 +361,20 @@ def combined(
     if mine is None or theirs is None:
         return None
     return mine[0], max(0.0, mine[1] + sign * theirs[1])
+
+
+def _grams(parts: Sequence[GramStats]) -> list[Tensor]:
+    """Return matrices whose sum is that of the parts' Gram matrices: rows of many parts share one product."""
+    dense = [part.matrix for part in parts if part.matrix is not None]
+    rows = [part for part in parts if part.rows is not None and len(part.rows)]
+    return [*dense, GramStats.total(rows).gram] if rows else dense
+
+
+def _covers(gram: Tensor, grams: Sequence[Tensor]) -> bool:
+    """Whether sums of squares are left when all these are removed, one after the other: int64 cannot wrap."""
+    left = gram.diagonal().clone()
+    for part in grams:
+        left -= part.diagonal()
+        if bool((left < 0).any()):
+            return False
+    return True

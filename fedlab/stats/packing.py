@@ -9,6 +9,7 @@ In exact mode G is recovered from R by rounding R'R to the integers it must be, 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from fedlab.errors import BadInput
 from fedlab.stats.gram import GramStats
-from fedlab.stats.product import energy_of, recoverable
+from fedlab.stats.product import energy_of, mirror, recoverable
 
 ORDER = ("shape", "scale", "classes", "class_counts", "cross", "gram", "factor")
 """Names of the packed arrays; 'gram' and 'factor' exclude each other. Weighted sums add 'weighting'."""
@@ -54,6 +55,27 @@ def unpack(arrays: Mapping[str, np.ndarray], device: torch.device | str = "cpu")
     BadInput
         A part is missing, has the wrong size or type, or holds NaN or infinite numbers.
     """
+    said, num_rows = unpack_sums(arrays)
+    d = said.num_features
+    rows = matrix = None
+    if "factor" in arrays:
+        expect("factor", arrays["factor"], factor_entries(num_rows, d))
+        rows = unflatten(arrays["factor"], num_rows, d, np.float64)
+        if said.scale:
+            _check_factor(rows)
+    else:
+        matrix = symmetric(unpack_triangle(arrays, said), d)
+    return replace(
+        said,
+        cross=said.cross.to(device),
+        class_counts=said.class_counts.to(device),
+        rows=None if rows is None else torch.from_numpy(rows).to(device),
+        matrix=None if matrix is None else torch.from_numpy(matrix).to(device),
+    )
+
+
+def unpack_sums(arrays: Mapping[str, np.ndarray]) -> tuple[GramStats, int]:
+    """Return packed statistics but for their G, which is zero here, and the rows of their factor; check both."""
     lacking = [name for name in ORDER[:5] if name not in arrays]
     if lacking or ("gram" in arrays) == ("factor" in arrays):
         raise BadInput(
@@ -63,7 +85,6 @@ def unpack(arrays: Mapping[str, np.ndarray], device: torch.device | str = "cpu")
     expect("scale", arrays["scale"], 1)
     d, c, num_rows, saturated = (int(v) for v in arrays["shape"])
     scale = float(arrays["scale"][0])
-    sums = "if" if scale == 0 else "i"
     if min(d, c) < 1 or saturated < 0 or scale < 0 or ("factor" in arrays and not 0 <= num_rows <= d):
         raise BadInput(
             f"packed statistics name {d} features, {c} classes, {num_rows} rows, {saturated} saturated "
@@ -82,36 +103,26 @@ def unpack(arrays: Mapping[str, np.ndarray], device: torch.device | str = "cpu")
         raise BadInput(
             f"packed statistics count {arrays['class_counts'].tolist()} samples: expected no negative count"
         )
-    expect("cross", arrays["cross"], present.size * d, sums)
+    expect("cross", arrays["cross"], present.size * d, "i" if scale else "if")
     weighting = _weighting(arrays["weighting"], scale) if "weighting" in arrays else None
-
-    kind = np.int64 if scale else np.float64
-    rows = matrix = None
-    if "factor" in arrays:
-        expect("factor", arrays["factor"], factor_entries(num_rows, d))
-        rows = unflatten(arrays["factor"], num_rows, d, np.float64)
-        if scale:
-            _check_factor(rows)
-    else:
-        expect("gram", arrays["gram"], triangle_entries(d), sums)
-        matrix = unflatten(arrays["gram"], d, d, kind)
-        matrix += np.triu(matrix, 1).T
-        if scale and (matrix.diagonal() < 0).any():
-            smallest = int(matrix.diagonal().min())
-            raise BadInput(f"packed statistics: gram has {smallest} on its diagonal: no sum of squares")
-    cross = np.zeros((d, c), kind)
+    cross = np.zeros((d, c), np.int64 if scale else np.float64)
     cross[:, present] = arrays["cross"].reshape(present.size, d).T
     counts = np.zeros(c, np.int64)
     counts[present] = arrays["class_counts"]
-    return GramStats(
-        torch.from_numpy(cross).to(device),
-        torch.from_numpy(counts).to(device),
-        scale or None,
-        saturated,
-        None if rows is None else torch.from_numpy(rows).to(device),
-        None if matrix is None else torch.from_numpy(matrix).to(device),
-        weighting,
-    )
+    none = torch.zeros(0, d, dtype=torch.float64)
+    sums = torch.from_numpy(cross), torch.from_numpy(counts)
+    return GramStats(*sums, scale or None, saturated, rows=none, weighting=weighting), num_rows
+
+
+def unpack_triangle(arrays: Mapping[str, np.ndarray], said: GramStats) -> np.ndarray:
+    """Return the entries of G on and above the diagonal, flat and as narrow as they were sent; check them."""
+    flat, d = arrays["gram"], said.num_features
+    expect("gram", flat, triangle_entries(d), "i" if said.scale else "if")
+    if said.scale and ((squares := flat[diagonal_of(d)]) < 0).any():
+        raise BadInput(
+            f"packed statistics: gram has {int(squares.min())} on its diagonal: no sum of squares"
+        )
+    return flat
 
 
 def _weighting(array: np.ndarray, scale: float) -> tuple[int, float]:
@@ -163,6 +174,18 @@ def unflatten(flat: np.ndarray, n: int, d: int, kind: type) -> np.ndarray:
         start, end = end, end + d - i
         row[i:] = flat[start:end]
     return matrix
+
+
+def symmetric(flat: np.ndarray, d: int) -> np.ndarray:
+    """Return the (d, d) matrix of these entries on and above its diagonal: int64, or float64."""
+    matrix = unflatten(flat, d, d, np.float64 if flat.dtype.kind == "f" else np.int64)
+    mirror(matrix)
+    return matrix
+
+
+def diagonal_of(d: int) -> np.ndarray:
+    """Return where the diagonal is among the entries on and above it."""
+    return np.cumsum([0, *range(d, 1, -1)])
 
 
 def narrow(values: np.ndarray) -> np.ndarray:

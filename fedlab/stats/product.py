@@ -8,6 +8,7 @@ n rows, d features.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import reduce
 
 import numpy as np
@@ -18,6 +19,8 @@ from torch import Tensor
 from fedlab.errors import BadInput
 from fedlab.stats.fixed_point import EXACT
 
+BLOCK = 64
+"""Rows and columns that are worked on at a time."""
 CORRUPTED = "exact statistics are not integers: the rows were corrupted or encoded with another scale"
 
 
@@ -65,14 +68,39 @@ def check_no_wrap(a: Tensor, b: Tensor) -> None:
         raise BadInput("the sum of exact statistics passes 2^63: lower bits, or add fewer samples")
 
 
-def add_into(total: Tensor, part: Tensor) -> None:
-    """Add to the total in place."""
+def add_into(total: Tensor, part: Tensor, sign: int = 1) -> None:
+    """Add to the total in place; subtract where the sign is -1."""
     if total.device.type == "cpu":
         # NumPy adds on one thread. torch would start all of them for every client, and on a shared machine
         # they wait for each other longer than the addition takes.
-        np.add(total.numpy(), part.numpy(), out=total.numpy())
+        (np.add if sign > 0 else np.subtract)(total.numpy(), part.numpy(), out=total.numpy())
     else:
-        total.add_(part)
+        total.add_(part, alpha=sign)
+
+
+def difference(total: Tensor, parts: Sequence[Tensor]) -> Tensor:
+    """Return a symmetric matrix without others: what is above the diagonal is read once, what is below mirrored."""
+    if total.device.type != "cpu":
+        return reduce(torch.sub, parts, total.clone())
+    left = total.clone()
+    numbers, gone, d = left.numpy(), [part.numpy() for part in parts], len(left)
+    for start in range(0, d, BLOCK):
+        rows, right = slice(start, start + BLOCK), slice(start, d)
+        # A block of rows stays in the cache until every part is subtracted from it.
+        block = numbers[rows, right]
+        for part in gone:
+            np.subtract(block, part[rows, right], out=block)
+    mirror(numbers)
+    return left
+
+
+def mirror(matrix: np.ndarray) -> None:
+    """Copy what is above the diagonal below it, in place."""
+    for start in range(0, len(matrix), BLOCK):
+        end = start + BLOCK  # a block is turned in the cache; a column would miss it with every entry
+        matrix[start:end, :start] = matrix[:start, start:end].T
+        square = matrix[start:end, start:end]
+        square[:] = np.triu(square) + np.triu(square, 1).T
 
 
 def energy_of(rows: Float64[Tensor, "n d"]) -> float:

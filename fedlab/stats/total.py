@@ -8,6 +8,7 @@ from fedlab.errors import BadInput
 from fedlab.stats.gram import GramStats
 from fedlab.stats.gram_sum import GramSum
 from fedlab.stats.moments import ClassMoments, WithMoments
+from fedlab.stats.noisy import NoisyGram
 from fedlab.stats.per_class import ClassCounts, PerClass, PerClassSum
 
 
@@ -78,4 +79,10 @@ class _WithMomentsSum:
         return WithMoments(self._sums.result(), self._moments.result())
 
 
-_EMPTY = {GramStats: GramSum, PerClass: PerClassSum, ClassCounts: _PlainSum, WithMoments: _WithMomentsSum}
+_EMPTY = {
+    GramStats: GramSum,
+    PerClass: PerClassSum,
+    ClassCounts: _PlainSum,
+    WithMoments: _WithMomentsSum,
+    NoisyGram: _PlainSum,
+}

@@ -16,14 +16,15 @@ from torch import Tensor
 from fedlab.errors import BadInput
 from fedlab.stats.gram import GramStats
 from fedlab.stats.moments import ClassMoments, WithMoments
+from fedlab.stats.noisy import NoisyGram, pack_noisy, unpack_noisy
 from fedlab.stats.packing import ORDER, expect, narrow
 from fedlab.stats.packing import pack as pack_gram
 from fedlab.stats.packing import unpack as unpack_gram
 from fedlab.stats.per_class import ClassCounts, PerClass, check_per_class
 
-KINDS = {PerClass: 1, ClassCounts: 2, WithMoments: 3}
+KINDS = {PerClass: 1, ClassCounts: 2, WithMoments: 3, NoisyGram: 4}
 """Numbers of the kinds on the wire; statistics without one are `GramStats`."""
-Statistics = GramStats | PerClass | ClassCounts | WithMoments
+Statistics = GramStats | PerClass | ClassCounts | WithMoments | NoisyGram
 
 
 def pack(statistics: Statistics) -> dict[str, np.ndarray]:
@@ -39,6 +40,8 @@ def pack(statistics: Statistics) -> dict[str, np.ndarray]:
             packed |= _prefixed(f"{y}", pack_gram(statistics.one(y)))
     elif isinstance(statistics, ClassCounts):
         packed["class_counts"] = narrow(statistics.class_counts.cpu().numpy())
+    elif isinstance(statistics, NoisyGram):
+        packed |= pack_noisy(statistics)
     else:
         packed |= _prefixed("sums", pack_gram(statistics.sums))
         packed |= _prefixed("moments", pack_moments(statistics.moments))
@@ -68,6 +71,8 @@ def unpack(arrays: Mapping[str, np.ndarray], device: torch.device | str = "cpu")
     if kind == KINDS[WithMoments]:
         sums = unpack_gram(_under(arrays, "sums"), device)
         return WithMoments(sums, _moments(_under(arrays, "moments"), sums, device))
+    if kind == KINDS[NoisyGram]:
+        return unpack_noisy(arrays)
     raise BadInput(f"packed statistics are of kind {kind}: known are {sorted(KINDS.values())}")
 
 

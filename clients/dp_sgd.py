@@ -1,0 +1,184 @@
+"""The gradient client under differential privacy: every round some steps of DP-SGD, for one sample, against all.
+
+    w <- w - lr ( sum_{i in S} min(1, C / |g_i|) g_i + N(0, (m C)^2 I) ) / B        S: each sample with probability q
+
+The noise is in the model before it leaves, so the server need not be trusted; m is calibrated so that all rounds
+together keep (epsilon, delta). What else a client would say is data: how many samples it has, its loss. So it
+answers with a weight of 1, as everyone does, and with nothing beside the model; one without samples sends noise.
+q, B and the steps are public numbers that are the same for all, not batch / n.
+
+Abadi et al., Deep Learning with Differential Privacy, CCS 2016, https://arxiv.org/abs/1607.00133. What is trained is
+one of `fedlab.gradient.networks`; (n, d0) features, (n,) labels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
+
+import numpy as np
+import torch
+from jaxtyping import Float32
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from fedlab.errors import BadInput
+from fedlab.gradient import Linear, Network
+from fedlab.gradient.modules import model_of, module_of
+from fedlab.privacy import dpsgd
+from fedlab.privacy.calibration import calibrate
+from fedlab.privacy.dpsgd import Rows, generator_of
+from fedlab.privacy.entropy import check_entropy
+from fedlab.stats import Expansion, Identity
+from fedlab.stats.samples import check_features, check_labels
+
+
+@dataclass(frozen=True)
+class DPSGD:
+    """DP-SGD on a head or a small network.
+
+    Parameters
+    ----------
+    num_classes
+        c.
+    epsilon, delta
+        What all rounds together keep for one sample, added or removed.
+    rounds
+        In how many a client may be asked.
+    steps
+        T of one round.
+    sampling_probability
+        q in (0, 1]: a public number.
+    batch_size
+        B: how many samples a batch is expected to have; a public number.
+    clip
+        C.
+    expansion, network
+        The features, and what is trained on them.
+    learning_rate, momentum
+        Of the local optimiser.
+    clipping
+        'ghost' or 'hooks': the same sums.
+    noise_multiplier
+        m; None calibrates it. The strategy is told the same.
+    entropy
+        'seeded', or 'os' for noise that nobody can draw again.
+
+    Raises
+    ------
+    BadInput
+        One of them is out of range.
+    """
+
+    num_classes: int
+    epsilon: float = 1.0
+    delta: float = 1e-5
+    rounds: int = 10
+    steps: int = 1
+    sampling_probability: float = 1.0
+    batch_size: float = 1.0
+    clip: float = 1.0
+    expansion: Expansion = field(default_factory=Identity)
+    network: Network = field(default_factory=Linear)
+    learning_rate: float = 0.1
+    momentum: float = 0.0
+    clipping: str = "ghost"
+    noise_multiplier: float | None = None
+    entropy: str = "seeded"
+
+    def __post_init__(self) -> None:
+        for name in ("num_classes", "rounds"):
+            if getattr(self, name) < 1:
+                raise BadInput(f"{name}={getattr(self, name)} must be at least 1")
+        if not self.learning_rate > 0:
+            raise BadInput(f"learning_rate={self.learning_rate} must be > 0")
+        if not 0 <= self.momentum < 1:
+            raise BadInput(f"momentum={self.momentum} must lie in [0, 1)")
+        check_entropy(self.entropy)
+        self._rule(1.0)  # refuses a setting out of range here rather than at the first sample
+
+    def initial(self, d0: int, seed: int) -> dict[str, np.ndarray]:
+        """Return the network's initial model."""
+        return self.network.initial(self.expansion.out_features(d0), self.num_classes, seed)
+
+    def train(
+        self,
+        arrays: Mapping[str, np.ndarray],
+        config: Mapping[str, object],
+        x: Tensor,
+        labels: Tensor,
+        seed: int,
+    ) -> tuple[dict[str, np.ndarray], dict[str, int | float]]:
+        """Return the noisy model, and the weight that everyone has; a client without samples answers alike.
+
+        Raises
+        ------
+        BadInput
+            A sample is no sample; this much a client tells that has a broken one.
+        """
+        h = self.features(x)
+        check_labels(labels, self.num_classes, len(x))
+        _probe(self.network, h.shape[1], self.num_classes, self.clipping)
+        module = module_of(self.network, _tensors(arrays, h.device))
+        optimizer = torch.optim.SGD(module.parameters(), lr=self.learning_rate, momentum=self.momentum)
+        self._rule(self.multiplier).train(
+            module,
+            Rows(h, labels.to(torch.int64)),
+            _losses,
+            optimizer,
+            generator_of(self.entropy, seed),
+            secure=self.entropy == "os",
+            probe=False,
+        )
+        return {name: array.cpu().numpy() for name, array in model_of(module).items()}, {"num-examples": 1}
+
+    def features(self, x: Tensor) -> Float32[Tensor, "n d"]:
+        """Return the expanded features."""
+        check_features(x)
+        return self.expansion(x.to(torch.float64)).to(torch.float32)
+
+    def scores(self, arrays: Mapping[str, np.ndarray], h: Tensor) -> Float32[Tensor, "n c"]:
+        """Return the logits."""
+        return self.network.logits(_tensors(arrays, h.device), h)
+
+    @cached_property
+    def multiplier(self) -> float:
+        """The noise multiplier m of every step."""
+        if self.noise_multiplier is not None:
+            return self.noise_multiplier
+        return calibrate(self.epsilon, self.delta, self.sampling_probability, self.rounds * self.steps)
+
+    def _rule(self, noise_multiplier: float) -> dpsgd.DPSGD:
+        if not self.batch_size > 0:
+            raise BadInput(
+                f"batch_size={self.batch_size} must be > 0: how many samples a batch is expected to have"
+            )
+        return dpsgd.DPSGD(
+            self.clip,
+            noise_multiplier,
+            self.sampling_probability,
+            self.steps,
+            self.batch_size,
+            clipping=self.clipping,
+        )
+
+
+def _losses(module: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+    h, labels = batch
+    return cross_entropy(module(h), labels, reduction="none")
+
+
+@lru_cache(maxsize=16)  # a thousand clients train the same network
+def _probe(network: Network, d: int, num_classes: int, clipping: str) -> None:
+    """Check Opacus on this network, on a sample that is nobody's."""
+    start = {name: torch.tensor(array) for name, array in network.initial(d, num_classes, 0).items()}
+    module = module_of(network, start)
+    rule = dpsgd.DPSGD(1.0, 0.0, 1.0, 1, 1.0, clipping=clipping)
+    h = torch.arange(d, dtype=torch.float32).sin().unsqueeze(0)
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.0)
+    rule.train(module, Rows(h, torch.zeros(1, dtype=torch.int64)), _losses, optimizer, torch.Generator())
+
+
+def _tensors(arrays: Mapping[str, np.ndarray], device: torch.device) -> dict[str, Tensor]:
+    return {name: torch.tensor(array, device=device) for name, array in arrays.items()}

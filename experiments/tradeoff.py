@@ -1,0 +1,83 @@
+"""What privacy costs, by whom the noise is added: accuracy against epsilon under each kind of trust.
+
+Every cell is a whole federation of `dp_afl` (under secure aggregation where trust is distributed) over the world of
+its seed; AFL without noise on the same world is the line they are compared with. Each cell has a budget of its own.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flwr.app import ArrayRecord
+from omegaconf import DictConfig, OmegaConf, open_dict
+from safetensors.numpy import save
+
+from experiments.compare import build_world, make_grid, run_method
+from fedlab.engine.records import from_record
+from fedlab.errors import BadInput, unknown
+from fedlab.privacy.guarantee import TRUST
+from fedlab.tracking import RunDirectory
+
+METHODS = {"central": "dp_afl", "local": "dp_afl", "distributed": "dp_secagg_afl"}
+
+
+def tradeoff(cfg: DictConfig, directory: RunDirectory) -> dict[str, Any]:
+    """Run `study.trust` x `study.epsilon` for every seed of `study.seeds`; return the results and the cells."""
+    _check(cfg)
+    rows: list[dict[str, Any]] = []
+    first: tuple[dict[str, Any], ArrayRecord] | None = None
+    for seed in cfg.study.seeds:
+        plain = _cell(cfg, seed=seed)
+        everyone = build_world(plain, directory)
+        with make_grid(plain, everyone) as grid:
+
+            def measure(
+                cell: DictConfig, name: str, trust: str, epsilon: float | None, seed: int = seed
+            ) -> tuple[dict[str, Any], ArrayRecord]:
+                found = run_method(cell, name, everyone, grid, directory)  # noqa: B023 - called in this turn
+                row = {"trust": trust, "epsilon": epsilon, "seed": seed, "accuracy": found[0]["accuracy"]}
+                rows.append(row | {"seconds": found[0]["seconds"]["total"]})
+                directory.event("cell", **rows[-1])
+                return found
+
+            measure(plain, "afl", "none", None)
+            for trust in cfg.study.trust:
+                for epsilon in cfg.study.epsilon:
+                    cell = _cell(cfg, seed=seed, trust=trust, epsilon=epsilon)
+                    found = measure(cell, METHODS[trust], trust, epsilon)
+                    first = first or found
+    assert first is not None
+    result, model = first
+    directory.write_bytes("model.safetensors", save(from_record(model), metadata={"method": "dp_afl"}))
+    return {
+        "experiment": cfg.name,
+        **result,
+        "methods": {"dp_afl": result},
+        "study": {"kind": "tradeoff", "delta": cfg.privacy.delta, "rows": rows},
+    }
+
+
+def _check(cfg: DictConfig) -> None:
+    study = cfg.study
+    if study is None or not (study.trust and study.epsilon and study.seeds):
+        raise BadInput(
+            f"study={study} has no cell: say study.trust=[central] study.epsilon=[1,8] study.seeds=[0,1,2]"
+        )
+    for trust in study.trust:
+        if trust not in TRUST:
+            raise unknown("study.trust", trust, TRUST)
+        if METHODS[trust] not in cfg.methods:
+            raise BadInput(
+                f"methods={list(cfg.methods)} lacks {METHODS[trust]}, which trust={trust} is run by"
+            )
+    if "afl" not in cfg.methods:
+        raise BadInput(f"methods={list(cfg.methods)} lacks afl, the line without noise")
+
+
+def _cell(cfg: DictConfig, seed: int, **privacy: Any) -> DictConfig:
+    cell = OmegaConf.create(OmegaConf.to_container(cfg))  # interpolations stay: the seed is in many places
+    assert isinstance(cell, DictConfig)
+    with open_dict(cell):
+        cell.seed = seed
+        cell.privacy.update(privacy)
+    return cell

@@ -1,0 +1,1 @@
+"""What a federation can prove of itself, and what an attacker could learn from it."""

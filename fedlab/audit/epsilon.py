@@ -1,0 +1,206 @@
+"""An epsilon that a mechanism cannot be below, from many of its own releases.
+
+    P(M(D') in S) <= e^eps P(M(D) in S) + delta        so for every event S:  eps >= ln((TPR - delta) / FPR)
+
+D' is D with one sample more. An attacker gives each release a score, and S is a score on one side of a threshold.
+The threshold is chosen on one half of the releases; on the other half Clopper and Pearson's intervals hold TPR from
+below and FPR from above, together with the stated confidence. So a bound above a promised epsilon disproves the
+promise, and errs with probability 1 - confidence at most; a bound below it proves nothing.
+
+Where the noise is known to be Gaussian, one threshold fixes the whole trade-off curve,
+
+    mu >= Phi^-1(TPR) - Phi^-1(FPR)        eps = the exact epsilon of one Gaussian release of multiplier 1/mu at delta
+
+which is far tighter where delta is small: events of probability delta need not be seen.
+
+Jagielski et al., NeurIPS 2020, https://arxiv.org/abs/2006.07709; Nasr et al., USENIX Security 2023,
+https://arxiv.org/abs/2302.07956. d features, c classes, n and m releases without and with the sample.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float64
+from scipy.special import betaincinv, ndtri
+from torch import Tensor
+
+from fedlab.errors import BadInput
+from fedlab.privacy.gaussian import check_promise, epsilon_of
+from fedlab.stats import NoisyGram
+
+THRESHOLDS = 200
+"""Thresholds that are tried on the first half."""
+LEAST = 100
+"""Releases of each kind below which nothing can be said."""
+
+Mechanism = Callable[[NoisyGram], NoisyGram]
+"""Clipped statistics to what is released, with fresh noise at each call."""
+
+
+@dataclass(frozen=True)
+class Audit:
+    """A lower bound on epsilon and the event that gave it.
+
+    Attributes
+    ----------
+    epsilon
+        Not below this, with the stated confidence; 0 where nothing was found.
+    delta
+        At which it holds.
+    threshold
+        The event is a score of at least this, or below it where `reverse`.
+    reverse
+        Whether the event tells that the sample is missing.
+    likely, unlikely
+        Bound from below on the probability of the event on the side where it is likelier, from above on the other.
+    releases
+        Looked at with the sample and without, those that chose the threshold not counted.
+    confidence
+        Of the bound.
+    """
+
+    epsilon: float
+    delta: float
+    threshold: float
+    reverse: bool
+    likely: float
+    unlikely: float
+    releases: int
+    confidence: float
+
+    def violates(self, epsilon: float) -> bool:
+        """Whether a promised epsilon is disproved."""
+        return self.epsilon > epsilon
+
+
+def audit(without: np.ndarray, including: np.ndarray, delta: float, confidence: float = 0.95) -> Audit:
+    """Bound the epsilon of any mechanism from below.
+
+    Parameters
+    ----------
+    without, including
+        Scores of independent releases without and with the sample, (n,) and (m,), in the order they were drawn.
+    delta
+        In (0, 1).
+    confidence
+        Probability, at least, with which the bound holds.
+
+    Raises
+    ------
+    BadInput
+        Too few scores, a score that is NaN, or a delta or confidence outside (0, 1).
+    """
+
+    def bound(likely: float, unlikely: float) -> float:
+        return math.log((likely - delta) / unlikely) if likely - delta > unlikely else 0.0
+
+    return _audit(without, including, delta, confidence, bound)
+
+
+def audit_gaussian(
+    without: np.ndarray, including: np.ndarray, delta: float, confidence: float = 0.95
+) -> Audit:
+    """Bound the epsilon of a mechanism whose noise is known to be Gaussian; parameters as for `audit`.
+
+    Of another mechanism this bound says nothing.
+    """
+
+    def bound(likely: float, unlikely: float) -> float:
+        if not likely > unlikely:
+            return 0.0
+        mu = float(ndtri(likely) - ndtri(unlikely))
+        return epsilon_of(1 / mu, delta)
+
+    return _audit(without, including, delta, confidence, bound)
+
+
+def gram_scores(
+    mechanism: Mechanism,
+    x: Float64[Tensor, " d"],
+    y: Float64[Tensor, " c"],
+    releases: int,
+    blocks: int = 50,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return scores of a mechanism's releases of (G, C) without a sample and with it.
+
+    The score is <G, xx'> + <C, xy'>, the likelihood ratio of symmetric Gaussian noise. One call stands for many
+    releases: block-diagonal statistics of `blocks` samples on coordinates of their own hold as many independent
+    releases of d features, as long as the noise is independent from entry to entry.
+
+    Parameters
+    ----------
+    mechanism
+        Called with statistics of blocks * d features.
+    x, y
+        The sample; of the largest norm that clipping lets pass, for there the mechanism promises least slack.
+    releases
+        At least so many of each kind.
+    blocks
+        Releases in one call.
+    """
+    d, c = len(x), len(y)
+    rows = torch.block_diag(*[x[None]] * blocks)
+    present = NoisyGram(rows.T @ rows, rows.T @ y.expand(blocks, c))
+    absent = NoisyGram(torch.zeros_like(present.gram), torch.zeros_like(present.cross))
+    where = torch.arange(blocks)
+
+    def scores(statistics: NoisyGram) -> np.ndarray:
+        released = mechanism(statistics)
+        gram = released.gram.reshape(blocks, d, blocks, d)[where, :, where, :]
+        cross = released.cross.reshape(blocks, d, c)
+        return (torch.einsum("bij,i,j->b", gram, x, x) + torch.einsum("bij,i,j->b", cross, x, y)).numpy()
+
+    calls = -(-releases // blocks)
+    return (
+        np.concatenate([scores(absent) for _ in range(calls)]),
+        np.concatenate([scores(present) for _ in range(calls)]),
+    )
+
+
+def clopper_pearson(hits: int, trials: int, error: float) -> tuple[float, float]:
+    """Return bounds on a probability; each errs with probability `error` at most."""
+    low = float(betaincinv(hits, trials - hits + 1, error)) if hits else 0.0
+    high = float(betaincinv(hits + 1, trials - hits, 1 - error)) if hits < trials else 1.0
+    return low, high
+
+
+def _audit(
+    without: np.ndarray,
+    including: np.ndarray,
+    delta: float,
+    confidence: float,
+    bound: Callable[[float, float], float],
+) -> Audit:
+    check_promise(1.0, delta)
+    if not 0 < confidence < 1:
+        raise BadInput(f"confidence={confidence} must lie in (0, 1): 0.95 errs once in twenty audits")
+    for name, scores in (("without", without), ("with", including)):
+        if scores.ndim != 1 or len(scores) < LEAST or np.isnan(scores).any():
+            raise BadInput(
+                f"scores {name} the sample have shape {scores.shape}, {int(np.isnan(scores).sum())} of them NaN: "
+                f"give a number for each of at least {LEAST} releases"
+            )
+    error = (1 - confidence) / 2  # two rates are bounded, and either may err
+    first, second = [np.array_split(scores, 2) for scores in (without, including)]
+
+    def judged(half: int, threshold: float, reverse: bool) -> tuple[float, float, float]:
+        counts = [int((scores[half] >= threshold).sum()) for scores in (first, second)]
+        sizes = [len(scores[half]) for scores in (first, second)]
+        if reverse:  # the event is a low score, which is likelier without the sample
+            counts = [sizes[1] - counts[1], sizes[0] - counts[0]]
+            sizes = sizes[::-1]
+        unlikely = clopper_pearson(counts[0], sizes[0], error)[1]
+        likely = clopper_pearson(counts[1], sizes[1], error)[0]
+        return bound(likely, unlikely), likely, unlikely
+
+    candidates = np.quantile(np.concatenate([first[0], second[0]]), np.linspace(0, 1, THRESHOLDS))
+    events = [(float(t), reverse) for t in candidates for reverse in (False, True)]
+    threshold, reverse = max(events, key=lambda event: judged(0, *event)[0])
+    epsilon, likely, unlikely = judged(1, threshold, reverse)
+    seen = len(first[1]) + len(second[1])
+    return Audit(epsilon, delta, threshold, reverse, likely, unlikely, seen, confidence)

@@ -1,0 +1,138 @@
+"""How well an attack tells one thing from another, and how sure that is.
+
+    AUC = P(score inside > score outside) + P(equal)/2        advantage = TPR - FPR        TPR where FPR is 1 %
+
+AUC averages over all thresholds; TPR at a small FPR is what an attacker knows of those it is sure about (Carlini et
+al., 2022, https://arxiv.org/abs/2112.03570). The threshold of the advantage is chosen on one half of the scores and
+judged on the other, for the best of many thresholds on the same scores would be above zero by chance. Intervals are
+percentiles of a bootstrap. (epsilon, delta) caps the advantage of whoever knows everything else:
+
+    TPR - FPR <= (e^eps - 1 + 2 delta) / (e^eps + 1)
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.stats import rankdata
+
+from fedlab.errors import BadInput
+
+CONFIDENCE = 0.95
+RESAMPLES = 300
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number and its interval at 95 %."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Success:
+    """How well members were told from others.
+
+    Attributes
+    ----------
+    auc
+        0.5 is chance.
+    advantage
+        TPR - FPR; 0 is chance.
+    sure
+        TPR where FPR is 1 %; 0.01 is chance.
+    """
+
+    auc: Estimate
+    advantage: Estimate
+    sure: Estimate
+
+
+def distinguish(inside: np.ndarray, outside: np.ndarray, rng: np.random.Generator) -> Success:
+    """Judge scores that should be higher inside.
+
+    Parameters
+    ----------
+    inside, outside
+        Scores of those that are members, (n,), and of those that are not, (m,).
+    rng
+        Of the resampling.
+
+    Raises
+    ------
+    BadInput
+        Fewer than two scores of a kind, or one that is NaN.
+    """
+    for name, scores in (("members", inside), ("others", outside)):
+        if len(scores) < 2 or np.isnan(scores).any():
+            raise BadInput(
+                f"{len(scores)} scores of {name}, {int(np.isnan(scores).sum())} of them NaN: give at least two"
+            )
+    # The order in which scores were made says nothing about where they are judged.
+    inside, outside = rng.permutation(inside), rng.permutation(outside)
+    draws = [
+        (rng.integers(len(inside), size=len(inside)), rng.integers(len(outside), size=len(outside)))
+        for _ in range(RESAMPLES)
+    ]
+
+    def estimate(measure: Callable[[np.ndarray, np.ndarray], float]) -> Estimate:
+        return _interval(measure(inside, outside), [measure(inside[i], outside[o]) for i, o in draws])
+
+    threshold = _best_threshold(inside[::2], outside[::2])
+    halves = [
+        (rng.choice(inside[1::2], size=len(inside[1::2])), rng.choice(outside[1::2], size=len(outside[1::2])))
+        for _ in range(RESAMPLES)
+    ]
+
+    def advantage(members: np.ndarray, others: np.ndarray) -> float:
+        return float((members >= threshold).mean() - (others >= threshold).mean())
+
+    judged = _interval(advantage(inside[1::2], outside[1::2]), [advantage(*half) for half in halves])
+    return Success(estimate(auc), judged, estimate(sure_rate))
+
+
+def auc(inside: np.ndarray, outside: np.ndarray) -> float:
+    """Return the probability that a member's score is the higher one; ties count half."""
+    n, m = len(inside), len(outside)
+    ranks = rankdata(np.concatenate([inside, outside]))
+    return float((ranks[:n].sum() - n * (n + 1) / 2) / (n * m))
+
+
+def sure_rate(inside: np.ndarray, outside: np.ndarray, false: float = 0.01) -> float:
+    """Return the share of members above the score that at most this share of the others pass."""
+    passing = math.floor(false * len(outside))
+    return float((inside > np.sort(outside)[::-1][passing]).mean())
+
+
+def mean(values: np.ndarray, rng: np.random.Generator) -> Estimate:
+    """Return the mean of one number per target, (n,)."""
+    draws = rng.integers(len(values), size=(RESAMPLES, len(values)))
+    return _interval(float(values.mean()), values[draws].mean(1).tolist())
+
+
+def advantage_cap(epsilon: float, delta: float) -> float:
+    """Return the largest advantage that (epsilon, delta) allows."""
+    return (math.expm1(epsilon) + 2 * delta) / (math.exp(epsilon) + 1)
+
+
+def leaked(success: float, chance: float) -> float:
+    """Return what success adds to chance, as a share of what could be added: 0 is nothing, 1 everything."""
+    return (success - chance) / (1 - chance) if chance < 1 else 0.0
+
+
+def _best_threshold(inside: np.ndarray, outside: np.ndarray) -> float:
+    scores = np.concatenate([inside, outside])
+    order = np.argsort(-scores, kind="stable")
+    step = np.concatenate([np.full(len(inside), 1 / len(inside)), np.full(len(outside), -1 / len(outside))])
+    return float(scores[order][np.cumsum(step[order]).argmax()])
+
+
+def _interval(value: float, resampled: list[float]) -> Estimate:
+    tail = 100 * (1 - CONFIDENCE) / 2
+    low, high = np.percentile(resampled, [tail, 100 - tail])
+    return Estimate(value, float(low), float(high))

@@ -1,0 +1,1 @@
+"""Privacy one can state: how much noise a promise takes, and who has been told how much."""

@@ -1,0 +1,104 @@
+"""What Google's dp_accounting computes for the ledger: privacy loss distributions, and cohorts of fixed size.
+
+A privacy loss distribution is discretised so that each of its deltas is an upper bound ('connect the dots'), and
+the mass it cuts off counts as lost; a finer grid only lowers epsilon.
+
+Doroshenko et al., Connect the Dots: Tighter Discrete Approximations of Privacy Loss Distributions, PoPETs 2022,
+https://arxiv.org/abs/2207.04380; Wang, Balle and Kasiviswanathan, Subsampled Renyi Differential Privacy and
+Analytical Moments Accountant, AISTATS 2019, theorem 27, https://arxiv.org/abs/1808.00087.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+
+from fedlab.errors import BadInput
+
+INTERVALS = (3e-3, 3e-4)
+"""Steps of the discretised privacy loss, coarse and fine: over a thousand steps of DP-SGD the former says some 0.3 %
+too much, the latter 0.003 %, in a tenth of the time and in all of it."""
+
+
+def distribution_epsilon(
+    precision: float, sampled: Sequence[tuple[tuple[float, float], int]], delta: float, interval: float
+) -> float:
+    """Return epsilon at delta of Gaussian releases, of which some saw Poisson samples, composed as distributions.
+
+    Parameters
+    ----------
+    precision
+        Sum of 1/m^2 over the releases that saw everyone; 0 for none.
+    sampled
+        ((m, q), how often) of the others, at least one.
+    delta
+        In (0, 1).
+    interval
+        Step of the discretisation.
+
+    Raises
+    ------
+    BadInput
+        dp_accounting is not installed.
+    """
+    total = None
+    for (noise_multiplier, q), steps in sampled:
+        composed = _sampled(noise_multiplier, q, interval).self_compose(steps)
+        total = composed if total is None else total.compose(composed)
+    if precision:
+        whole = _distributions().from_gaussian_mechanism(
+            precision**-0.5, value_discretization_interval=interval
+        )
+        total = total.compose(whole)  # pyright: ignore[reportOptionalMemberAccess]
+    return float(total.get_epsilon_for_delta(delta))  # pyright: ignore[reportOptionalMemberAccess]
+
+
+@lru_cache(maxsize=256)
+def cohort(noise_multiplier: float, size: int, population: int, orders: Sequence[int]) -> np.ndarray:
+    """Return the Renyi curve of one Gaussian release of a cohort drawn without replacement, one being replaced.
+
+    Parameters
+    ----------
+    noise_multiplier
+        Standard deviation over the distance that a replacement can move the sum. dp_accounting's own documentation
+        divides by the norm of one contribution, half of that.
+    size, population
+        How many are drawn, of how many.
+    orders
+        Integers > 1.
+
+    Raises
+    ------
+    BadInput
+        dp_accounting is not installed.
+    """
+    events, relations = _load("dp_event"), _load("privacy_accountant").NeighboringRelation
+    accountant = _load("rdp.rdp_privacy_accountant").RdpAccountant(orders, relations.REPLACE_ONE)
+    gaussian = events.GaussianDpEvent(noise_multiplier)
+    accountant.compose(events.SampledWithoutReplacementDpEvent(population, size, gaussian))
+    return np.array(accountant._rdp)  # the library has no other way to add curves later
+
+
+@lru_cache(maxsize=64)
+def _sampled(noise_multiplier: float, q: float, interval: float) -> Any:
+    return _distributions().from_gaussian_mechanism(
+        noise_multiplier, sampling_prob=q, value_discretization_interval=interval
+    )
+
+
+def _distributions() -> Any:
+    return _load("pld.privacy_loss_distribution")
+
+
+def _load(name: str) -> Any:
+    try:
+        import dp_accounting  # noqa: F401 (it loads slowly, and most ledgers need only the closed form)
+    except ImportError as error:
+        raise BadInput(
+            'composing sampled releases needs dp_accounting: pip install "fedlab-analytic[dp]"'
+        ) from error
+    return import_module(f"dp_accounting.{name}")

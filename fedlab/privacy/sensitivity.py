@@ -1,0 +1,73 @@
+"""How much one sample, or one client, can move the statistics that are released.
+
+    (G, C) = sum_i (x_i x_i', x_i y_i'),    |x_i| <= B,  |y_i| <= T,    in the norm |(G, C)|^2 = |G|_F^2 + |C|_F^2
+
+    add or remove one    sqrt(B^4 + B^2 T^2)
+    replace one          sqrt(2 B^4 + 2 B^2 T^2 + T^4 / 2)  where T^2 <= 2 B^2,  2 B T otherwise
+
+The second is the largest |xx' - zz'|^2 + |xy' - zw'|^2 = 2 B^4 - 2 t^2 + 2 B^2 T^2 + 2 t T^2 over t = x'z, found
+at opposite targets and t = min(B^2, T^2 / 2). One-hot targets are never opposite, so for them it is an upper
+bound. For a client it is the bound S its whole statistics are clipped to: S, or 2 S where it is replaced.
+
+x_i a row of d features, y_i its target over c classes.
+"""
+
+from __future__ import annotations
+
+import math
+
+from fedlab.errors import BadInput, unknown
+
+RELATIONS = ("add_remove", "replace_one")
+"""Which data sets count as neighbours."""
+
+
+def joint_sensitivity(clip: float, target: float = 1.0, relation: str = "add_remove") -> float:
+    """Return the L2 sensitivity of (G, C) to one sample.
+
+    Parameters
+    ----------
+    clip
+        B > 0, the largest norm of a row.
+    target
+        T > 0, the largest norm of a target; 1 for one-hot.
+    relation
+        'add_remove' or 'replace_one'.
+
+    Raises
+    ------
+    BadInput
+        A bound is not a positive number, or the relation unknown.
+    """
+    b, t = check_bound("clip", clip), check_bound("target", target)
+    if check_relation(relation) == "add_remove":
+        return math.hypot(b * b, b * t)
+    if t * t <= 2 * b * b:
+        return math.sqrt(2 * b**4 + 2 * b * b * t * t + t**4 / 2)
+    return 2 * b * t
+
+
+def cross_sensitivity(clip: float, target: float = 1.0, relation: str = "add_remove") -> float:
+    """Return the L2 sensitivity of C alone, where G is public: B T, twice that where one is replaced."""
+    bound = check_bound("clip", clip) * check_bound("target", target)
+    return bound if check_relation(relation) == "add_remove" else 2 * bound
+
+
+def client_sensitivity(bound: float, relation: str = "add_remove") -> float:
+    """Return the L2 sensitivity to one client whose statistics are clipped to norm S: S, or 2 S if replaced."""
+    size = check_bound("clip", bound)
+    return size if check_relation(relation) == "add_remove" else 2 * size
+
+
+def check_bound(name: str, value: float) -> float:
+    """Return a bound that is one."""
+    if not (math.isfinite(value) and value > 0):
+        raise BadInput(f"{name}={value} must be a finite number > 0: without a bound there is no sensitivity")
+    return float(value)
+
+
+def check_relation(relation: str) -> str:
+    """Return a relation that is known."""
+    if relation not in RELATIONS:
+        raise unknown("relation", relation, RELATIONS)
+    return relation

@@ -1,0 +1,187 @@
+"""AFL under differential privacy: one round, one release of noisy statistics, one solve.
+
+    W = (P(G + noise) + g I)^-1 (C + noise)        P the positive part, g = s sqrt(2 d) the noise's own norm
+
+Who adds the noise depends on who is trusted: the server once (central), every client (local), or every client a
+share of it under secure aggregation (distributed). Nothing but the noisy sums enters the model or the report.
+
+He et al., AFL, CVPR 2025, https://arxiv.org/abs/2405.16240; the mechanism: `fedlab.privacy.mechanisms`.
+d features, s the noise's standard deviation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
+from flwr.serverapp import Grid
+
+from fedlab.engine.addition import stands_for
+from fedlab.engine.closed_form import ClosedForm
+from fedlab.errors import BadInput
+from fedlab.privacy.entropy import check_entropy, noise, seeded_note
+from fedlab.privacy.guarantee import Guarantee
+from fedlab.privacy.ledger import Ledger
+from fedlab.privacy.promise import Promise
+from fedlab.privacy.release import Release, fresh_id, seeded_id
+from fedlab.stats import NoisyGram, StatisticsTotal
+
+
+class DPAFL(ClosedForm):
+    """Ask every client once for its clipped sums, noise them or take them noised, solve.
+
+    Parameters
+    ----------
+    guarantee
+        What is promised, and to whom noise is left.
+    clients
+        k, over whom noise is shared under distributed trust.
+    ridge
+        g >= 0, or 'noise'. It must not be chosen by looking at samples.
+    seed
+        Of the noise, where it is to be repeated.
+    entropy
+        'seeded', or 'os' for noise that nobody can draw again.
+
+    Attributes
+    ----------
+    ledger
+        Where a release is entered before it is made; set by whoever runs the strategy.
+    secure
+        Whether replies come as one secure sum; set by `strategies.secagg`.
+    """
+
+    one_round = True
+
+    def __init__(
+        self,
+        guarantee: Guarantee,
+        clients: int | None = None,
+        ridge: float | str = "noise",
+        seed: int = 0,
+        entropy: str = "seeded",
+    ):
+        if ridge == "gcv":
+            raise BadInput(
+                "ridge=gcv counts samples, which is a release of its own: say ridge=noise, or a number"
+            )
+        self.guarantee, self.clients, self.ridge = guarantee, clients, ridge
+        self.seed, self.entropy = seed, check_entropy(entropy)
+        self.ledger: Ledger | None = None
+        self.secure = False
+        self.statistics: NoisyGram | None = None
+
+    @property
+    def privacy(self) -> Promise:
+        """The terms of its ledger."""
+        return self.guarantee.promise
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Ask every node; what clients release is entered before they are asked.
+
+        Raises
+        ------
+        BadInput
+            The budget is spent, or shares of noise would arrive without a mask.
+        """
+        if self.guarantee.trust == "distributed" and not self.secure:
+            raise BadInput(
+                "trust=distributed without secure aggregation: a single client's share of the noise hides little; "
+                "say methods=[dp_secagg_afl], or trust=local"
+            )
+        if self.guarantee.trust != "central":
+            self._charge(server_round)
+        return self.ask(grid, ConfigRecord({**config, "server-round": server_round}))
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Add what came, noise it where the server is the one to, and solve.
+
+        Raises
+        ------
+        BadInput
+            The budget is spent; or so few clients' shares are in the sum that it lacks noise.
+        """
+        total = StatisticsTotal(NoisyGram)
+        heard = _Heard(replies)
+        self.add(heard, total)
+        sums = total.result()
+        if self.guarantee.trust == "central":
+            self._charge(server_round, sums.sha256)
+            # Other sums, other noise: the same on both would give away their difference.
+            purpose = f"release {server_round} of {sums.sha256}"
+            sums = self.guarantee.noised(sums, noise(self.entropy, self.seed, purpose))
+        elif self.guarantee.trust == "distributed":
+            self._check_whole(heard.clients)
+        self.statistics = sums
+        self.solution = sums.solution(self.ridge)
+        return self.head(), None
+
+    def _check_whole(self, clients: int) -> None:
+        needed = self.guarantee.needed(self.clients or 1)
+        if clients < needed:
+            raise BadInput(
+                f"{clients} clients' shares of the noise are in the sum, {needed} of {self.clients} were reckoned "
+                f"with: the promise of epsilon={self.guarantee.epsilon} is not kept, and nothing is released; raise "
+                f"privacy.dropout ({self.guarantee.dropout})"
+            )
+
+    def _charge(self, server_round: int, content: str = "") -> None:
+        """Enter this round's release, before it is made."""
+        if self.ledger is None:
+            raise BadInput("a private strategy needs a ledger: set strategy.ledger before it runs")
+        p = self.guarantee
+        said: dict[str, Any] = {
+            "id": seeded_id("dp_afl", self.seed, server_round, p, content)
+            if self.entropy == "seeded"
+            else fresh_id(),
+            "label": f"noisy statistics, {p.trust} trust, round {server_round}",
+            "unit": p.unit,
+            "relation": p.relation,
+        }
+        if p.trust == "distributed":  # bounded by Renyi divergences, which compose with nothing else
+            self.ledger.charge(Release(mechanism="stated", epsilon=p.epsilon, delta=p.delta, **said))
+        else:
+            self.ledger.charge(Release(mechanism="gaussian", noise_multiplier=p.noise_multiplier, **said))
+
+    def state_dict(self) -> dict[str, object]:
+        """Return what a checkpoint keeps."""
+        return {"statistics": self.statistics, "solution": self.solution}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take up what `state_dict` once returned."""
+        self.statistics, self.solution = state["statistics"], state["solution"]
+
+    def report(self) -> dict[str, object]:
+        """Return what the noisy statistics say of themselves, and of the noise."""
+        if self.statistics is None or self.solution is None:
+            return {}
+        seeded, ill = seeded_note(self.entropy), self.solution.note
+        return {
+            "statistics_sha256": self.statistics.sha256,
+            "ridge": self.solution.ridge,
+            "condition": self.solution.condition,
+            "rank": self.solution.rank,
+            "noise_multiplier": self.guarantee.noise_multiplier,
+            "gram_deviation": self.statistics.gram_variance**0.5,
+            "cross_deviation": self.statistics.cross_variance**0.5,
+            "notes": [note for note in (seeded, ill) if note],
+        }
+
+
+class _Heard:
+    """Replies on their way, and for how many clients they stood."""
+
+    def __init__(self, replies: Iterable[Message]):
+        self._replies = replies
+        self.clients = 0
+
+    def __iter__(self) -> Iterator[Message]:
+        for reply in self._replies:
+            if not reply.has_error():
+                self.clients += stands_for(reply)[0]
+            yield reply

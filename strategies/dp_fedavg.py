@@ -1,0 +1,291 @@
+"""DP-FedAvg: the model hides whether a client took part at all, with everything it has.
+
+    w <- w + ( sum_{k in S} min(1, C / |u_k|) u_k + N(0, (m C)^2 I) ) / (q K)        S: each client with probability q
+
+The server is trusted with the updates u_k and with who was drawn, and lets out w alone. The sum moves by C when a
+client is added or removed, and q K is a public number, so every round is one Gaussian release of a Poisson sample.
+Whoever drops out, has no samples, or did not move counts as an update of zero: noise and denominator stay.
+
+Flower's wrapper clips and adds the noise. By itself it is not sound: it divides the sum by those who answered and
+the noise by those who were reckoned with, so that dropouts leave too little; weighs clients by their samples; lets NaN
+through its clip and divides by zero at an update of zero; rounds in float32 after it has clipped; draws from NumPy's
+global generator; and averages the clients' metrics, which nobody noises. Here it gets finite float64 updates that
+are not zero, of different clients, a sum over a fixed denominator to noise, and a generator with a seed of its own.
+
+McMahan et al., Learning Differentially Private Recurrent Language Models, ICLR 2018 (the estimator with a fixed
+denominator), https://arxiv.org/abs/1710.06963. K clients.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+
+import numpy as np
+from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import DifferentialPrivacyServerSideFixedClipping, FedAvg, Strategy
+
+from fedlab.engine.broadcast import Broadcast
+from fedlab.engine.records import WEIGHT, from_record, layout_of, records_of, to_record, unlike, views
+from fedlab.engine.replies import refuse
+from fedlab.errors import BadInput
+from fedlab.privacy.calibration import calibrate, check_sampling
+from fedlab.privacy.entropy import check_entropy, noise, seeded_note
+from fedlab.privacy.ledger import Ledger
+from fedlab.privacy.promise import Promise
+from fedlab.privacy.release import Release, fresh_id, seeded_id
+from fedlab.privacy.sensitivity import check_bound
+
+
+class DPFedAvg(Strategy):
+    """Average clipped updates of a Poisson sample of the clients, and noise the average.
+
+    Parameters
+    ----------
+    privacy
+        What all rounds keep for one client, added or removed; its epsilon is what noise is calibrated for.
+    rounds
+        How many there will be.
+    clip
+        C: the largest norm of a client's update. Chosen by looking at clients it is a release of its own.
+    fraction_train
+        q in (0, 1]: every client takes part in a round with this probability, by itself.
+    noise_multiplier
+        m; None calibrates it.
+    seed
+        Of the sampling and the noise, where they are to be repeated.
+    entropy
+        'seeded', or 'os' for noise that nobody can draw again.
+
+    Attributes
+    ----------
+    ledger
+        Where releases are entered; set by whoever runs the strategy.
+
+    Raises
+    ------
+    BadInput
+        The promise is not about one client added or removed, or a setting is out of range.
+    """
+
+    def __init__(
+        self,
+        privacy: Promise,
+        rounds: int,
+        clip: float = 1.0,
+        fraction_train: float = 0.1,
+        noise_multiplier: float | None = None,
+        seed: int = 0,
+        entropy: str = "seeded",
+    ):
+        if (privacy.unit, privacy.relation) != ("client", "add_remove"):
+            raise BadInput(
+                f"DP-FedAvg hides one client, added or removed, not one {privacy.unit} ({privacy.relation}): for "
+                "samples say methods=[dp_sgd]"
+            )
+        if privacy.epsilon is None and noise_multiplier is None:
+            raise BadInput("give an epsilon, or a noise_multiplier: without either there is no noise to add")
+        if rounds < 1:
+            raise BadInput(f"rounds={rounds} must be at least 1")
+        self.privacy, self.rounds = privacy, rounds
+        self.clip = check_bound("clip", clip)
+        self.sampling_probability = check_sampling(fraction_train)
+        self.given_multiplier = noise_multiplier
+        self.seed, self.entropy = seed, check_entropy(entropy)
+        self.ledger: Ledger | None = None
+        self.expected = 0.0
+        self._sent = ArrayRecord()
+
+    @cached_property
+    def noise_multiplier(self) -> float:
+        """The noise multiplier m: standard deviations of the noise on the sum per clipping norm."""
+        if self.given_multiplier is not None:
+            return self.given_multiplier
+        assert self.privacy.epsilon is not None
+        return calibrate(self.privacy.epsilon, self.privacy.delta, self.sampling_probability, self.rounds)
+
+    @property
+    def deviation(self) -> float:
+        """Standard deviation of the noise in every number of a round's model: m C / (q K)."""
+        return self.noise_multiplier * self.clip / self.expected
+
+    # -- training ----------------------------------------------------------------------------------------------
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Ask a Poisson sample of the clients; it may be empty.
+
+        Raises
+        ------
+        BadInput
+            The budget is spent: no client works in vain.
+        """
+        nodes = sorted(grid.get_node_ids())
+        # Fixed by the first round: a number of clients that changes with who takes part would be data.
+        self.expected = self.expected or self.sampling_probability * len(nodes)
+        foreseen = self._release(server_round, "foreseen")
+        if not self._ledger.affords(foreseen):
+            self._ledger.charge(foreseen)  # which refuses, and says why
+        self._sent = arrays
+        config["server-round"] = server_round
+        drawn = noise(self.entropy, self.seed, f"dp_fedavg cohort {server_round}").random(len(nodes))
+        content = RecordDict({"arrays": arrays, "config": config})
+        chosen = [node for node, at in zip(nodes, drawn, strict=True) if at < self.sampling_probability]
+        return Broadcast(content, chosen, MessageType.TRAIN)
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Return the noisy model; what clients tell beside their models goes nowhere.
+
+        Raises
+        ------
+        BadInput
+            A client answered twice, or its model is no model; or the budget is spent.
+        ClientFailed
+            More clients' models are none than may fail.
+        """
+        before = {name: array.astype(np.float64) for name, array in from_record(self._sent).items()}
+        updates = self._updates(replies, before)
+        digest = hashlib.sha256()
+        for arrays in (before, *(_update(update) for update in updates)):
+            for array in arrays.values():
+                digest.update(array.tobytes())
+        self._ledger.charge(self._release(server_round, digest.hexdigest()))
+        zero = {name: np.zeros_like(array) for name, array in before.items()}
+        flower = DifferentialPrivacyServerSideFixedClipping(
+            _FixedDenominator(zero, self.expected),
+            self.noise_multiplier,
+            self.clip,
+            self.expected,  # pyright: ignore[reportArgumentType] - it only divides by it
+        )
+        flower.current_arrays = to_record(zero)
+        # Other updates, other noise: the same on both would give away their difference.
+        words = noise(self.entropy, self.seed, f"dp_fedavg noise {server_round} of {digest.hexdigest()}")
+        with _global_numpy(words.integers(2**32, size=8, dtype=np.uint32)), _quiet():
+            moved, _ = flower.aggregate_train(server_round, updates)
+        assert moved is not None
+        after = {name: before[name] + step for name, step in from_record(moved).items()}
+        types = {name: dtype for name, (_, dtype) in layout_of(self._sent).items()}
+        return to_record({name: array.astype(types[name]) for name, array in after.items()}), None
+
+    def _updates(self, replies: Iterable[Message], before: Mapping[str, np.ndarray]) -> list[Message]:
+        """Return replies with float64 updates in place of models, by node, without those that did not move."""
+        layout = layout_of(self._sent)
+        found: dict[int, Message] = {}
+        for reply in replies:
+            if reply.has_error():
+                continue
+            node = reply.metadata.src_node_id
+            if node in found:
+                raise BadInput(
+                    f"node {node} answered round {reply.metadata.group_id or ''} twice: it counts once"
+                )
+            records = records_of(reply.content, ArrayRecord)
+            model = views(records["arrays"]) if set(records) == {"arrays"} else {}
+            if (why := unlike(layout, model)) is not None:
+                refuse(replies, reply, BadInput(why))
+                continue
+            update = {name: model[name].astype(np.float64) - array for name, array in before.items()}
+            reply.content = RecordDict({"arrays": to_record(update), "metrics": MetricRecord({WEIGHT: 1})})
+            found[node] = reply
+        return [reply for _, reply in sorted(found.items()) if _moved(_update(reply))]
+
+    @property
+    def _ledger(self) -> Ledger:
+        if self.ledger is None:
+            raise BadInput("a private strategy needs a ledger: set strategy.ledger before it runs")
+        return self.ledger
+
+    def _release(self, server_round: int, content: str) -> Release:
+        """Return one round's release: about all clients, for who was drawn is not known outside."""
+        parts = ("dp_fedavg", self.seed, server_round, content)
+        return Release(
+            seeded_id(*parts) if self.entropy == "seeded" else fresh_id(),
+            f"DP-FedAvg, round {server_round}",
+            "subsampled_gaussian",
+            noise_multiplier=self.noise_multiplier,
+            sampling_probability=self.sampling_probability,
+            unit="client",
+        )
+
+    # -- the rest ----------------------------------------------------------------------------------------------
+
+    def configure_evaluate(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Evaluate on the server only: a client's accuracy on its own samples is data that nobody noises."""
+        return []
+
+    def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
+        """Nothing was asked."""
+        return None
+
+    def summary(self) -> None:
+        """Nothing to log: the ledger says it."""
+
+    def report(self) -> dict[str, object]:
+        """Return what the noise was, and what a reader must know of it."""
+        note = seeded_note(self.entropy)
+        return {
+            "noise_multiplier": self.noise_multiplier,
+            "sampling_probability": self.sampling_probability,
+            "deviation": self.deviation if self.expected else None,
+            "notes": [note] if note else [],
+        }
+
+
+class _FixedDenominator(FedAvg):
+    """The sum of updates over a public number, all of them alike: what Flower's wrapper adds its noise to."""
+
+    def __init__(self, zero: Mapping[str, np.ndarray], expected: float):
+        super().__init__()
+        self._zero, self._expected = zero, expected
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        total = {name: array.copy() for name, array in self._zero.items()}
+        for reply in replies:
+            for name, array in _update(reply).items():
+                total[name] += array
+        return to_record({name: array / self._expected for name, array in total.items()}), None
+
+
+def _update(reply: Message) -> dict[str, np.ndarray]:
+    (record,) = records_of(reply.content, ArrayRecord).values()
+    return from_record(record)
+
+
+def _moved(update: Mapping[str, np.ndarray]) -> bool:
+    """Return whether an update has a norm that can be divided by, its square too."""
+    return math.hypot(*(float(np.linalg.norm(array)) for array in update.values())) > 1e-150
+
+
+@contextmanager
+def _global_numpy(words: Sequence[int] | np.ndarray) -> Iterator[None]:
+    """Let Flower draw from NumPy's global generator as these words seed it, and put back what was there."""
+    before = np.random.get_state()  # noqa: NPY002
+    np.random.seed(words)  # noqa: NPY002
+    try:
+        yield
+    finally:
+        np.random.set_state(before)  # noqa: NPY002
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep Flower from warning that not as many answered as were reckoned with: here that does no harm."""
+    logger = logging.getLogger("flwr")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)

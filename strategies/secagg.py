@@ -1,0 +1,259 @@
+"""Secure aggregation around any closed-form strategy: it is handed the sum, as the reply of all who are in it.
+
+    round 1  keys      round 2  shares      round 3  upload      round 4  reveal  ->  sum  ->  the inner strategy
+                                                                 round 5  leave   ->  sum without those who leave
+
+The inner strategy's head is the one it would have had of the survivors' plain statistics, bit for bit, and no
+one has seen theirs. A client that fails in a round is out for the rest of the aggregation; what it uploaded
+before that stays in the sum.
+
+Bonawitz et al., CCS 2017, https://doi.org/10.1145/3133956.3133982; see `fedlab.privacy.secagg`, which also says
+what this does not protect from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
+from flwr.serverapp import Grid
+
+from fedlab.engine.addition import packed_of, stand_for
+from fedlab.engine.closed_form import ClosedForm
+from fedlab.engine.host import node_of
+from fedlab.engine.identity import SERVER_NODE
+from fedlab.engine.records import content_bytes, to_record
+from fedlab.engine.replies import refuse
+from fedlab.errors import BadInput
+from fedlab.privacy.agreement import fresh
+from fedlab.privacy.departure import Departure
+from fedlab.privacy.entropy import check_entropy
+from fedlab.privacy.graph import Terms
+from fedlab.privacy.participant import Answer
+from fedlab.privacy.secagg import STEPS, SecureSum
+from fedlab.stats import pack
+from fedlab.stats.integers import Layout, statistics_of
+
+
+class SecureAggregation(ClosedForm):
+    """Let an inner strategy solve over a sum whose parts nobody sees.
+
+    Parameters
+    ----------
+    inner
+        The strategy; its clients' statistics must be exact sums of one round.
+    dropout, colluding
+        Shares of the clients, as `fedlab.privacy.graph.Terms` has them.
+    entropy, seed
+        Where sessions and graphs come from, 'os' or 'seeded'; the clients' keys are their own.
+    leave
+        Who leaves the sum after it is made: partitions in a simulation, node ids in a deployment.
+    alone
+        Whether clients that share no masks with the others who leave may show their own sum.
+
+    Raises
+    ------
+    BadInput
+        The inner strategy keeps clients' own statistics or takes late ones, which a secure sum does not have.
+    """
+
+    addition = None
+
+    def __init__(
+        self,
+        inner: ClosedForm,
+        dropout: float = 0.3,
+        colluding: float = 0.1,
+        entropy: str = "os",
+        seed: int = 0,
+        leave: Sequence[int] = (),
+        alone: bool = False,
+    ):
+        if getattr(inner, "kept", None) or getattr(inner, "late", "drop") != "drop":
+            raise BadInput(
+                f"{type(inner).__name__} wants each client's statistics: under secure aggregation there is only "
+                "their sum, say keep_clients=null and late=drop"
+            )
+        if inner.rounds_per_step != 1:
+            raise BadInput(
+                f"{type(inner).__name__} takes {inner.rounds_per_step} rounds: only what takes one can be summed"
+            )
+        self.inner, self.dropout, self.colluding = inner, dropout, colluding
+        self.entropy, self.seed = check_entropy(entropy), seed
+        self.leave, self.alone = tuple(leave), alone
+        self.rounds_per_step = 5 if self.leave else 4
+        self.one_round = inner.one_round or bool(self.leave)
+        if hasattr(inner, "secure"):
+            inner.secure = True  # pyright: ignore[reportAttributeAccessIssue]
+        self.sum: SecureSum | None = None
+        self.departure: Departure | None = None
+        self.layout: Layout | None = None
+        self._vector: np.ndarray | None = None
+
+    # -- asking ------------------------------------------------------------------------------------------------
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Ask who is still there for the next step.
+
+        Raises
+        ------
+        BadInput
+            Too few are, or those who are to leave cannot.
+        """
+        step = self._step(server_round)
+        if step == "keys":
+            self._begin(server_round, grid)
+        assert self.sum is not None
+        config = ConfigRecord(
+            {**config, "server-round": server_round, "step": step, "session": self.sum.session}
+        )
+        if step == "keys":
+            return self.ask(grid, config)
+        if step == "shares":
+            return _each(self.sum.ask_shares(), config)
+        if step == "upload":
+            # It may have to enter a release, or refuse one, before anything is uploaded.
+            self.inner.configure_train(server_round, arrays, config, grid)
+            return _each(self.sum.ask_upload(), config)
+        if step == "reveal":
+            return _all(self.sum.ask_reveal(), self.sum.uploaded, config)
+        nodes = {node_of(one) if _simulated(grid) else one for one in self.leave}
+        self.departure = Departure.of(self.sum, nodes, self.alone)
+        return _all(self.departure.question(), self.departure.asked(self.sum), config)
+
+    def _begin(self, server_round: int, grid: Grid) -> None:
+        nodes = list(grid.get_node_ids())
+        simulated = _simulated(grid)
+        if self.entropy == "seeded" and not simulated:
+            raise BadInput(
+                "entropy=seeded: who knows the seed can take the masks off; in a deployment say entropy=os"
+            )
+        keep = tuple(node_of(one) if simulated else one for one in self.leave)
+        if strangers := sorted(set(keep).difference(nodes)):
+            raise BadInput(f"leave={list(self.leave)}: {len(strangers)} of them are no clients of this federation")
+        session = fresh(self.entropy, self.seed, f"session {server_round}", 16)
+        seed = int.from_bytes(fresh(self.entropy, self.seed, f"graph {server_round}", 16))
+        self.sum = SecureSum(Terms(len(nodes), self.dropout, self.colluding), session, seed, keep)
+        self.departure, self.layout, self._vector = None, None, None
+
+    # -- hearing -----------------------------------------------------------------------------------------------
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Hear the answers of a step; after the last, let the inner strategy solve.
+
+        Raises
+        ------
+        BadInput
+            Too few clients answered for a sum.
+        ClientFailed
+            More clients' answers are refused than may fail; the first is named.
+        """
+        assert self.sum is not None
+        step = self._step(server_round)
+        for reply in replies:
+            if reply.has_error():
+                continue
+            try:
+                self._take(step, reply.metadata.src_node_id, packed_of(reply.content))
+            except BadInput as error:
+                refuse(replies, reply, error)
+        if step == "reveal":
+            self._vector = self.sum.result()
+        elif step == "leave":
+            assert self.departure is not None and self._vector is not None
+            self._vector = self._vector - self.departure.result(self.sum)
+        if server_round % self.rounds_per_step == 0:
+            return self._solve(server_round)
+        return self.inner.head(), None
+
+    def _take(self, step: str, who: int, answer: Answer) -> None:
+        assert self.sum is not None
+        if step == "upload":
+            layout = Layout.read(answer.get("layout", np.zeros(0)))
+            if self.layout not in (None, layout):
+                raise BadInput(f"its statistics are laid out as {layout}, the others' as {self.layout}")
+            if len(answer.get("masked", ())) != layout.length:
+                raise BadInput(f"its masked statistics are not the {layout.length} integers of {layout}")
+            self.sum.take_upload(who, answer)
+            self.layout = layout
+        elif step == "leave":
+            assert self.departure is not None
+            self.departure.take(self.sum, who, answer)
+        else:
+            {"keys": self.sum.take_keys, "shares": self.sum.take_shares, "reveal": self.sum.take_reveal}[step](
+                who, answer
+            )
+
+    def _solve(self, server_round: int) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        assert self.sum is not None and self._vector is not None and self.layout is not None
+        clients = len(self.sum.uploaded) - len(self.sum.left)
+        packed = to_record(pack(statistics_of(self._vector, self.layout, clients)))
+        content = RecordDict({"arrays": packed})
+        reply = Message(stand_for(content, clients, content_bytes(content)), SERVER_NODE, MessageType.TRAIN)
+        return self.inner.aggregate_train(server_round, [reply])
+
+    def _step(self, server_round: int) -> str:
+        return STEPS[(server_round - 1) % self.rounds_per_step]
+
+    # -- what the inner strategy says --------------------------------------------------------------------------
+
+    @property
+    def privacy(self) -> Any:
+        """The terms of the inner strategy's ledger, where it has one."""
+        return self.inner.privacy  # pyright: ignore[reportAttributeAccessIssue]
+
+    @property
+    def ledger(self) -> Any:
+        """The inner strategy's ledger, where it has one."""
+        return self.inner.ledger  # pyright: ignore[reportAttributeAccessIssue]
+
+    @ledger.setter
+    def ledger(self, ledger: Any) -> None:
+        self.inner.ledger = ledger  # pyright: ignore[reportAttributeAccessIssue]
+
+    def state_dict(self) -> dict[str, object]:
+        """Return what a checkpoint keeps: the inner strategy's state and this aggregation's."""
+        own = {name: getattr(self, name) for name in ("sum", "departure", "layout", "_vector")}
+        return {"inner": self.inner.state_dict(), **own}  # pyright: ignore[reportAttributeAccessIssue]
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take up what `state_dict` once returned."""
+        self.inner.load_state_dict(state["inner"])  # pyright: ignore[reportAttributeAccessIssue]
+        self.sum, self.departure, self.layout, self._vector = (
+            state[name] for name in ("sum", "departure", "layout", "_vector")
+        )
+
+    def report(self) -> dict[str, object]:
+        """Return what the inner strategy says, and over how many clients."""
+        told = self.inner.report()  # pyright: ignore[reportAttributeAccessIssue]
+        if self.sum is None or not told:
+            return told
+        notes = list(told.pop("notes", []))
+        if self.entropy == "seeded":
+            notes.append(
+                "keys are drawn from the run's seed, so that the run can be repeated, and whoever knows it can take "
+                "the masks off: with real data say entropy=os, which gives the same head"
+            )
+        return {**told, "clients_in_sum": len(self.sum.uploaded) - len(self.sum.left), "notes": notes}
+
+
+def _each(questions: Mapping[int, Answer], config: ConfigRecord) -> list[Message]:
+    return [
+        Message(RecordDict({"arrays": to_record(asked), "config": config}), node, MessageType.TRAIN)
+        for node, asked in questions.items()
+    ]
+
+
+def _all(question: Answer, nodes: Iterable[int], config: ConfigRecord) -> list[Message]:
+    content = RecordDict({"arrays": to_record(question), "config": config})
+    return [Message(content, node, MessageType.TRAIN) for node in sorted(nodes)]
+
+
+def _simulated(grid: Grid) -> bool:
+    return getattr(grid, "simulated", True)
