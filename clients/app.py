@@ -39,7 +39,7 @@ def train(message: Message, context: Context) -> Message:
     if hasattr(asked.model, "converse"):
         kept = records_of(context.state, ConfigRecord).get(MEMORY, {})
         memory = {name: value for name, value in kept.items() if isinstance(value, bytes)}
-        arrays, memory = asked.converse(_partition(context), context.node_id, memory)
+        arrays, memory = asked.converse(_partition(context), memory)
         context.state[MEMORY] = ConfigRecord({**memory})
         return Message(_content(arrays, {}), reply_to=message)
     return Message(_content(*asked.train(_partition(context))), reply_to=message)
@@ -119,12 +119,18 @@ class _Asked:
         return self.model.train(self.arrays, self.settings, x, labels, self._seed(partition))
 
     def converse(
-        self, partition: int, node: int, memory: Mapping[str, bytes]
+        self, partition: int, memory: Mapping[str, bytes]
     ) -> tuple[dict[str, np.ndarray], Mapping[str, bytes]]:
         """Return what a method that takes several rounds answers in this one, and what it then remembers."""
         clients, seed = self._everyone.federation.num_clients, self._seed(partition)
         return self.model.converse(
-            self.arrays, self.settings, lambda: self.samples([partition])[:2], memory, node, clients, seed
+            self.arrays,
+            self.settings,
+            lambda: self.samples([partition])[:2],
+            memory,
+            partition,
+            clients,
+            seed,
         )
 
     def train_many(self, partitions: Sequence[int]) -> list[Answer] | None:

@@ -77,9 +77,9 @@ class SecureAggregation:
         memory
             What was returned in the step before; empty at first.
         who
-            This node's id.
+            Which client this is, its partition.
         clients
-            How many nodes there are.
+            How many there are.
         seed
             Of this client in this round.
 
@@ -93,7 +93,8 @@ class SecureAggregation:
             raise unknown("step of a secure sum", step, STEPS)
         one = Participant(who, Terms(clients, self.dropout, self.colluding))
         if step == "keys":
-            return one.keys(session, memory, lambda: fresh(self.entropy, seed, "secure sum"))
+            answer, memory = one.keys(session, memory, lambda: fresh(self.entropy, seed, "secure sum"))
+            return {**answer, "who": np.array([who], np.uint64)}, memory
         if step == "shares":
             return one.shares(arrays, session, memory)
         if step == "reveal":

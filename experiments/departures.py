@@ -61,7 +61,7 @@ def departures(cfg: DictConfig, directory: RunDirectory) -> dict[str, Any]:
     everyone = build_world(cfg, directory)
     with make_grid(cfg, everyone) as grid:
         before, _ = run_method(cfg, name, everyone, grid, directory)
-    leaving = _leaving(cfg, everyone.federation.sizes)
+    leaving = drawn(cfg, everyone.federation.sizes)
 
     unlearning = kept_by(cfg, name, directory.path)
     started = time.perf_counter()
@@ -71,7 +71,7 @@ def departures(cfg: DictConfig, directory: RunDirectory) -> dict[str, Any]:
     model = instantiate(describe(cfg, name)["model"], num_classes=everyone.num_classes)
     marks = Judge(model, everyone, rounds=1)(1, to_record({"weight": unlearning.head()}))
 
-    cell = _cell(cfg, name, leaving)
+    cell = without(cfg, name, leaving)
     others = build_world(cell, directory)
     with make_grid(cell, others) as grid:
         again, _ = run_method(cell, name, others, grid, directory)
@@ -126,7 +126,8 @@ def _check(cfg: DictConfig) -> str:
     return chosen(cfg, {})
 
 
-def _leaving(cfg: DictConfig, sizes: np.ndarray) -> list[int]:
+def drawn(cfg: DictConfig, sizes: np.ndarray) -> list[int]:
+    """Return who leaves: `study.leave` of the clients, drawn by the seed among those with samples."""
     holders = np.flatnonzero(sizes)
     number = max(1, round(cfg.study.leave * len(sizes)))
     if number >= len(holders):
@@ -137,7 +138,8 @@ def _leaving(cfg: DictConfig, sizes: np.ndarray) -> list[int]:
     return sorted(generator(cfg.seed, "departures").choice(holders, number, replace=False).tolist())
 
 
-def _cell(cfg: DictConfig, name: str, leaving: list[int]) -> DictConfig:
+def without(cfg: DictConfig, name: str, leaving: list[int]) -> DictConfig:
+    """Return the config of the federation in which these hold nothing."""
     cell = OmegaConf.create(OmegaConf.to_container(cfg))
     assert isinstance(cell, DictConfig)
     with open_dict(cell):

@@ -20,11 +20,11 @@ from safetensors.numpy import save
 from torch import Tensor
 
 from experiments.compare import build_world, describe
-from experiments.observed import SUMMED, Scene
+from experiments.observed import SUMMED, Scene, alike, paired
 from fedlab.audit.histogram import agreement, histogram, shares
 from fedlab.audit.membership import Shadow, from_head, known_others, unknown_others
 from fedlab.audit.reconstruction import best_cosine, directions, informed, random_cosine
-from fedlab.audit.success import Estimate, advantage_cap, distinguish, leaked, mean
+from fedlab.audit.success import Estimate, advantage_cap, distinguish, gain, leaked
 from fedlab.data.drawing import check_integer
 from fedlab.errors import BadInput
 from fedlab.outcome import Outcome
@@ -70,7 +70,7 @@ def _features(scene: Scene) -> list[Row]:
     rng, study = scene.rng("features"), scene.study
     order = torch.from_numpy(rng.permutation(len(scene.x)))
     targets, rest = order[: study.targets], order[study.targets :]
-    targets, partner = _paired(targets, scene.labels)
+    targets, partner = paired(targets, scene.labels)
     labels, truths = scene.labels[targets].tolist(), list(scene.x[targets, None])
     shares_of = scene.public.shares.tolist()
     views = scene.views(rest, rng)
@@ -113,21 +113,23 @@ def _histograms(scene: Scene) -> list[Row]:
     prior = scene.public.shares
     truths = [shares(torch.bincount(scene.labels[part], minlength=c), prior) for part in scene.parts]
     spread = torch.stack(truths).var(0)
-    chance = float(np.mean([agreement(prior, truth) for truth in truths]))
+    guessed = np.array([agreement(prior, truth) for truth in truths])
 
     def row(view: str, epsilon: float | None, guesses: list[Tensor]) -> Row:
         got = np.array([agreement(*pair) for pair in zip(guesses, truths, strict=True)])
-        return _row("histogram", view, epsilon, mean(got, rng), chance)
+        found = gain(got, guessed, rng)
+        return _row("histogram", view, epsilon, float(got.mean()), float(guessed.mean()), found)
 
     found = [row("plain", None, truths)]  # AFL sends the counts
     everything = torch.arange(n)
-    for (view, epsilon), seen in scene.views(everything[:0], rng).items():
+    for (view, epsilon), seen in scene.views(everything, rng).items():
         guesses = []
         for part in scene.parts:
-            if view in SUMMED:
-                guesses.append(histogram(seen(everything), n, scene.public, spread, len(part) / n))
+            if view in SUMMED:  # the client is in the sum already
+                upload, samples = seen(everything[:0]), n
             else:
-                guesses.append(histogram(seen(part), len(part), scene.public, spread))
+                upload, samples = seen(part), len(part)
+            guesses.append(histogram(upload, samples, scene.public, spread, len(part) / samples))
         found.append(row("plain, no counts" if view == "plain" else view, epsilon, guesses))
     return found
 
@@ -157,11 +159,7 @@ def _unknown_others(scene: Scene) -> list[Row]:
     """Membership from statistics, where of the others only the population is known."""
     rng, found = scene.rng("unknown others"), []
     each = max(1, scene.study.candidates // len(scene.parts))
-    pairs = []
-    for part in scene.parts:
-        elsewhere = np.setdiff1d(np.arange(len(scene.x)), part.numpy())
-        inside = part[torch.from_numpy(rng.permutation(len(part))[:each])]
-        pairs.append((part, inside, torch.from_numpy(rng.choice(elsewhere, size=len(inside), replace=False))))
+    pairs = [(part, *alike(part, scene.labels, each, rng)) for part in scene.parts]
     for (view, epsilon), seen in scene.views(torch.arange(0), rng).items():
         if view in SUMMED:
             continue
@@ -206,15 +204,6 @@ def _heads(scene: Scene) -> list[Row]:
     return found
 
 
-def _paired(targets: Tensor, labels: Tensor) -> tuple[Tensor, list[int]]:
-    """Return the targets that share a class with another, and for each the position of one that does."""
-    classes = labels[targets].tolist()
-    alike = {y: [i for i, label in enumerate(classes) if label == y] for y in set(classes)}
-    kept = [i for i, y in enumerate(classes) if len(alike[y]) > 1]
-    following = {i: group[(k + 1) % len(group)] for group in alike.values() for k, i in enumerate(group)}
-    return targets[kept], [kept.index(following[i]) for i in kept]
-
-
 def _cosine_row(
     attack: str,
     view: str,
@@ -231,7 +220,10 @@ def _cosine_row(
     seed = torch.Generator().manual_seed(int(rng.integers(2**63)))
     pairs = zip(own, truths, strict=True)
     by_luck = np.mean([random_cosine(truth, len(guess), DRAWS, seed) for guess, truth in pairs])
-    return _row(attack, view, epsilon, mean(with_it, rng), float(without.mean()), random=float(by_luck))
+    found = gain(with_it, without, rng)
+    return _row(
+        attack, view, epsilon, float(with_it.mean()), float(without.mean()), found, random=float(by_luck)
+    )
 
 
 def _membership_row(
@@ -244,30 +236,45 @@ def _membership_row(
     rng: np.random.Generator,
 ) -> Row:
     success = distinguish(inside, outside, rng)
-    more: Row = {"advantage": success.advantage.value, "tpr_at_1_percent": success.sure.value}
+    more: Row = {"advantage": success.advantage.value, "tpr_at_1": success.sure.value}
     if epsilon is not None:
         more["cap"] = advantage_cap(epsilon, scene.study.delta)
-    return _row(attack, view, epsilon, success.auc, 0.5, **more)
+    low, high = (leaked(bound, 0.5) for bound in (success.auc.low, success.auc.high))
+    found = Estimate(leaked(success.auc.value, 0.5), low, high)
+    return _row(attack, view, epsilon, success.auc.value, 0.5, found, **more)
 
 
 def _row(
-    attack: str, view: str, epsilon: float | None, success: Estimate, chance: float, **more: float
+    attack: str,
+    view: str,
+    epsilon: float | None,
+    success: float,
+    chance: float,
+    found: Estimate,
+    **more: float,
 ) -> Row:
-    """Four digits: the intervals are far wider."""
-    numbers = {"success": success.value, "low": success.low, "high": success.high, "chance": chance}
-    numbers |= {"leaked": leaked(success.value, chance), **more}
+    """Four digits: the intervals, of what leaked, are far wider."""
+    numbers = {
+        "success": success,
+        "chance": chance,
+        "leaked": found.value,
+        "low": found.low,
+        "high": found.high,
+    }
     return {
         "attack": attack,
         "view": view,
         "epsilon": epsilon,
-        **{key: round(value, 4) for key, value in numbers.items()},
+        **{key: round(value, 4) for key, value in (numbers | more).items()},
     }
 
 
 def _check(cfg: DictConfig) -> None:
     study = cfg.study
     if "afl" not in cfg.methods:
-        raise BadInput(f"methods={list(cfg.methods)} lacks afl, whose uploads are attacked: say methods=[afl]")
+        raise BadInput(
+            f"methods={list(cfg.methods)} lacks afl, whose uploads are attacked: say methods=[afl]"
+        )
     if study is None or not study.get("epsilons"):
         raise BadInput(f"study={study} names no epsilons: say experiment=leakage study.epsilons=[1,8]")
     for epsilon in study.epsilons:

@@ -128,3 +128,24 @@ class Scene:
             views["local noise", e] = lambda rows, e=e: self.noisy(self.upload(rows), e, rng)
             views["central noise", e] = lambda rows, e=e: self.noisy(others + self.upload(rows), e, rng)
         return views
+
+
+def paired(targets: Tensor, labels: Tensor) -> tuple[Tensor, list[int]]:
+    """Return the targets that share a class with another, and for each the position of one that does."""
+    classes = labels[targets].tolist()
+    alike = {y: [i for i, label in enumerate(classes) if label == y] for y in set(classes)}
+    kept = [i for i, y in enumerate(classes) if len(alike[y]) > 1]
+    following = {i: group[(k + 1) % len(group)] for group in alike.values() for k, i in enumerate(group)}
+    return targets[kept], [kept.index(following[i]) for i in kept]
+
+
+def alike(part: Tensor, labels: Tensor, most: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    """Return some of a client's rows, and as many of others with the same labels: a class is no membership."""
+    elsewhere = np.setdiff1d(np.arange(len(labels)), part.numpy())
+    others = {
+        y: list(rng.permutation(elsewhere[labels[elsewhere] == y])) for y in labels[part].unique().tolist()
+    }
+    drawn = part[torch.from_numpy(rng.permutation(len(part))[:most])].tolist()
+    found = [(i, int(others[y].pop())) for i in drawn if others[y := int(labels[i])]]
+    inside, outside = torch.tensor(found, dtype=torch.int64).reshape(-1, 2).T
+    return inside, outside

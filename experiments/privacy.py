@@ -19,7 +19,7 @@ from fedlab.privacy import table
 from fedlab.privacy.guarantee import Guarantee
 from fedlab.privacy.ledger import Ledger
 from fedlab.privacy.plan import Plan, forecast
-from fedlab.report.words import percent, points
+from fedlab.report.words import percent
 
 SIZES = {"n": None, "d": None, "c": None, "clients": 100}
 """What `plan` asks for, and what it takes where nothing is given; None must be."""
@@ -154,19 +154,20 @@ def _plan(console: Console, plan: Plan) -> None:
         console.print(note)
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("change")
-    for column in ("noise", "signal/noise", "accuracy without", "with", "loss, points"):
-        table.add_column(column, justify="right")
+    for column in ("noise", "signal", "without", "with", "loss"):
+        table.add_column(column, justify="right", no_wrap=True)
     rows = [("as asked", plan), *plan.alternatives()]
     for words, changed in rows:
         cells = [words, f"{changed.deviation:.4g}", f"{changed.ratio:.3g}"]
         if (found := forecast(changed)) is not None:
-            loss = points(found.without, found.accuracy)
-            cells += [percent(found.without), f"{percent(found.accuracy)} ± {100 * found.spread:.2f}", loss]
+            loss = 100 * (found.without - found.accuracy)
+            accuracy = f"{percent(found.accuracy)} ± {100 * found.spread:.2f}"
+            cells += [percent(found.without), accuracy, f"{loss:.2f} ± {100 * found.error:.2f}"]
         table.add_row(*cells)
     console.print(table)
     console.print(
-        "Accuracies are of synthetic classes of these sizes, not of your data: compare the rows with each other, "
-        "then measure."
+        "noise: in the sum; signal: over noise; accuracy without and with noise, and what it loses in points, on "
+        "synthetic classes of these sizes, not on your data: compare the rows with each other, then measure."
     )
 
 

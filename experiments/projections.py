@@ -18,6 +18,7 @@ from torch import Tensor
 
 from clients.dp_afl import DPAFL
 from experiments.compare import build_world
+from experiments.tradeoff import over_seeds
 from fedlab.data.drawing import generator
 from fedlab.errors import BadInput
 from fedlab.outcome import Outcome
@@ -56,13 +57,18 @@ def projections(cfg: DictConfig, directory: RunDirectory) -> dict[str, Any]:
                         "epsilon": epsilon,
                         "seed": seed,
                         "accuracy": accuracy,
-                        "loss": 100 * (plain - accuracy),
                     }
                 )
                 directory.event("cell", **rows[-1])
     first = next(row for row in rows if row["epsilon"] is not None)
     outcome = Outcome("projections", cfg.seed, everyone.federation.num_clients, 1, accuracy=first["accuracy"])
-    study = {"kind": "projections", "delta": cfg.privacy.delta, "train": cfg.study.train, "rows": rows}
+    study = {
+        "kind": "projections",
+        "delta": cfg.privacy.delta,
+        "train": cfg.study.train,
+        "rows": rows,
+        "summary": over_seeds(rows, ("projection", "width", "public", "epsilon")),
+    }
     return {"experiment": cfg.name, **outcome.values(), "methods": {}, "study": study}
 
 
@@ -85,7 +91,7 @@ def _cut(labels: Tensor, train: int, public: int, seed: int) -> list[Tensor]:
 
 def _candidates(cfg: DictConfig, d0: int, public: Tensor, seed: int) -> Iterator[tuple[str, str, Tensor]]:
     """Yield names, the public data that each needs, and the matrices."""
-    nothing, some = "none", f"{len(public)} unlabelled rows of the source"
+    nothing, some = "none", f"{len(public)} rows"
     yield "all features", nothing, torch.eye(d0, dtype=torch.float64)
     yield "public Gram", some, torch.eye(d0, dtype=torch.float64)
     for width in cfg.study.widths:

@@ -6,13 +6,15 @@ its seed; AFL without noise on the same world is the line they are compared with
 
 from __future__ import annotations
 
+from statistics import mean
 from typing import Any
 
 from flwr.app import ArrayRecord
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf
 from safetensors.numpy import save
 
 from experiments.compare import build_world, make_grid, run_method
+from experiments.compose import compose
 from fedlab.engine.records import from_record
 from fedlab.errors import BadInput, unknown
 from fedlab.privacy.guarantee import TRUST
@@ -27,7 +29,7 @@ def tradeoff(cfg: DictConfig, directory: RunDirectory) -> dict[str, Any]:
     rows: list[dict[str, Any]] = []
     first: tuple[dict[str, Any], ArrayRecord] | None = None
     for seed in cfg.study.seeds:
-        plain = _cell(cfg, seed=seed)
+        plain = _cell(directory, seed)
         everyone = build_world(plain, directory)
         with make_grid(plain, everyone) as grid:
 
@@ -43,7 +45,7 @@ def tradeoff(cfg: DictConfig, directory: RunDirectory) -> dict[str, Any]:
             measure(plain, "afl", "none", None)
             for trust in cfg.study.trust:
                 for epsilon in cfg.study.epsilon:
-                    cell = _cell(cfg, seed=seed, trust=trust, epsilon=epsilon)
+                    cell = _cell(directory, seed, trust=trust, epsilon=epsilon)
                     found = measure(cell, METHODS[trust], trust, epsilon)
                     first = first or found
     assert first is not None
@@ -53,8 +55,40 @@ def tradeoff(cfg: DictConfig, directory: RunDirectory) -> dict[str, Any]:
         "experiment": cfg.name,
         **result,
         "methods": {"dp_afl": result},
-        "study": {"kind": "tradeoff", "delta": cfg.privacy.delta, "rows": rows},
+        "study": {
+            "kind": "tradeoff",
+            "delta": cfg.privacy.delta,
+            "rows": rows,
+            "summary": over_seeds(rows, ("trust", "epsilon")),
+        },
     }
+
+
+def over_seeds(rows: list[dict[str, Any]], keys: tuple[str, ...]) -> list[dict[str, Any]]:
+    """Return one row for all seeds of a setting: the mean, the lowest and the highest accuracy, the mean loss.
+
+    Parameters
+    ----------
+    rows
+        With `accuracy` and `seed`; those without `epsilon` are what the others of their seed lose against.
+    keys
+        What makes a setting.
+    """
+    plain = {row["seed"]: row["accuracy"] for row in rows if row["epsilon"] is None}
+    settings: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for row in rows:
+        settings.setdefault(tuple(row.get(key) for key in keys), []).append(row)
+    return [
+        {
+            **dict(zip(keys, setting, strict=True)),
+            "accuracy": mean(row["accuracy"] for row in found),
+            "lowest": min(row["accuracy"] for row in found),
+            "highest": max(row["accuracy"] for row in found),
+            "points lost": round(100 * mean(plain[row["seed"]] - row["accuracy"] for row in found), 2),
+            "seeds": len(found),
+        }
+        for setting, found in settings.items()
+    ]
 
 
 def _check(cfg: DictConfig) -> None:
@@ -74,10 +108,8 @@ def _check(cfg: DictConfig) -> None:
         raise BadInput(f"methods={list(cfg.methods)} lacks afl, the line without noise")
 
 
-def _cell(cfg: DictConfig, seed: int, **privacy: Any) -> DictConfig:
-    cell = OmegaConf.create(OmegaConf.to_container(cfg))  # interpolations stay: the seed is in many places
-    assert isinstance(cell, DictConfig)
-    with open_dict(cell):
-        cell.seed = seed
-        cell.privacy.update(privacy)
-    return cell
+def _cell(directory: RunDirectory, seed: int, **privacy: Any) -> DictConfig:
+    """Return the run's config with another seed and promise: composed anew, for both stand in many places."""
+    overrides = OmegaConf.to_container(OmegaConf.load(directory.path / "overrides.yaml"))
+    assert isinstance(overrides, list)
+    return compose([*map(str, overrides), f"seed={seed}", *(f"privacy.{k}={v}" for k, v in privacy.items())])

@@ -188,8 +188,8 @@ def _refusal(name: str, method: Any, results: Mapping[str, Any]) -> str:
     target = str(strategy.get("_target_", ""))
     if "secagg" in name or "secagg" in target:
         return (
-            f"{name}: under secure aggregation the server has no client's statistics to subtract. The client sends "
-            "them once more, masked, in a round of deletion: see strategies/secagg.py"
+            f"{name}: under secure aggregation the server has no client's statistics to subtract. Who leaves does so "
+            f"in a masked round of its own: methods.{name}.strategy.leave=[17]"
         )
     if _told(results, name).get("privacy") or "dp_" in name:
         return (

@@ -49,6 +49,11 @@ KEPT_FEATURES = 2**30
 MARKS = 8
 """Lines that a phase writes on its way, at most, where only a log is kept."""
 
+UNKEPT = (
+    "what this run releases is counted in memory alone, and forgotten with it: name a directory `out` that keeps "
+    "the ledger, and use it again for the same data"
+)
+
 
 @app.main()
 def main(grid: Grid, context: Context) -> None:
@@ -110,6 +115,8 @@ def run(
         with opened(getattr(strategy, "privacy", None), ledger) as spending:
             if spending is not None:
                 strategy.ledger = spending  # pyright: ignore[reportAttributeAccessIssue]
+                if ledger is None and not grid.simulated:
+                    grid.emit("warning", message=UNKEPT)
             history = run_rounds(
                 strategy,
                 grid,

@@ -184,9 +184,7 @@ class DPFedAvg(Strategy):
                 continue
             node = reply.metadata.src_node_id
             if node in found:
-                raise BadInput(
-                    f"node {node} answered round {reply.metadata.group_id or ''} twice: it counts once"
-                )
+                raise BadInput(f"node {node} answered twice: the promise is kept for one update a client")
             records = records_of(reply.content, ArrayRecord)
             model = views(records["arrays"]) if set(records) == {"arrays"} else {}
             if (why := unlike(layout, model)) is not None:

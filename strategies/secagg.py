@@ -22,7 +22,6 @@ from flwr.serverapp import Grid
 
 from fedlab.engine.addition import packed_of, stand_for
 from fedlab.engine.closed_form import ClosedForm
-from fedlab.engine.host import node_of
 from fedlab.engine.identity import SERVER_NODE
 from fedlab.engine.records import content_bytes, to_record
 from fedlab.engine.replies import refuse
@@ -32,9 +31,11 @@ from fedlab.privacy.departure import Departure
 from fedlab.privacy.entropy import check_entropy
 from fedlab.privacy.graph import Terms
 from fedlab.privacy.participant import Answer
-from fedlab.privacy.secagg import STEPS, SecureSum
+from fedlab.privacy.secagg import STEPS, SecureSum, expect
 from fedlab.stats import pack
 from fedlab.stats.integers import Layout, statistics_of
+
+_KEPT = ("sum", "nodes", "departure", "layout", "_vector")
 
 
 class SecureAggregation(ClosedForm):
@@ -49,7 +50,7 @@ class SecureAggregation(ClosedForm):
     entropy, seed
         Where sessions and graphs come from, 'os' or 'seeded'; the clients' keys are their own.
     leave
-        Who leaves the sum after it is made: partitions in a simulation, node ids in a deployment.
+        Who leaves the sum after it is made: clients by their partitions.
     alone
         Whether clients that share no masks with the others who leave may show their own sum.
 
@@ -88,6 +89,7 @@ class SecureAggregation(ClosedForm):
         if hasattr(inner, "secure"):
             inner.secure = True  # pyright: ignore[reportAttributeAccessIssue]
         self.sum: SecureSum | None = None
+        self.nodes: dict[int, int] = {}
         self.departure: Departure | None = None
         self.layout: Layout | None = None
         self._vector: np.ndarray | None = None
@@ -114,31 +116,42 @@ class SecureAggregation(ClosedForm):
         if step == "keys":
             return self.ask(grid, config)
         if step == "shares":
-            return _each(self.sum.ask_shares(), config)
+            return self._each(self.sum.ask_shares(), config)
         if step == "upload":
             # It may have to enter a release, or refuse one, before anything is uploaded.
             self.inner.configure_train(server_round, arrays, config, grid)
-            return _each(self.sum.ask_upload(), config)
+            return self._each(self.sum.ask_upload(), config)
         if step == "reveal":
-            return _all(self.sum.ask_reveal(), self.sum.uploaded, config)
-        nodes = {node_of(one) if _simulated(grid) else one for one in self.leave}
-        self.departure = Departure.of(self.sum, nodes, self.alone)
-        return _all(self.departure.question(), self.departure.asked(self.sum), config)
+            return self._all(self.sum.ask_reveal(), self.sum.uploaded, config)
+        self.departure = Departure.of(self.sum, self.leave, self.alone)
+        return self._all(self.departure.question(self.sum), self.departure.asked(self.sum), config)
 
     def _begin(self, server_round: int, grid: Grid) -> None:
-        nodes = list(grid.get_node_ids())
-        simulated = _simulated(grid)
-        if self.entropy == "seeded" and not simulated:
+        clients = len(list(grid.get_node_ids()))
+        if self.entropy == "seeded" and not getattr(grid, "simulated", True):
             raise BadInput(
                 "entropy=seeded: who knows the seed can take the masks off; in a deployment say entropy=os"
             )
-        keep = tuple(node_of(one) if simulated else one for one in self.leave)
-        if strangers := sorted(set(keep).difference(nodes)):
-            raise BadInput(f"leave={list(self.leave)}: {len(strangers)} of them are no clients of this federation")
+        if strangers := [who for who in self.leave if not 0 <= who < clients]:
+            raise BadInput(
+                f"leave={list(self.leave)}: the clients are 0..{clients - 1}, {strangers} are none"
+            )
         session = fresh(self.entropy, self.seed, f"session {server_round}", 16)
         seed = int.from_bytes(fresh(self.entropy, self.seed, f"graph {server_round}", 16))
-        self.sum = SecureSum(Terms(len(nodes), self.dropout, self.colluding), session, seed, keep)
-        self.departure, self.layout, self._vector = None, None, None
+        self.sum = SecureSum(Terms(clients, self.dropout, self.colluding), session, seed, self.leave)
+        self.nodes, self.departure, self.layout, self._vector = {}, None, None, None
+
+    def _each(self, questions: Mapping[int, Answer], config: ConfigRecord) -> list[Message]:
+        return [
+            Message(
+                RecordDict({"arrays": to_record(asked), "config": config}), self.nodes[who], MessageType.TRAIN
+            )
+            for who, asked in questions.items()
+        ]
+
+    def _all(self, question: Answer, clients: Iterable[int], config: ConfigRecord) -> list[Message]:
+        content = RecordDict({"arrays": to_record(question), "config": config})
+        return [Message(content, self.nodes[who], MessageType.TRAIN) for who in sorted(clients)]
 
     # -- hearing -----------------------------------------------------------------------------------------------
 
@@ -172,8 +185,18 @@ class SecureAggregation(ClosedForm):
             return self._solve(server_round)
         return self.inner.head(), None
 
-    def _take(self, step: str, who: int, answer: Answer) -> None:
+    def _take(self, step: str, node: int, answer: Answer) -> None:
         assert self.sum is not None
+        if step == "keys":
+            who = int(expect(answer, "who", np.uint64, (1,))[0])
+            if self.nodes.get(who, node) != node or who >= self.sum.terms.clients:
+                raise BadInput(
+                    f"it says it is client {who} of {self.sum.terms.clients}, and so does another node"
+                )
+            self.sum.take_keys(who, answer)
+            self.nodes[who] = node
+            return
+        who = next(who for who, one in self.nodes.items() if one == node)
         if step == "upload":
             layout = Layout.read(answer.get("layout", np.zeros(0)))
             if self.layout not in (None, layout):
@@ -185,10 +208,10 @@ class SecureAggregation(ClosedForm):
         elif step == "leave":
             assert self.departure is not None
             self.departure.take(self.sum, who, answer)
+        elif step == "shares":
+            self.sum.take_shares(who, answer)
         else:
-            {"keys": self.sum.take_keys, "shares": self.sum.take_shares, "reveal": self.sum.take_reveal}[step](
-                who, answer
-            )
+            self.sum.take_reveal(who, answer)
 
     def _solve(self, server_round: int) -> tuple[ArrayRecord | None, MetricRecord | None]:
         assert self.sum is not None and self._vector is not None and self.layout is not None
@@ -219,15 +242,14 @@ class SecureAggregation(ClosedForm):
 
     def state_dict(self) -> dict[str, object]:
         """Return what a checkpoint keeps: the inner strategy's state and this aggregation's."""
-        own = {name: getattr(self, name) for name in ("sum", "departure", "layout", "_vector")}
+        own = {name: getattr(self, name) for name in _KEPT}
         return {"inner": self.inner.state_dict(), **own}  # pyright: ignore[reportAttributeAccessIssue]
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take up what `state_dict` once returned."""
         self.inner.load_state_dict(state["inner"])  # pyright: ignore[reportAttributeAccessIssue]
-        self.sum, self.departure, self.layout, self._vector = (
-            state[name] for name in ("sum", "departure", "layout", "_vector")
-        )
+        for name in _KEPT:
+            setattr(self, name, state[name])
 
     def report(self) -> dict[str, object]:
         """Return what the inner strategy says, and over how many clients."""
@@ -241,19 +263,3 @@ class SecureAggregation(ClosedForm):
                 "the masks off: with real data say entropy=os, which gives the same head"
             )
         return {**told, "clients_in_sum": len(self.sum.uploaded) - len(self.sum.left), "notes": notes}
-
-
-def _each(questions: Mapping[int, Answer], config: ConfigRecord) -> list[Message]:
-    return [
-        Message(RecordDict({"arrays": to_record(asked), "config": config}), node, MessageType.TRAIN)
-        for node, asked in questions.items()
-    ]
-
-
-def _all(question: Answer, nodes: Iterable[int], config: ConfigRecord) -> list[Message]:
-    content = RecordDict({"arrays": to_record(question), "config": config})
-    return [Message(content, node, MessageType.TRAIN) for node in sorted(nodes)]
-
-
-def _simulated(grid: Grid) -> bool:
-    return getattr(grid, "simulated", True)

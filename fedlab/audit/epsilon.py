@@ -19,7 +19,6 @@ https://arxiv.org/abs/2302.07956. d features, c classes, n and m releases withou
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -96,10 +95,10 @@ def audit(without: np.ndarray, including: np.ndarray, delta: float, confidence: 
         Too few scores, a score that is NaN, or a delta or confidence outside (0, 1).
     """
 
-    def bound(likely: float, unlikely: float) -> float:
-        return math.log((likely - delta) / unlikely) if likely - delta > unlikely else 0.0
+    def gain(likely: np.ndarray, unlikely: np.ndarray) -> np.ndarray:
+        return np.log(np.maximum(likely - delta, 0.0) + np.finfo(float).tiny) - np.log(unlikely)
 
-    return _audit(without, including, delta, confidence, bound)
+    return _audit(without, including, delta, confidence, gain, float)
 
 
 def audit_gaussian(
@@ -110,13 +109,10 @@ def audit_gaussian(
     Of another mechanism this bound says nothing.
     """
 
-    def bound(likely: float, unlikely: float) -> float:
-        if not likely > unlikely:
-            return 0.0
-        mu = float(ndtri(likely) - ndtri(unlikely))
-        return epsilon_of(1 / mu, delta)
+    def gain(likely: np.ndarray, unlikely: np.ndarray) -> np.ndarray:
+        return ndtri(likely) - ndtri(unlikely)
 
-    return _audit(without, including, delta, confidence, bound)
+    return _audit(without, including, delta, confidence, gain, lambda mu: epsilon_of(1 / mu, delta))
 
 
 def gram_scores(
@@ -143,17 +139,13 @@ def gram_scores(
     blocks
         Releases in one call.
     """
-    d, c = len(x), len(y)
     rows = torch.block_diag(*[x[None]] * blocks)
-    present = NoisyGram(rows.T @ rows, rows.T @ y.expand(blocks, c))
+    present = NoisyGram(rows.T @ rows, rows.T @ y.expand(blocks, len(y)))
     absent = NoisyGram(torch.zeros_like(present.gram), torch.zeros_like(present.cross))
-    where = torch.arange(blocks)
 
     def scores(statistics: NoisyGram) -> np.ndarray:
         released = mechanism(statistics)
-        gram = released.gram.reshape(blocks, d, blocks, d)[where, :, where, :]
-        cross = released.cross.reshape(blocks, d, c)
-        return (torch.einsum("bij,i,j->b", gram, x, x) + torch.einsum("bij,i,j->b", cross, x, y)).numpy()
+        return ((rows @ released.gram * rows).sum(1) + (rows @ released.cross) @ y).numpy()
 
     calls = -(-releases // blocks)
     return (
@@ -162,10 +154,14 @@ def gram_scores(
     )
 
 
-def clopper_pearson(hits: int, trials: int, error: float) -> tuple[float, float]:
-    """Return bounds on a probability; each errs with probability `error` at most."""
-    low = float(betaincinv(hits, trials - hits + 1, error)) if hits else 0.0
-    high = float(betaincinv(hits + 1, trials - hits, 1 - error)) if hits < trials else 1.0
+def clopper_pearson(hits: np.ndarray, trials: int, error: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return bounds on probabilities from below and above; each errs with probability `error` at most."""
+    some, lacking = (
+        np.maximum(hits, 1),
+        np.maximum(trials - hits, 1),
+    )  # what is taken at 0 and at n is not used
+    low = np.where(hits > 0, betaincinv(some, trials - some + 1, error), 0.0)
+    high = np.where(hits < trials, betaincinv(trials - lacking + 1, lacking, 1 - error), 1.0)
     return low, high
 
 
@@ -174,8 +170,10 @@ def _audit(
     including: np.ndarray,
     delta: float,
     confidence: float,
-    bound: Callable[[float, float], float],
+    gain: Callable[[np.ndarray, np.ndarray], np.ndarray],
+    epsilon: Callable[[float], float],
 ) -> Audit:
+    """Choose the event of the largest gain, a rising function of epsilon, and judge it on other releases."""
     check_promise(1.0, delta)
     if not 0 < confidence < 1:
         raise BadInput(f"confidence={confidence} must lie in (0, 1): 0.95 errs once in twenty audits")
@@ -186,21 +184,28 @@ def _audit(
                 f"give a number for each of at least {LEAST} releases"
             )
     error = (1 - confidence) / 2  # two rates are bounded, and either may err
-    first, second = [np.array_split(scores, 2) for scores in (without, including)]
+    halves = [np.array_split(scores, 2) for scores in (without, including)]
 
-    def judged(half: int, threshold: float, reverse: bool) -> tuple[float, float, float]:
-        counts = [int((scores[half] >= threshold).sum()) for scores in (first, second)]
-        sizes = [len(scores[half]) for scores in (first, second)]
-        if reverse:  # the event is a low score, which is likelier without the sample
-            counts = [sizes[1] - counts[1], sizes[0] - counts[0]]
-            sizes = sizes[::-1]
-        unlikely = clopper_pearson(counts[0], sizes[0], error)[1]
-        likely = clopper_pearson(counts[1], sizes[1], error)[0]
-        return bound(likely, unlikely), likely, unlikely
+    def rates(half: int, thresholds: np.ndarray, reverse: bool) -> tuple[np.ndarray, np.ndarray]:
+        bounds = []
+        for scores in halves[::-1] if reverse else halves:
+            n = len(scores[half])
+            below = np.searchsorted(np.sort(scores[half]), thresholds, side="left")
+            bounds.append(clopper_pearson(below if reverse else n - below, n, error))
+        return bounds[1][0], bounds[0][1]
 
-    candidates = np.quantile(np.concatenate([first[0], second[0]]), np.linspace(0, 1, THRESHOLDS))
-    events = [(float(t), reverse) for t in candidates for reverse in (False, True)]
-    threshold, reverse = max(events, key=lambda event: judged(0, *event)[0])
-    epsilon, likely, unlikely = judged(1, threshold, reverse)
-    seen = len(first[1]) + len(second[1])
-    return Audit(epsilon, delta, threshold, reverse, likely, unlikely, seen, confidence)
+    thresholds = np.quantile(np.concatenate([halves[0][0], halves[1][0]]), np.linspace(0, 1, THRESHOLDS))
+    gains = np.stack([gain(*rates(0, thresholds, reverse)) for reverse in (False, True)])
+    reverse, best = divmod(int(gains.argmax()), THRESHOLDS)
+    likely, unlikely = rates(1, thresholds[best : best + 1], bool(reverse))
+    found = float(gain(likely, unlikely)[0])
+    return Audit(
+        epsilon(found) if found > 0 else 0.0,
+        delta,
+        float(thresholds[best]),
+        bool(reverse),
+        float(likely[0]),
+        float(unlikely[0]),
+        sum(len(half[1]) for half in halves),
+        confidence,
+    )

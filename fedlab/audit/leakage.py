@@ -66,7 +66,7 @@ class Public:
         means = one_hot(labels, num_classes).T @ x / counts[:, None]
         parts = [x[labels == y] - means[y] for y in range(num_classes)]
         covariances = torch.stack([part.T @ part / max(1, len(part)) for part in parts])
-        return cls(means, covariances, counts / counts.sum())
+        return cls(means, covariances, counts.to(torch.float64) / len(x))
 
     @cached_property
     def second_moment(self) -> Float64[Tensor, "d d"]:

@@ -51,11 +51,10 @@ def best_cosine(guesses: Float64[Tensor, "m d"], rows: Float64[Tensor, "n d"]) -
 
 def random_cosine(rows: Float64[Tensor, "n d"], tries: int, draws: int, generator: torch.Generator) -> float:
     """Return what as many random directions reach with these rows, on average over `draws`."""
-    shape = (tries, rows.shape[1])
-    found = [
-        best_cosine(torch.randn(shape, generator=generator, dtype=torch.float64), rows) for _ in range(draws)
-    ]
-    return sum(found) / draws
+    guesses = torch.randn(draws, tries, rows.shape[1], generator=generator, dtype=torch.float64)
+    unit = torch.nn.functional.normalize
+    cosines = unit(guesses, dim=2) @ unit(rows, dim=1).T
+    return float(cosines.abs().amax(dim=(1, 2)).mean())
 
 
 def informed(upload: NoisyGram, label: int, public: Public, samples: float = 1.0) -> Float64[Tensor, "1 d"]:

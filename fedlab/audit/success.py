@@ -17,7 +17,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import rankdata
 
 from fedlab.errors import BadInput
 
@@ -98,9 +97,9 @@ def distinguish(inside: np.ndarray, outside: np.ndarray, rng: np.random.Generato
 
 def auc(inside: np.ndarray, outside: np.ndarray) -> float:
     """Return the probability that a member's score is the higher one; ties count half."""
-    n, m = len(inside), len(outside)
-    ranks = rankdata(np.concatenate([inside, outside]))
-    return float((ranks[:n].sum() - n * (n + 1) / 2) / (n * m))
+    ordered = np.sort(outside)
+    below, not_above = (np.searchsorted(ordered, inside, side) for side in ("left", "right"))
+    return float((below + not_above).mean() / (2 * len(outside)))
 
 
 def sure_rate(inside: np.ndarray, outside: np.ndarray, false: float = 0.01) -> float:
@@ -109,10 +108,14 @@ def sure_rate(inside: np.ndarray, outside: np.ndarray, false: float = 0.01) -> f
     return float((inside > np.sort(outside)[::-1][passing]).mean())
 
 
-def mean(values: np.ndarray, rng: np.random.Generator) -> Estimate:
-    """Return the mean of one number per target, (n,)."""
-    draws = rng.integers(len(values), size=(RESAMPLES, len(values)))
-    return _interval(float(values.mean()), values[draws].mean(1).tolist())
+def gain(got: np.ndarray, guessed: np.ndarray, rng: np.random.Generator) -> Estimate:
+    """Return what was leaked, from the success at each target and what a guess reaches there, both (n,).
+
+    Targets are resampled with both: they differ more from each other than success from a guess.
+    """
+    draws = rng.integers(len(got), size=(RESAMPLES, len(got)))
+    means = zip(got[draws].mean(1), guessed[draws].mean(1), strict=True)
+    return _interval(leaked(float(got.mean()), float(guessed.mean())), [leaked(*pair) for pair in means])
 
 
 def advantage_cap(epsilon: float, delta: float) -> float:

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from functools import lru_cache
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives import hashes
@@ -47,6 +48,33 @@ def public_of(secret: bytes) -> bytes:
     return _private(secret).public_key().public_bytes_raw()
 
 
+@dataclass(frozen=True)
+class Secrets:
+    """What follows from a client's root: a key to seal with, a key to mask with, and the seed of its self mask."""
+
+    root: bytes
+
+    @cached_property
+    def seals(self) -> bytes:
+        """Secret half of the first public key."""
+        return derive(self.root, b"sealing key")
+
+    @cached_property
+    def masks(self) -> bytes:
+        """Secret half of the second; its shares are revealed if the client is lost."""
+        return derive(self.root, b"masking key")
+
+    @cached_property
+    def self_mask(self) -> bytes:
+        """b; its shares are revealed if the client is in the sum."""
+        return derive(self.root, b"self mask")
+
+    @cached_property
+    def publics(self) -> tuple[bytes, bytes]:
+        """Return both public keys."""
+        return public_of(self.seals), public_of(self.masks)
+
+
 def agree(secret: bytes, public: bytes, *context: bytes) -> bytes:
     """Return the 32 bytes that the holders of both secret keys share.
 
@@ -59,6 +87,16 @@ def agree(secret: bytes, public: bytes, *context: bytes) -> bytes:
         return derive(_private(secret).exchange(X25519PublicKey.from_public_bytes(public)), *context)
     except ValueError as error:  # of another length, or a point of small order
         raise BadInput(f"{public.hex()} is no public key: it was tampered with") from error
+
+
+def link_of(session: bytes, one: int, other: int) -> bytes:
+    """Return what names two clients, in the same way for both."""
+    return session + min(one, other).to_bytes(8) + max(one, other).to_bytes(8)
+
+
+def pair_seed(secret: bytes, public: bytes, session: bytes, one: int, other: int) -> bytes:
+    """Return the seed of the mask that two clients share."""
+    return agree(secret, public, b"pair mask", link_of(session, one, other))
 
 
 def seal(key: bytes, sender: bytes, content: bytes, about: bytes) -> bytes:

@@ -76,7 +76,9 @@ class Departure:
             if who not in total.uploaded:
                 raise BadInput(f"client {who} is not in the sum: there is nothing of it to take out")
             if who not in total.parts:
-                raise BadInput(f"client {who}'s upload was not kept: name it in `keep` before the sum is made")
+                raise BadInput(
+                    f"client {who}'s upload was not kept: name it in `keep` before the sum is made"
+                )
         if not alone and (len(gone) == 1 or not in_one_piece(total.graph, gone)):
             raise BadInput(
                 f"of the clients {gone} each group that shares masks would show its own sum, and one that leaves "
@@ -88,7 +90,9 @@ class Departure:
                 f"{len(rest)} of {total.terms.clients} clients would stay, {total.terms.minimum} must: raise dropout"
             )
         if not in_one_piece(total.graph, rest):
-            raise BadInput("those who stay would fall into groups whose sums show: sum anew without those who leave")
+            raise BadInput(
+                "those who stay would fall into groups whose sums show: sum anew without those who leave"
+            )
         return cls(tuple(gone))
 
     def asked(self, total: SecureSum) -> list[int]:
@@ -96,9 +100,9 @@ class Departure:
         edges = self._edges(total)
         return sorted({who for edge in edges for who in edge})
 
-    def question(self) -> Answer:
+    def question(self, total: SecureSum) -> Answer:
         """Return what they are told."""
-        return {"leaving": np.array(self.leaving, np.uint64)}
+        return {"leaving": np.array(self.leaving, np.uint64), **total.ask_reveal()}
 
     def take(self, total: SecureSum, who: int, answer: Answer) -> bool:
         """Hear a client's seeds; False if it was heard before.
@@ -137,7 +141,9 @@ class Departure:
                 f"neither client {k}, which leaves, nor client {j} sent the seed of their mask ({len(lacking)} such "
                 "pairs): ask them again"
             )
-        part = np.sum([total.parts[k] for k in self.leaving], axis=0, dtype=np.uint64)
+        part = np.zeros_like(total.parts[self.leaving[0]])
+        for k in self.leaving:
+            part += total.parts[k]
         for k, j in edges:
             add_mask(part, self.seeds[k, j], -1 if k < j else 1)
             if j in total.parts:  # should it leave later, this mask is no longer to be taken off

@@ -20,6 +20,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,7 +31,7 @@ from torch import Tensor, nn
 from fedlab.errors import BadInput, unknown
 from fedlab.privacy.calibration import Certificate, certify, check_sampling
 from fedlab.privacy.entropy import check_entropy
-from fedlab.privacy.per_sample import CLIPPING, Losses, Samples, check_module, part, per_sample
+from fedlab.privacy.per_sample import CLIPPING, Losses, Samples, check_module, mixing, part, per_sample
 from fedlab.privacy.sensitivity import check_bound
 
 STATE_WORDS = slice(3, 3 + 624)
@@ -189,8 +190,7 @@ class DPSGD:
                 p.grad /= self.expected_batch
 
         private.attach_step_hook(divide)
-        was_training = module.training
-        with per_sample(module.train(), private, self.clip, self.clipping) as gradients:
+        with _training(module), per_sample(module, private, self.clip, self.clipping) as gradients:
             if probe and len(samples):
                 gradients.probe(samples, losses)
             for rows in self._batches(len(samples), generator, private):
@@ -198,7 +198,6 @@ class DPSGD:
                 gradients.add(rows, samples, losses)
                 private.step()
             private.zero_grad()
-        module.train(was_training)
         return Taken(self.noise_multiplier, self.sampling_probability, steps)
 
     def _batches(self, n: int, generator: torch.Generator, private: Any) -> Iterator[list[int]]:
@@ -233,6 +232,23 @@ def generator_of(entropy: str, seed: int) -> torch.Generator:
         words[STATE_WORDS] = np.frombuffer(os.urandom(4 * 624), np.uint32)
         generator.set_state(torch.from_numpy(state))
     return generator
+
+
+@contextmanager
+def _training(module: nn.Module) -> Iterator[None]:
+    """Put a module into training mode, each part of it back into its own afterwards.
+
+    A BatchNorm that is frozen stays as it was evaluated: in training it would average over the samples.
+    """
+    before = {layer: layer.training for layer in module.modules()}
+    module.train()
+    for layer in mixing(module):
+        layer.eval()
+    try:
+        yield
+    finally:
+        for layer, mode in before.items():
+            layer.training = mode
 
 
 def _on(device: torch.device, generator: torch.Generator) -> torch.Generator:

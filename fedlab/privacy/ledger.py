@@ -7,8 +7,7 @@ A charge that returned is counted for ever: nothing is refunded, neither for a m
 data deleted later. A charge that did not return was not counted, and its caller has released nothing. A release
 with an id that is known, and all else the same, is the replay of the same bits and costs nothing again.
 
-Clients hold different samples, so what is said of one costs the others nothing: each has a composition of its
-own, and the run's epsilon is the largest. `composition` says how releases compose.
+`composition` says how releases compose, `accounts` about whom.
 
 Rogers, Roth, Ullman and Vadhan, Privacy Odometers and Filters, NeurIPS 2016, https://arxiv.org/abs/1605.08294.
 """
@@ -21,12 +20,12 @@ import threading
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
-from heapq import heapify, heapreplace
 from pathlib import Path
 from typing import Any
 
 from fedlab.errors import BadInput
-from fedlab.privacy.composition import FINEST, Composition, together
+from fedlab.privacy.accounts import Accounts
+from fedlab.privacy.composition import Composition
 from fedlab.privacy.journal import Journal, Line, read
 from fedlab.privacy.promise import Promise
 from fedlab.privacy.release import Release
@@ -79,8 +78,7 @@ class Ledger:
     def __init__(self, promise: Promise, path: Path | str | None = None):
         self.promise, self.path = promise, None if path is None else Path(path)
         self._releases: dict[str, Release] = {}
-        self._everyone = Composition()
-        self._own: dict[int, Composition] = {}
+        self._accounts = Accounts()
         self._guard = threading.RLock()
         self._journal = None if self.path is None else Journal(self.path)
         if self._journal is None:
@@ -180,44 +178,18 @@ class Ledger:
         return list(new.values())
 
     def _check_cap(self, new: list[Release]) -> None:
-        cap = math.inf if self.promise.epsilon is None else self.promise.epsilon * (1 + SLACK)
-        delta = self.promise.delta
-        if math.isinf(cap):
+        cap, delta = self.promise.epsilon, self.promise.delta
+        if cap is None:
             return
-        everyone, own = self._after(new)
-        if any(release.clients is None for release in new):
-            touched = {None, *own}
-        else:
-            touched = {client for release in new for client in release.clients or ()}
-        # Equal compositions are computed once, and those that even the cheap bound lets through not at all.
-        after = {
-            everyone if client is None else everyone + own.get(client, Composition()): client
-            for client in sorted(touched, key=lambda client: -1 if client is None else client)
-        }
-        for composition, client in after.items():
-            # Level by level: far from the cap the cheapest bound says enough.
-            if all(composition.bound(delta, level) > cap for level in range(FINEST + 1)):
-                epsilon = composition.epsilon(delta)
-                asked = ", ".join(dict.fromkeys(release.label for release in new))
-                whose = "everyone" if client is None else f"client {client}"
-                raise BudgetSpent(asked, whose, self._of(client).epsilon(delta), epsilon, self.promise)
-
-    def _after(self, new: list[Release]) -> tuple[Composition, dict[int, Composition]]:
-        """Return the compositions of everyone, and beyond it of each client, with `new` among them."""
-        everyone = together([release for release in new if release.clients is None])
-        own = dict(self._own)
-        sums: dict[tuple[str, Composition], Composition] = {}  # many clients are at the same point
-        for release in new:
-            cost = Composition.of(release)
-            for client in release.clients or ():
-                now = own.get(client, Composition())
-                if (release.id, now) not in sums:
-                    sums[release.id, now] = now + cost
-                own[client] = sums[release.id, now]
-        return self._everyone + everyone, own
+        found = self._accounts.plus(new).past(cap * (1 + SLACK), delta, new)
+        if found is not None:
+            client, epsilon = found
+            asked = ", ".join(dict.fromkeys(release.label for release in new))
+            whose = "everyone" if client is None else f"client {client}"
+            raise BudgetSpent(asked, whose, self._accounts.of(client).epsilon(delta), epsilon, self.promise)
 
     def _commit(self, new: list[Release]) -> None:
-        self._everyone, self._own = self._after(new)
+        self._accounts = self._accounts.plus(new)
         self._releases |= {release.id: release for release in new}
 
     # -- saying --------------------------------------------------------------------------------------------------
@@ -235,21 +207,15 @@ class Ledger:
         client
             Its id; None for the most that anyone has spent, which is what holds for all.
         """
-        with self._guard:
-            return (
-                self._most() if client is None else self._of(client).epsilon(self.promise.delta)
-            ), self.promise.delta
+        accounts, delta = self._accounts, self.promise.delta
+        return accounts.most(delta) if client is None else accounts.of(client).epsilon(delta), delta
 
     def groups(self) -> dict[Composition, list[int]]:
         """Return the clients by what was released about them, the one that spent most first.
 
         Clients that no release names have what everyone has: they are under the key of that, without ids.
         """
-        with self._guard:
-            found: dict[Composition, list[int]] = {self._everyone: []}
-            for client, own in sorted(self._own.items()):
-                found.setdefault(self._everyone + own, []).append(client)
-            return dict(sorted(found.items(), key=lambda item: -item[0].bound(self.promise.delta)))
+        return self._accounts.groups(self.promise.delta)
 
     def statement(self) -> dict[str, Any]:
         """Return what `results.json` says under `privacy`; an epsilon that cannot be stated is null."""
@@ -262,21 +228,8 @@ class Ledger:
             "cap": self.promise.epsilon,
             "releases": len(self._releases),
             "mechanisms": sorted({release.mechanism for release in self.releases}),
-            "clients": len(self._own) or None,
+            "clients": len(self._accounts.own) or None,
         }
-
-    def _of(self, client: int | None) -> Composition:
-        return self._everyone if client is None else self._everyone + self._own.get(client, Composition())
-
-    def _most(self) -> float:
-        """Return the largest epsilon of all: whoever may have most is looked at more closely, until none may."""
-        delta, compositions = self.promise.delta, list(self.groups())
-        heap = [(-each.bound(delta), place, 0) for place, each in enumerate(compositions)]
-        heapify(heap)
-        while heap[0][2] < FINEST:
-            _, place, level = heap[0]
-            heapreplace(heap, (-compositions[place].bound(delta, level + 1), place, level + 1))
-        return -heap[0][0]
 
     # -- keeping -------------------------------------------------------------------------------------------------
 

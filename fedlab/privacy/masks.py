@@ -10,7 +10,7 @@ words are little-endian on every machine.
 from __future__ import annotations
 
 import numpy as np
-from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+from cryptography.hazmat.primitives.ciphers import Cipher, CipherContext, algorithms, modes
 
 from fedlab.errors import BadInput
 
@@ -35,8 +35,8 @@ def add_mask(total: np.ndarray, seed: bytes, sign: int = 1) -> None:
     if total.dtype != np.uint64 or total.ndim != 1:
         raise BadInput(f"a mask cannot be added to {total.dtype}{list(total.shape)}: give a vector of uint64")
     encryptor = _encryptor(seed)
-    words = np.empty(min(BLOCK, len(total)) + 2, "<u8")  # OpenSSL asks for room of one more block
-    room, zeros = memoryview(words).cast("B"), memoryview(_ZEROS)
+    room = bytearray(8 * min(BLOCK, len(total)) + 16)  # OpenSSL asks for room of one more block
+    words, zeros = np.frombuffer(room, "<u8"), memoryview(_ZEROS)
     change = np.add if sign > 0 else np.subtract
     for start in range(0, len(total), BLOCK):
         part = total[start : start + BLOCK]
@@ -56,7 +56,7 @@ def keystream(seed: bytes, num_bytes: int) -> bytes:
     return _encryptor(seed).update(bytes(num_bytes))
 
 
-def _encryptor(seed: bytes):  # noqa: ANN202 - cryptography's own type has no public name
+def _encryptor(seed: bytes) -> CipherContext:
     if len(seed) != SEED_BYTES:
         raise BadInput(f"a mask's seed of {len(seed)} bytes: give {SEED_BYTES}")
     return Cipher(algorithms.AES256(seed), modes.CTR(bytes(16))).encryptor()

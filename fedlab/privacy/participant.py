@@ -21,7 +21,18 @@ import numpy as np
 from jaxtyping import Int64
 
 from fedlab.errors import BadInput
-from fedlab.privacy.agreement import DIGEST_BYTES, KEY_BYTES, agree, derive, digest, public_of, seal, unseal
+from fedlab.privacy.agreement import (
+    DIGEST_BYTES,
+    KEY_BYTES,
+    Secrets,
+    agree,
+    derive,
+    digest,
+    link_of,
+    pair_seed,
+    seal,
+    unseal,
+)
 from fedlab.privacy.graph import Terms
 from fedlab.privacy.masks import add_mask
 from fedlab.privacy.shamir import SHARE_BYTES, split
@@ -53,7 +64,7 @@ class Participant:
         """Return public keys, (2, 32) uint8, for a new session; `draw` returns 32 random bytes."""
         if memory.get("session") != session:
             memory = {"session": session, "root": draw()}
-        return {"publics": _bytes(b"".join(_publics(memory["root"])), KEY_BYTES)}, memory
+        return {"publics": _bytes(b"".join(Secrets(memory["root"]).publics), KEY_BYTES)}, memory
 
     def shares(self, asked: Answer, session: bytes, memory: Memory) -> tuple[Answer, Memory]:
         """Return what each neighbour is to hold, sealed.
@@ -74,37 +85,31 @@ class Participant:
         if publics.shape != (k, 2, KEY_BYTES) or (neighbours[1:] <= neighbours[:-1]).any():
             raise BadInput(f"public keys of shape {publics.shape} for {k} neighbours: give two each, rising")
         if k < t or self.who in neighbours:
-            raise BadInput(f"{k} neighbours that are not itself are there, {t} must be: it shares with nobody")
+            raise BadInput(
+                f"{k} neighbours that are not itself are there, {t} must be: it shares with nobody"
+            )
         told = {"neighbours": neighbours.tobytes(), "publics": publics.tobytes()}
         _same(memory, told, "other neighbours")
 
-        own = _publics(root)
-        if not {bytes(public) for pair in publics for public in pair}.isdisjoint(own):
+        own, me = Secrets(root), self.who.to_bytes(8)
+        if not {bytes(public) for pair in publics for public in pair}.isdisjoint(own.publics):
             raise BadInput("a neighbour has this client's own public key: it was tampered with")
-        seals, masks = _secrets(root)
-        links = [self._link(own, seals, masks, session, j, publics[i]) for i, j in enumerate(neighbours.tolist())]
-        points = range(1, k + 1)
-        halves = [
-            split(secret, t, points, derive(root, b"coefficients", name))
-            for secret, name in ((derive(root, b"self mask"), b"b"), (masks, b"s"))
-        ]
-        pairs = list(zip(*halves, strict=True))
-        me = self.who.to_bytes(8)
-        sealed = b"".join(
-            seal(key, me, b"".join(pair), about)
-            for (key, _, about), pair in zip(links, pairs, strict=True)
+        seeds, masks = (
+            split(secret, t, range(1, k + 1), derive(root, b"coefficients", name))
+            for secret, name in ((own.self_mask, b"self mask"), (own.masks, b"masking key"))
         )
-        digests = b"".join(
-            digest(session, part)
-            for pair, (_, seed, _) in zip(pairs, links, strict=True)
-            for part in (*pair, seed)
-        )
+        sealed, digests, pairs = [], [], []
+        for i, other in enumerate(neighbours.tolist()):
+            key, about = self._envelope(own, session, other, publics[i])
+            sealed.append(seal(key, me, seeds[i] + masks[i], about))
+            pairs.append(pair_seed(own.masks, bytes(publics[i, 1]), session, self.who, other))
+            digests += [digest(session, part) for part in (seeds[i], masks[i], pairs[i])]
         answer = {
-            "sealed": _bytes(sealed, len(sealed) // k),
-            "digests": _bytes(digests, DIGEST_BYTES).reshape(k, 3, DIGEST_BYTES),
-            "commitment": _bytes(digest(session, derive(root, b"self mask")), DIGEST_BYTES)[0],
+            "sealed": _bytes(b"".join(sealed), len(sealed[0])),
+            "digests": _bytes(b"".join(digests), DIGEST_BYTES).reshape(k, 3, DIGEST_BYTES),
+            "commitment": _bytes(digest(session, own.self_mask), DIGEST_BYTES)[0],
         }
-        return answer, {**memory, **told, "seeds": b"".join(seed for _, seed, _ in links)}
+        return answer, {**memory, **told, "seeds": b"".join(pairs)}
 
     def upload(
         self, asked: Answer, vector: Int64[np.ndarray, " l"], session: bytes, memory: Memory
@@ -128,29 +133,33 @@ class Participant:
         places = self._places(memory, senders)
         t = self.terms.threshold
         if len(senders) < t:
-            raise BadInput(f"{len(senders)} neighbours hold a share of this client, {t} must: it uploads nothing")
+            raise BadInput(
+                f"{len(senders)} neighbours hold a share of this client, {t} must: it uploads nothing"
+            )
         if sealed.ndim != 2 or len(sealed) != len(senders):
-            raise BadInput(f"{len(senders)} neighbours sent {sealed.shape} bytes of shares: expected a row each")
+            raise BadInput(
+                f"{len(senders)} neighbours sent {sealed.shape} bytes of shares: expected a row each"
+            )
         told = {"senders": senders.tobytes(), "sealed": digest(sealed.tobytes())}
         _same(memory, told, "other shares")
 
-        seals, masks = _secrets(memory["root"])
-        own = _publics(memory["root"])
+        own, shares = Secrets(memory["root"]), []
         publics = np.frombuffer(memory["publics"], np.uint8).reshape(-1, 2, KEY_BYTES)
-        shares = []
-        for j, place, row in zip(senders.tolist(), places, sealed, strict=True):
-            key, _, about = self._link(own, seals, masks, session, j, publics[place], pair=False)
+        total = vector.view(np.uint64).copy()
+        add_mask(total, own.self_mask)
+        for j, place, row in zip(senders.tolist(), places.tolist(), sealed, strict=True):
+            key, about = self._envelope(own, session, j, publics[place])
             share = unseal(key, j.to_bytes(8), row.tobytes(), about)
             if share is None or len(share) != 2 * SHARE_BYTES:
-                raise BadInput(f"what client {j} shared was tampered with, or its keys were: nothing is uploaded")
+                raise BadInput(
+                    f"what client {j} shared was tampered with, or its keys were: nothing is uploaded"
+                )
             shares.append(share)
-
-        total = vector.view(np.uint64).copy()
-        add_mask(total, derive(memory["root"], b"self mask"))
-        for j, place in zip(senders.tolist(), places, strict=True):
-            seed = seeds[place * KEY_BYTES : (place + 1) * KEY_BYTES]
-            add_mask(total, seed, 1 if self.who < j else -1)
-        answer = {"masked": total, "digest": _bytes(upload_digest(total), DIGEST_BYTES)[0]}
+            add_mask(total, seeds[place * KEY_BYTES : (place + 1) * KEY_BYTES], 1 if self.who < j else -1)
+        # Two uploads under the same masks would show how their statistics differ.
+        told["uploaded"] = upload_digest(total)
+        _same(memory, told, "other statistics")
+        answer = {"masked": total, "digest": _bytes(told["uploaded"], DIGEST_BYTES)[0]}
         return answer, {**memory, **told, "shares": b"".join(shares)}
 
     def reveal(self, asked: Answer, session: bytes, memory: Memory) -> tuple[Answer, Memory]:
@@ -167,10 +176,7 @@ class Participant:
             The survivors are too few, are not what was said before, or lack this client.
         """
         shares = self._known(memory, session, "shares")
-        survivors, senders = _ids(asked, "survivors"), np.frombuffer(memory["senders"], np.uint64)
-        self._check_survivors(survivors, memory, senders)
-        told = {"survivors": survivors.tobytes()}
-        _same(memory, told, "another set of survivors")
+        survivors, senders, told = self._survivors(asked, memory)
         kinds = np.where(np.isin(senders, survivors), SEED_SHARE, KEY_SHARE)
         pairs = np.frombuffer(shares, np.uint8).reshape(len(senders), 2, SHARE_BYTES)
         return {"shares": pairs[np.arange(len(senders)), kinds]}, {**memory, **told}
@@ -181,20 +187,22 @@ class Participant:
         Parameters
         ----------
         asked
-            'leaving' (s,) uint64, rising: who leaves the sum. It is the same for everybody.
+            'leaving' (s,) uint64, rising: who leaves the sum; 'survivors' as `reveal` has them, for a client that
+            was away then.
 
         Raises
         ------
         BadInput
             Somebody leaves who is not in the sum or left before, or too few neighbours would stay.
         """
-        survivors = np.frombuffer(self._known(memory, session, "survivors"), np.uint64)
+        seeds = np.frombuffer(self._known(memory, session, "seeds"), np.uint8).reshape(-1, KEY_BYTES)
+        self._known(memory, session, "uploaded")
+        survivors, senders, told = self._survivors(asked, memory)
         leaving, left = _ids(asked, "leaving"), np.frombuffer(memory.get("left", b""), np.uint64)
         if memory.get("leaving") == leaving.tobytes():  # asked again
             left = left[~np.isin(left, leaving)]
         if not len(leaving) or not np.isin(leaving, survivors).all() or np.isin(leaving, left).any():
             raise BadInput("somebody is to leave who is not in the sum, or has left it before")
-        senders = np.frombuffer(memory["senders"], np.uint64)
         here = senders[np.isin(senders, survivors) & ~np.isin(senders, left)]
         crossing = here[np.isin(here, leaving) != (self.who in leaving)]
         staying = len(here) - len(crossing)
@@ -203,32 +211,17 @@ class Participant:
                 f"{staying} neighbours would stay with this client, {self.terms.threshold} must so that it stays "
                 "hidden: sum anew without those who leave"
             )
-        seeds = np.frombuffer(memory["seeds"], np.uint8).reshape(-1, KEY_BYTES)
-        gone = np.union1d(left, leaving)
-        return {"seeds": seeds[self._places(memory, crossing)]}, {
-            **memory,
-            "leaving": leaving.tobytes(),
-            "left": gone.tobytes(),
-        }
+        told |= {"leaving": leaving.tobytes(), "left": np.union1d(left, leaving).tobytes()}
+        return {"seeds": seeds[self._places(memory, crossing)]}, {**memory, **told}
 
     # -- inside ------------------------------------------------------------------------------------------------
 
-    def _link(
-        self,
-        own: tuple[bytes, bytes],
-        seals: bytes,
-        masks: bytes,
-        session: bytes,
-        other: int,
-        publics: np.ndarray,
-        pair: bool = True,
-    ) -> tuple[bytes, bytes, bytes]:
-        """Return the sealing key, the pair's seed and what both must know alike."""
+    def _envelope(self, own: Secrets, session: bytes, other: int, publics: np.ndarray) -> tuple[bytes, bytes]:
+        """Return the key of what two clients send each other, and what both must know alike: all their public keys."""
         theirs = bytes(publics[0]), bytes(publics[1])
-        first, second = (own, theirs) if self.who < other else (theirs, own)
+        first, second = (own.publics, theirs) if self.who < other else (theirs, own.publics)
         about = link_of(session, self.who, other) + b"".join((*first, *second))
-        seed = pair_seed(masks, theirs[1], session, self.who, other) if pair else b""
-        return agree(seals, theirs[0], b"seal", about), seed, about
+        return agree(own.seals, theirs[0], b"seal", about), about
 
     def _known(self, memory: Memory, session: bytes, what: str) -> bytes:
         if memory.get("session") != session or what not in memory:
@@ -243,7 +236,9 @@ class Participant:
             raise BadInput(f"clients {some.tolist()[:5]}... are named twice, or are no neighbours")
         return np.searchsorted(neighbours, some)
 
-    def _check_survivors(self, survivors: np.ndarray, memory: Memory, senders: np.ndarray) -> None:
+    def _survivors(self, asked: Answer, memory: Memory) -> tuple[np.ndarray, np.ndarray, dict[str, bytes]]:
+        """Return who is in the sum, which neighbours shared, and what to remember of it."""
+        survivors, senders = _ids(asked, "survivors"), np.frombuffer(memory["senders"], np.uint64)
         if (survivors[1:] <= survivors[:-1]).any() or self.who not in survivors:
             raise BadInput("the survivors are named twice, or lack this client: it reveals nothing")
         if not self.terms.minimum <= len(survivors) <= self.terms.clients:
@@ -254,34 +249,19 @@ class Participant:
         neighbours = np.frombuffer(memory["neighbours"], np.uint64)
         if np.isin(np.setdiff1d(neighbours, senders), survivors).any():
             raise BadInput("a neighbour is said to be in the sum that never shared: it reveals nothing")
-        if (near := int(np.isin(senders, survivors).sum())) < self.terms.threshold:
+        near, t = int(np.isin(senders, survivors).sum()), self.terms.threshold
+        if near < t:
             raise BadInput(
-                f"{near} of this client's neighbours are in the sum, {self.terms.threshold} must be: it reveals nothing"
+                f"{near} of this client's neighbours are in the sum, {t} must be: it reveals nothing"
             )
-
-
-def link_of(session: bytes, one: int, other: int) -> bytes:
-    """Return what names two clients, in the same way for both."""
-    return session + min(one, other).to_bytes(8) + max(one, other).to_bytes(8)
-
-
-def pair_seed(secret: bytes, public: bytes, session: bytes, one: int, other: int) -> bytes:
-    """Return the seed of the mask that two clients share."""
-    return agree(secret, public, b"pair mask", link_of(session, one, other))
+        told = {"survivors": survivors.tobytes()}
+        _same(memory, told, "another set of survivors")
+        return survivors, senders, told
 
 
 def upload_digest(masked: np.ndarray) -> bytes:
     """Return what tells a masked vector from one that was damaged on its way."""
     return digest(masked.astype("<u8", copy=False).tobytes())
-
-
-def _secrets(root: bytes) -> tuple[bytes, bytes]:
-    return derive(root, b"sealing key"), derive(root, b"masking key")
-
-
-def _publics(root: bytes) -> tuple[bytes, bytes]:
-    seals, masks = _secrets(root)
-    return public_of(seals), public_of(masks)
 
 
 def _same(memory: Memory, told: Mapping[str, bytes], what: str) -> None:
@@ -295,7 +275,9 @@ def _bytes(content: bytes, width: int) -> np.ndarray:
 
 def _array(asked: Answer, name: str, kind: type) -> np.ndarray:
     if name not in asked or asked[name].dtype != kind:
-        raise BadInput(f"a step of the aggregation was asked with {sorted(asked)}: {name} is missing, or no {kind}")
+        raise BadInput(
+            f"a step of the aggregation was asked with {sorted(asked)}: {name} is missing, or no {kind}"
+        )
     return np.ascontiguousarray(asked[name])
 
 

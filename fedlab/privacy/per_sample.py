@@ -54,8 +54,11 @@ def check_module(module: nn.Module) -> None:
     """
     validators = part("validators", "ModuleValidator").VALIDATORS
     wrong = []
+    mixed = mixing(module)
     for name, layer in module.named_modules():
         own = [p for p in layer.parameters(recurse=False) if p.requires_grad]
+        if layer in mixed and not own and layer.running_mean is None:
+            wrong.append(f"{name or 'itself'} ({type(layer).__name__}): it has no statistics but the batch's")
         if not own:
             continue
         said = validators[type(layer)](layer) if type(layer) in validators else []
@@ -75,6 +78,11 @@ def check_module(module: nn.Module) -> None:
         )
     if not any(p.requires_grad for p in module.parameters()):
         raise BadInput("the module has no parameter that requires a gradient: there is nothing to train")
+
+
+def mixing(module: nn.Module) -> list[Any]:
+    """Return the parts that average over the samples of a batch when they are trained."""
+    return [layer for layer in module.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
 
 
 class Gradients:

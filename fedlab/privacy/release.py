@@ -119,6 +119,8 @@ class Release:
         if self.clients is not None:
             if not self.clients:
                 raise BadInput(f"release {self.label!r} names no client: clients=None is everyone")
+            if min(self.clients) < 0:
+                raise BadInput(f"release {self.label!r} is about client {min(self.clients)}: ids begin at 0")
             object.__setattr__(self, "clients", tuple(sorted({int(client) for client in self.clients})))
 
     def _check_sampling(self) -> None:

@@ -36,17 +36,10 @@ import numpy as np
 from jaxtyping import Int64
 
 from fedlab.errors import BadInput
-from fedlab.privacy.agreement import DIGEST_BYTES, KEY_BYTES, TAG_BYTES, digest, public_of
+from fedlab.privacy.agreement import DIGEST_BYTES, KEY_BYTES, TAG_BYTES, digest, pair_seed, public_of
 from fedlab.privacy.graph import Terms, in_one_piece
 from fedlab.privacy.masks import add_mask
-from fedlab.privacy.participant import (
-    KEY_SHARE,
-    PAIR,
-    SEED_SHARE,
-    Answer,
-    pair_seed,
-    upload_digest,
-)
+from fedlab.privacy.participant import KEY_SHARE, PAIR, SEED_SHARE, Answer, upload_digest
 from fedlab.privacy.shamir import SHARE_BYTES, combine
 
 STEPS = ("keys", "shares", "upload", "reveal", "leave")
@@ -128,9 +121,8 @@ class SecureSum:
         digests = expect(answer, "digests", np.uint8, (len(near), 3, DIGEST_BYTES))
         commitment = expect(answer, "commitment", np.uint8, (DIGEST_BYTES,))
         for place, other in enumerate(near):
-            if other in self.digests:
-                if digests[place, PAIR].tobytes() != self.digest(other, who, PAIR):
-                    raise BadInput(f"it and client {other} have different masks: a key was tampered with")
+            if other in self.digests and digests[place, PAIR].tobytes() != self.digest(other, who, PAIR):
+                raise BadInput(f"it and client {other} have different masks: a key was tampered with")
         self.sealed[who], self.digests[who] = sealed, digests
         self.commitments[who] = commitment.tobytes()
         return True
@@ -205,7 +197,9 @@ class SecureSum:
         for other, share in zip(senders, shares, strict=True):
             kind = SEED_SHARE if other in survivors else KEY_SHARE
             if digest(self.session, share.tobytes()) != self.digest(other, who, kind):
-                raise BadInput(f"its share of client {other} is not the one it was given: it was tampered with")
+                raise BadInput(
+                    f"its share of client {other} is not the one it was given: it was tampered with"
+                )
         self.revealed[who] = shares
         return True
 
@@ -225,7 +219,9 @@ class SecureSum:
         secrets = {who: self._combine(who, shares.get(who, {})) for who in [*self.uploaded, *lost]}
         for who in self.uploaded:
             if digest(self.session, secrets[who]) != self.commitments[who]:
-                raise BadInput(f"the self mask of client {who} is not the one it committed to: it was tampered with")
+                raise BadInput(
+                    f"the self mask of client {who} is not the one it committed to: it was tampered with"
+                )
             add_mask(total, secrets[who], -1)
             if who in parts:
                 add_mask(parts[who], secrets[who], -1)
@@ -293,5 +289,7 @@ def expect(answer: Answer, name: str, kind: type, shape: tuple[int, ...] | None)
         raise BadInput(f"its answer holds {sorted(answer)}: {name} is missing")
     if array.dtype != kind or (array.shape != shape if shape is not None else array.ndim != 1):
         expected = "a vector" if shape is None else f"shape {list(shape)}"
-        raise BadInput(f"its {name} is {array.dtype}{list(array.shape)}: expected {np.dtype(kind)}, {expected}")
+        raise BadInput(
+            f"its {name} is {array.dtype}{list(array.shape)}: expected {np.dtype(kind)}, {expected}"
+        )
     return array

@@ -60,7 +60,7 @@ def groups(ledger: Ledger) -> Table:
     table.add_column("clients")
     table.add_column("how many", justify="right")
     table.add_column("epsilon", justify="right")
-    found = list(ledger.groups().items())
+    found = [(what, whom) for what, whom in ledger.groups().items() if whom or what != Composition()]
     delta, only = ledger.promise.delta, len(found) == 1
     for composition, clients in found[:SHOWN]:
         names = about(tuple(clients)) if clients else "everyone" if only else "all others"

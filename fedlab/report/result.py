@@ -26,7 +26,13 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from rich.console import Console, ConsoleOptions, RenderResult
 
-KINDS = ("accuracy", "bytes", "classes", "clients", "dummy", "invariance", "phases", "steps", "tasks")
+KINDS = (
+    *("accuracy", "bytes", "classes", "clients", "dummy", "invariance", "leakage", "phases", "projections"),
+    *("steps", "tasks", "tradeoff"),
+)
+
+EXPERIMENTS = {"leakage": "leakage", "projections": "dp_projections", "tradeoff": "dp_afl"}
+"""Which experiments make the studies that are not AFL's own."""
 
 
 class TextTable(str):
@@ -169,13 +175,14 @@ class Result:
         kind
             accuracy (against rounds), bytes (accuracy against traffic), clients (how labels are spread over
             them, from `label_counts.json`); of a stream: steps (accuracy after each), tasks (what became of
-            each), classes (their accuracy, many samples to few); of a study: invariance, dummy, phases. None is
-            the first of `kinds`.
+            each), classes (their accuracy, many samples to few); of a study: invariance, dummy, phases, leakage
+            (attacks against epsilon), tradeoff and projections (accuracy against epsilon). None is the first of
+            `kinds`.
         path
             Save the PNG there too.
         """
         # Here, for a run that only prints a table need not load matplotlib.
-        from fedlab.report import figures, stream
+        from fedlab.report import figures, privacy, stream
 
         kind = kind or self.kinds[0]
         match kind:
@@ -197,6 +204,12 @@ class Result:
                 figure = figures.invariance_heatmap(self._study_rows(kind))
             case "dummy":
                 figure = figures.dummy_errors(self._study_rows(kind))
+            case "leakage":
+                figure = privacy.attack_success(self._study_rows(kind))
+            case "tradeoff":
+                figure = privacy.accuracy_against_epsilon(self._study_rows(kind))
+            case "projections":
+                figure = privacy.accuracy_against_epsilon(self._study_rows(kind), by="projection")
             case _:
                 raise unknown("figure", kind, KINDS)
         if path is not None:
@@ -213,7 +226,8 @@ class Result:
     def _study_rows(self, kind: str) -> list[Mapping[str, Any]]:
         study = self.values.get("study") or {}
         if study.get("kind") != kind or not study.get("rows"):
-            raise BadInput(f"{self.directory} holds no {kind} study: run experiment=afl_{kind}, then plot it")
+            named = EXPERIMENTS.get(kind, f"afl_{kind}")
+            raise BadInput(f"{self.directory} holds no {kind} study: run experiment={named}, then plot it")
         return study["rows"]
 
     def _repr_html_(self) -> str:

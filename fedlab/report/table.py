@@ -27,6 +27,7 @@ Cells = tuple[list[str], list[list[str]]]  # the headers, the rows
 
 # What a narrow terminal gives up, first to last.
 _EXPENDABLE = (
+    *("random", "tpr at 1", "cap", "advantage", "low", "high"),
     *("down/client", "seconds", "rounds", "head", "up/client", "balanced", "vs " + YARDSTICK),
     *("forgetting", "average"),
 )
@@ -92,8 +93,9 @@ def _step_cells(metrics: Mapping[str, Any]) -> list[str]:
 
 
 def study_cells(results: Mapping[str, Any]) -> Cells | None:
-    """Headers and cells of the run's study, one row a setting; None for a run without one."""
-    rows = (results.get("study") or {}).get("rows")
+    """Headers and cells of the run's study, one row a setting, over its seeds where it says so; None without one."""
+    study = results.get("study") or {}
+    rows = study.get("summary") or study.get("rows")
     if not rows:
         return None
     keys = list(dict.fromkeys(key for row in rows for key in row))
@@ -218,7 +220,7 @@ def _printed(table: Table, width: int | None) -> str:
 def _study_cell(key: str, value: Any) -> str:
     if value is None:
         return NOTHING
-    if key == "accuracy":
+    if key in ("accuracy", "lowest", "highest"):
         return percent(value)
     if key.endswith("sha256"):
         return short_hash(value)

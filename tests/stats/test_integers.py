@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import given
-from hypothesis import strategies as st
 
 from fedlab.errors import BadInput
 from fedlab.stats import ClassWeights, GramStats, NoisyGram, PerClass, one_hot
@@ -33,9 +32,7 @@ def test_the_sum_of_vectors_is_the_vector_of_the_sum(sizes, seed):
 
 @given(sizes=client_sizes, seed=seeds)
 def test_sums_that_carry_noise_too(sizes, seed):
-    parts = [
-        NoisyGram(part.gram - 7, part.cross + 2, part.scale, 0.1, 0.2) for part in held(sizes, seed)
-    ]
+    parts = [NoisyGram(part.gram - 7, part.cross + 2, part.scale, 0.1, 0.2) for part in held(sizes, seed)]
     total = np.sum([integers(part, len(parts)) for part in parts], axis=0)
     plain = parts[0]
     for part in parts[1:]:
@@ -84,7 +81,13 @@ def test_what_has_no_vector_is_refused():
 
 @pytest.mark.parametrize(
     "numbers",
-    [np.zeros(5), np.zeros(6), np.full(6, np.nan), np.array([0, 0, 3, 1.0, 0, 0]), np.array([9, 5, 3, 1.0, 0, 0])],
+    [
+        np.zeros(5),
+        np.zeros(6),
+        np.full(6, np.nan),
+        np.array([0, 0, 3, 1.0, 0, 0]),
+        np.array([9, 5, 3, 1.0, 0, 0]),
+    ],
 )
 def test_numbers_that_say_no_layout_are_refused(numbers):
     with pytest.raises(BadInput, match="a layout"):

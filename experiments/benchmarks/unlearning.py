@@ -1,0 +1,182 @@
+"""Deleting 10 of 1000 clients, against one solve and against the federation without them; both sides in turn.
+
+    python -m experiments.benchmarks.unlearning [--features 512 1024 2048] [--classes 100] [--repeats 7]
+
+A deletion is the subtraction and the solve: of dense statistics in memory, of packed ones, and of files that are
+read and checked. `durable` is the whole transaction: digests of all sums for the certificate, and the new total and
+head on the disk before it returns. The federation is `experiment=unlearn_afl`, run again without those who left.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from experiments.compare import build_world, make_grid, run_method
+from experiments.compose import compose
+from experiments.departures import drawn, without
+from experiments.unlearn import kept_by
+from fedlab.engine.kept import Keeper
+from fedlab.engine.records import digest_of
+from fedlab.stats import FixedPoint, GramStats, GramSum, Joint, Solution, one_hot, pack, unpack
+from fedlab.stats.packed_total import unpack_total
+from fedlab.tracking import RunDirectory
+from strategies.exact_unlearning import ExactUnlearning
+
+RIDGE = 1.0
+Ways = Mapping[str, Callable[[], Solution]]
+
+
+def main() -> None:
+    """Measure both and print two tables."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--features", type=int, nargs="+", default=[512, 1024, 2048])
+    for name, value in (
+        ("clients", 1000),
+        ("leaving", 10),
+        ("classes", 100),
+        ("samples", 50),
+        ("repeats", 7),
+    ):
+        parser.add_argument(f"--{name}", type=int, default=value)
+    args = parser.parse_args()
+    console = Console()
+    table = Table(
+        title=f"{args.leaving} of {args.clients} clients leave: times one solve, medians of {args.repeats}"
+    )
+    for column in (
+        "d",
+        "samples of a client",
+        "solve, ms",
+        "in memory",
+        "packed",
+        "from disk",
+        "durable",
+        "one hash",
+    ):
+        table.add_column(column, justify="right")
+    for d in args.features:
+        for samples in (args.samples, 2 * d):
+            table.add_row(f"{d}", f"{samples}", *_server(args, d, samples))
+    console.print(table)
+    console.print(_federation(args.repeats))
+
+
+def _server(args: argparse.Namespace, d: int, samples: int) -> list[str]:
+    """Return one row: what a deletion costs the server. Those who stay are in the total, as 50 samples each."""
+    draw = torch.Generator().manual_seed(d + samples)
+    stay = GramSum()
+    for _ in range(args.clients - args.leaving):
+        stay.add(_client(args.samples, d, args.classes, draw))
+    rest = stay.result()
+    gone = [_client(samples, d, args.classes, draw) for _ in range(args.leaving)]
+    dense = [replace(one, rows=None, matrix=one.gram) for one in gone]
+    packed = [pack(one) for one in gone]
+    total = GramStats.total([rest, *gone])
+    with tempfile.TemporaryDirectory() as folder:
+        keeper = Keeper(folder)
+        keeper.begin()
+        for node, arrays in enumerate(packed):
+            keeper.keep(node, arrays)
+        keeper.close(total, total.solution(RIDGE))
+        sums = ExactUnlearning(Path(folder), Joint(RIDGE))
+        everyone = range(args.leaving)
+
+        def from_disk() -> Solution:
+            state = sums.kept.state()
+            before = unpack(sums.kept.arrays(state.totals[0]))
+            left = before - unpack_total(
+                sums.kept.arrays(part.stored) for node in everyone for part in state.clients[node]
+            )
+            return left.solution(RIDGE)
+
+        ways: Ways = {
+            "solve": lambda: total.solution(RIDGE),
+            "in memory": lambda: total.without(dense).solution(RIDGE),
+            "packed": lambda: (total - unpack_total(packed)).solution(RIDGE),
+            "from disk": from_disk,
+        }
+        seconds: dict[str, list[float]] = {way: [] for way in [*ways, "durable"]}
+        heads, left = {}, set()
+        for _ in range(args.repeats):
+            for way, work in ways.items():
+                started = time.perf_counter()
+                heads[way] = work()
+                seconds[way].append(time.perf_counter() - started)
+            copy = Path(folder) / "copy"
+            files = [path for path in Path(folder).iterdir() if path.is_file()]
+            copy.mkdir()
+            for path in files:
+                shutil.copy(path, copy)
+            leave = ExactUnlearning(copy, Joint(RIDGE))
+            started = time.perf_counter()
+            certificate = leave.delete(everyone)
+            seconds["durable"].append(time.perf_counter() - started)
+            left.add(certificate.head_after)
+            shutil.rmtree(copy)
+    wanted = _digest(rest.solution(RIDGE))
+    del heads["solve"]
+    same = {wanted} == {*left, *map(_digest, heads.values())}
+    once = median(seconds.pop("solve"))
+    ratios = [f"{median(times) / once:.2f}" for times in seconds.values()]
+    return [f"{once * 1e3:.1f}", *ratios, "yes" if same else "NO"]
+
+
+def _client(n: int, d: int, c: int, draw: torch.Generator) -> GramStats:
+    x = torch.rand(n, d, generator=draw, dtype=torch.float64) * 2 - 1
+    return GramStats.from_batch(x, one_hot(torch.randint(c, (n,), generator=draw), c), FixedPoint())
+
+
+def _digest(solution: Solution) -> str:
+    return digest_of({"weight": np.ascontiguousarray(solution.weight.numpy())})
+
+
+def _federation(repeats: int) -> Table:
+    """Time deletions beside federations that run again without those who left."""
+    cfg, name = compose(["experiment=unlearn_afl"]), "afl"
+    again, deletions, heads = [], [], set()
+    with tempfile.TemporaryDirectory() as folder, RunDirectory(Path(folder)) as directory:
+        everyone = build_world(cfg, directory)
+        with make_grid(cfg, everyone) as grid:
+            run_method(cfg, name, everyone, grid, directory)
+        leaving = drawn(cfg, everyone.federation.sizes)
+        cell = without(cfg, name, leaving)
+        others = build_world(cell, directory)
+        with make_grid(cell, others) as grid:
+            run_method(cell, name, others, grid, directory)  # workers start, and what is cached is cached
+            for number in range(repeats):
+                started = time.perf_counter()
+                result, _ = run_method(cell, name, others, grid, directory)
+                again.append(time.perf_counter() - started)
+                copy = Path(folder) / f"copy{number}"
+                shutil.copytree(Path(folder) / "clients", copy / "clients")
+                sums = kept_by(cfg, name, copy)
+                started = time.perf_counter()
+                certificate = sums.delete(leaving)
+                deletions.append(time.perf_counter() - started)
+                heads |= {result["head_sha256"], certificate.head_after}
+    table = Table(title=f"experiment=unlearn_afl: {len(leaving)} of {cfg.clients} clients leave")
+    for column in ("deletion, durable, s", "federation without them, s", "times as fast", "one hash"):
+        table.add_column(column, justify="right")
+    ratio = median(a / b for a, b in zip(again, deletions, strict=True))
+    table.add_row(
+        f"{median(deletions):.3f}", f"{median(again):.2f}", f"{ratio:.1f}", "yes" if len(heads) == 1 else "NO"
+    )
+    return table
+
+
+if __name__ == "__main__":
+    main()
