@@ -17,6 +17,7 @@ from experiments.compare import build_world, make_grid, run_method
 from experiments.compose import compose
 from fedlab.engine.records import from_record
 from fedlab.errors import BadInput, unknown
+from fedlab.privacy.gaussian import check_promise
 from fedlab.privacy.guarantee import TRUST
 from fedlab.tracking import RunDirectory
 
@@ -97,6 +98,8 @@ def _check(cfg: DictConfig) -> None:
         raise BadInput(
             f"study={study} has no cell: say study.trust=[central] study.epsilon=[1,8] study.seeds=[0,1,2]"
         )
+    for epsilon in study.epsilon:
+        check_promise(epsilon, cfg.privacy.delta)
     for trust in study.trust:
         if trust not in TRUST:
             raise unknown("study.trust", trust, TRUST)

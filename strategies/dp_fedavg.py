@@ -21,7 +21,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 
@@ -152,11 +152,8 @@ class DPFedAvg(Strategy):
             More clients' models are none than may fail.
         """
         before = {name: array.astype(np.float64) for name, array in from_record(self._sent).items()}
-        updates = self._updates(replies, before)
         digest = hashlib.sha256()
-        for arrays in (before, *(_update(update) for update in updates)):
-            for array in arrays.values():
-                digest.update(array.tobytes())
+        updates = self._updates(replies, before, digest.update)
         self._ledger.charge(self._release(server_round, digest.hexdigest()))
         zero = {name: np.zeros_like(array) for name, array in before.items()}
         flower = DifferentialPrivacyServerSideFixedClipping(
@@ -175,10 +172,15 @@ class DPFedAvg(Strategy):
         types = {name: dtype for name, (_, dtype) in layout_of(self._sent).items()}
         return to_record({name: array.astype(types[name]) for name, array in after.items()}), None
 
-    def _updates(self, replies: Iterable[Message], before: Mapping[str, np.ndarray]) -> list[Message]:
+    def _updates(
+        self,
+        replies: Iterable[Message],
+        before: Mapping[str, np.ndarray],
+        hashed: Callable[[np.ndarray], None],
+    ) -> list[Message]:
         """Return replies with float64 updates in place of models, by node, without those that did not move."""
         layout = layout_of(self._sent)
-        found: dict[int, Message] = {}
+        found: dict[int, tuple[Message, dict[str, np.ndarray]]] = {}
         for reply in replies:
             if reply.has_error():
                 continue
@@ -190,10 +192,19 @@ class DPFedAvg(Strategy):
             if (why := unlike(layout, model)) is not None:
                 refuse(replies, reply, BadInput(why))
                 continue
-            update = {name: model[name].astype(np.float64) - array for name, array in before.items()}
+            found[node] = reply, {name: np.subtract(model[name], before[name]) for name in before}
+        for array in before.values():
+            hashed(array)
+        moved = []
+        for _, (reply, update) in sorted(found.items()):
+            # Flower's wrapper divides by the norm, whose square must be a number too.
+            if math.hypot(*(float(np.linalg.norm(array)) for array in update.values())) <= 1e-150:
+                continue
+            for array in update.values():
+                hashed(np.ascontiguousarray(array))
             reply.content = RecordDict({"arrays": to_record(update), "metrics": MetricRecord({WEIGHT: 1})})
-            found[node] = reply
-        return [reply for _, reply in sorted(found.items()) if _moved(_update(reply))]
+            moved.append(reply)
+        return moved
 
     @property
     def _ledger(self) -> Ledger:
@@ -251,19 +262,10 @@ class _FixedDenominator(FedAvg):
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         total = {name: array.copy() for name, array in self._zero.items()}
         for reply in replies:
-            for name, array in _update(reply).items():
+            (update,) = records_of(reply.content, ArrayRecord).values()
+            for name, array in views(update).items():
                 total[name] += array
         return to_record({name: array / self._expected for name, array in total.items()}), None
-
-
-def _update(reply: Message) -> dict[str, np.ndarray]:
-    (record,) = records_of(reply.content, ArrayRecord).values()
-    return from_record(record)
-
-
-def _moved(update: Mapping[str, np.ndarray]) -> bool:
-    """Return whether an update has a norm that can be divided by, its square too."""
-    return math.hypot(*(float(np.linalg.norm(array)) for array in update.values())) > 1e-150
 
 
 @contextmanager

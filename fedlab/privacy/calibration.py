@@ -25,7 +25,7 @@ from fedlab.privacy.gaussian import check_promise, multiplier
 from fedlab.privacy.per_sample import part
 
 TOLERANCE = 0.01
-"""Share of epsilon, and most of it, that the search may leave unspent."""
+"""Share of epsilon that the search may leave unspent."""
 
 
 @dataclass(frozen=True)
@@ -129,22 +129,42 @@ def check_sampling(probability: float) -> float:
 
 
 def _by_prv(epsilon: float, delta: float, q: float, steps: int) -> float:
-    error = min(TOLERANCE, TOLERANCE * epsilon)
-    try:
-        with warnings.catch_warnings():
-            # It says that its Renyi orders are few, which it only uses to choose the size of its grid.
-            warnings.simplefilter("ignore")
-            return part("accountants.utils", "get_noise_multiplier")(
-                target_epsilon=epsilon,
-                target_delta=delta,
-                sample_rate=q,
-                steps=steps,
-                accountant="prv",
-                epsilon_tolerance=error,
-                eps_error=error,
-            )
-    except (ValueError, RuntimeError, MemoryError) as why:
-        raise BadInput(
-            f"epsilon={epsilon}, delta={delta}, sampling_probability={q}, steps={steps}: no noise multiplier was found "
-            f"({why}); give a promise of common size, such as epsilon=1 delta=1e-5, or fewer steps"
-        ) from why
+    accountant = part("accountants", "PRVAccountant")()
+    error = TOLERANCE / 4 * epsilon  # of its grid; it returns the upper end
+    wanted = math.log(epsilon * (1 - TOLERANCE / 2))
+    m = _by_renyi(epsilon, delta, q, steps)
+    slope, last = -1.5, None  # of log epsilon over log m, which is nearly a line
+    for _ in range(20):
+        accountant.history = [(m, q, steps)]
+        try:
+            with warnings.catch_warnings():
+                # It says that its Renyi orders are few, which it only uses to choose the size of its grid.
+                warnings.simplefilter("ignore")
+                spent = float(accountant.get_epsilon(delta, eps_error=error))
+        except (ValueError, RuntimeError, MemoryError) as why:
+            raise _no_multiplier(epsilon, delta, q, steps, str(why)) from why
+        if epsilon * (1 - TOLERANCE) <= spent <= epsilon:
+            return m
+        here = math.log(m), math.log(spent)
+        if last is not None and here[0] != last[0]:
+            slope = min(-0.1, (here[1] - last[1]) / (here[0] - last[0]))
+        last = here
+        m = math.exp(here[0] + (wanted - here[1]) / slope)
+    raise _no_multiplier(epsilon, delta, q, steps, "the search did not settle")
+
+
+def _by_renyi(epsilon: float, delta: float, q: float, steps: int) -> float:
+    """Return a multiplier that is enough, by the cheap bound: where the search begins."""
+    low, high = math.log(1e-2), math.log(1e6)
+    while high - low > 1e-3:
+        middle = (low + high) / 2
+        enough = Composition(sampled=(((math.exp(middle), q), steps),)).bound(delta) <= epsilon
+        low, high = (low, middle) if enough else (middle, high)
+    return math.exp(high)
+
+
+def _no_multiplier(epsilon: float, delta: float, q: float, steps: int, why: str) -> BadInput:
+    return BadInput(
+        f"epsilon={epsilon}, delta={delta}, sampling_probability={q}, steps={steps}: no noise multiplier was found "
+        f"({why}); give a promise of common size, such as epsilon=1 delta=1e-5, or fewer steps"
+    )

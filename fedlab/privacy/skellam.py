@@ -29,8 +29,6 @@ from fedlab.privacy.gaussian import check_promise
 
 ORDERS = np.unique(np.concatenate([np.arange(2, 65), np.geomspace(64, 1e5, 200).astype(np.int64)]))
 """Renyi orders that are tried; the bound holds for integers."""
-COARSEST = 4.0
-"""Variance below which a share of noise would mostly be zero."""
 FINEST = 2.0**50
 """Variance up to which Poisson numbers are drawn to the unit: they are computed in float64."""
 
@@ -129,11 +127,11 @@ def skellam(variance: float, shape: tuple[int, ...], rng: np.random.Generator) -
     Raises
     ------
     BadInput
-        The variance is too small for integers, or too large to draw them exactly.
+        The variance is not positive, or too large to draw integers exactly.
     """
-    if not COARSEST <= variance <= FINEST:
+    if not 0 < variance <= FINEST:
         raise BadInput(
-            f"Skellam noise of variance {variance:g} lies outside {COARSEST:g}..{FINEST:g} integer units: "
-            + ("raise bits" if variance < COARSEST else "lower bits (8 are enough under noise)")
+            f"Skellam noise of variance {variance:g} lies outside (0, {FINEST:g}] integer units: lower bits (8 are "
+            "enough under noise)"
         )
     return rng.poisson(variance / 2, shape) - rng.poisson(variance / 2, shape)

@@ -73,6 +73,7 @@ class Live:
         self.console = console or Console()
         self._lines: dict[str, _Line] = {}
         self._marks: dict[str, int] = {}
+        self._warned: set[str] = set()
         self._moving = self.console.is_terminal and not self.console.is_dumb_terminal
         self._live = RichLive(
             console=self.console, get_renderable=self._render, refresh_per_second=8, vertical_overflow="crop"
@@ -106,8 +107,9 @@ class Live:
                 self._end(self._line(event), event)
             case "note":
                 self.console.print(Text(f"{event.get('method')}: {event.get('message')}"), soft_wrap=True)
-            case "warning":
-                self.console.print(Text(f"warning: {event.get('message')}", style="yellow"))
+            case "warning" if (message := str(event.get("message"))) not in self._warned:
+                self._warned.add(message)  # a study runs a method many times, and it warns each time
+                self.console.print(Text(f"warning: {message}", style="yellow"))
 
     def _start(self, event: Mapping[str, Any]) -> _Line:
         name = str(event.get("method") or "run")

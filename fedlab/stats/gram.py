@@ -26,7 +26,7 @@ from fedlab.errors import BadInput
 from fedlab.stats.class_weights import ClassWeights, weighted_gram
 from fedlab.stats.fixed_point import FixedPoint
 from fedlab.stats.memory import check_memory
-from fedlab.stats.product import add_grams, add_into, difference, energy_of, gram_product, recoverable
+from fedlab.stats.product import add_grams, difference, energy_of, gram_product, recoverable
 from fedlab.stats.samples import check_features, check_one_hot
 from fedlab.stats.solve import Solution, generalised_cross_validation, ridge_solve
 
@@ -265,9 +265,7 @@ class GramStats:
             raise BadInput(
                 f"cannot remove {self.saturated - saturated} saturated entries from {self.saturated}"
             )
-        cross = self.cross.clone()
-        for part in parts:
-            add_into(cross, part.cross, -1)
+        cross = difference(self.cross, [part.cross for part in parts])
         grams, gone = _grams(parts), counts == 0
         matrix = difference(self.gram, grams)
         nobody = bool(gone.all())

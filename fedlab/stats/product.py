@@ -68,29 +68,29 @@ def check_no_wrap(a: Tensor, b: Tensor) -> None:
         raise BadInput("the sum of exact statistics passes 2^63: lower bits, or add fewer samples")
 
 
-def add_into(total: Tensor, part: Tensor, sign: int = 1) -> None:
-    """Add to the total in place; subtract where the sign is -1."""
+def add_into(total: Tensor, part: Tensor) -> None:
+    """Add to the total in place."""
     if total.device.type == "cpu":
         # NumPy adds on one thread. torch would start all of them for every client, and on a shared machine
         # they wait for each other longer than the addition takes.
-        (np.add if sign > 0 else np.subtract)(total.numpy(), part.numpy(), out=total.numpy())
+        np.add(total.numpy(), part.numpy(), out=total.numpy())
     else:
-        total.add_(part, alpha=sign)
+        total.add_(part)
 
 
 def difference(total: Tensor, parts: Sequence[Tensor]) -> Tensor:
-    """Return a symmetric matrix without others: what is above the diagonal is read once, what is below mirrored."""
-    if total.device.type != "cpu":
+    """Return the total without the parts, each of which is read once."""
+    if total.device.type != "cpu" or not parts:
         return reduce(torch.sub, parts, total.clone())
-    left = total.clone()
-    numbers, gone, d = left.numpy(), [part.numpy() for part in parts], len(left)
-    for start in range(0, d, BLOCK):
-        rows, right = slice(start, start + BLOCK), slice(start, d)
-        # A block of rows stays in the cache until every part is subtracted from it.
-        block = numbers[rows, right]
-        for part in gone:
-            np.subtract(block, part[rows, right], out=block)
-    mirror(numbers)
+    left = torch.empty_like(total, memory_format=torch.contiguous_format)
+    numbers, before = left.numpy(), total.numpy()
+    first, *others = (part.numpy() for part in parts)
+    for start in range(0, len(numbers), BLOCK):
+        rows = slice(start, start + BLOCK)
+        block = np.subtract(before[rows], first[rows], out=numbers[rows])
+        # These rows stay in the cache until every part is subtracted from them.
+        for part in others:
+            np.subtract(block, part[rows], out=block)
     return left
 
 

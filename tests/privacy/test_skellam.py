@@ -87,11 +87,9 @@ def test_draws_have_the_variance_and_shares_add_up():
         assert chi2 < 41 + 5 * math.sqrt(82)  # 5 standard deviations of chi-square with 41 degrees of freedom
 
 
-@pytest.mark.parametrize(
-    ("variance", "said"), [(1.0, "raise bits"), (2.0**60, "lower bits"), (math.nan, "bits")]
-)
-def test_variance_must_suit_integers(variance: float, said: str):
-    with pytest.raises(BadInput, match=said):
+@pytest.mark.parametrize("variance", [0.0, -1.0, 2.0**60, math.nan])
+def test_variance_must_suit_integers(variance: float):
+    with pytest.raises(BadInput, match="lower bits"):
         skellam(variance, (3,), np.random.default_rng(0))
 
 
