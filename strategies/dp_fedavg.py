@@ -24,6 +24,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
@@ -176,7 +177,7 @@ class DPFedAvg(Strategy):
         self,
         replies: Iterable[Message],
         before: Mapping[str, np.ndarray],
-        hashed: Callable[[np.ndarray], None],
+        hashed: Callable[[Any], None],
     ) -> list[Message]:
         """Return replies with float64 updates in place of models, by node, without those that did not move."""
         layout = layout_of(self._sent)
