@@ -180,10 +180,9 @@ def _heads(scene: Scene) -> list[Row]:
     x, y = scene.x[candidates], one_hot(scene.labels[candidates], scene.sender.num_classes)
     halves = [torch.from_numpy(rng.permutation(n) < n // 2) for _ in range(study.halves + study.shadows)]
     totals = [scene.total(half) for half in halves]
-    clients = len(scene.parts)
     views: list[tuple[str, float | None, int]] = [("secure sum", None, 1)]
     views += [("central noise", e, 1) for e in study.epsilons]
-    views += [("local noise", e, clients) for e in study.epsilons]
+    views += [("local noise", e, scene.clients) for e in study.epsilons]
     found = []
     for view, epsilon, releases in views:
         seen = totals if epsilon is None else [scene.noisy(t, epsilon, rng, releases) for t in totals]

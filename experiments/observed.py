@@ -44,6 +44,8 @@ class Scene:
         Clipped features, (n, d), and (n,).
     parts
         Rows of the clients that have at least `study.min_samples`.
+    clients
+        How many there are, whatever they have.
     public
         What the test split tells of the population.
     sender
@@ -55,6 +57,7 @@ class Scene:
     x: Tensor
     labels: Tensor
     parts: list[Tensor]
+    clients: int
     public: Public
     sender: Analytic
     study: Any
@@ -85,7 +88,8 @@ class Scene:
                 f"study.targets={study.targets} and study.candidates={study.candidates}; lower these, or clients"
             )
         labels = everyone.train_labels.cpu()
-        return cls(x.cpu(), labels, parts, public, sender, study, float(cfg.ridge), cfg.seed)
+        clients = everyone.federation.num_clients
+        return cls(x.cpu(), labels, parts, clients, public, sender, study, float(cfg.ridge), cfg.seed)
 
     def rng(self, purpose: str) -> np.random.Generator:
         """Return random numbers for one purpose."""

@@ -35,7 +35,7 @@ from fedlab.privacy.secagg import STEPS, SecureSum, expect
 from fedlab.stats import pack
 from fedlab.stats.integers import Layout, statistics_of
 
-_KEPT = ("sum", "nodes", "departure", "layout", "_vector")
+_KEPT = ("sum", "asked", "nodes", "departure", "layout", "_vector")
 
 
 class SecureAggregation(ClosedForm):
@@ -77,6 +77,11 @@ class SecureAggregation(ClosedForm):
                 f"{type(inner).__name__} wants each client's statistics: under secure aggregation there is only "
                 "their sum, say keep_clients=null and late=drop"
             )
+        if leave and hasattr(inner, "secure"):
+            raise BadInput(
+                f"leave={list(leave)}: the part of those who leave would show with no more noise than their own shares: "
+                f"under {type(inner).__name__} nobody can leave, sum anew without them"
+            )
         if inner.rounds_per_step != 1:
             raise BadInput(
                 f"{type(inner).__name__} takes {inner.rounds_per_step} rounds: only what takes one can be summed"
@@ -89,6 +94,7 @@ class SecureAggregation(ClosedForm):
         if hasattr(inner, "secure"):
             inner.secure = True  # pyright: ignore[reportAttributeAccessIssue]
         self.sum: SecureSum | None = None
+        self.asked: list[int] = []
         self.nodes: dict[int, int] = {}
         self.departure: Departure | None = None
         self.layout: Layout | None = None
@@ -127,7 +133,8 @@ class SecureAggregation(ClosedForm):
         return self._all(self.departure.question(self.sum), self.departure.asked(self.sum), config)
 
     def _begin(self, server_round: int, grid: Grid) -> None:
-        clients = len(list(grid.get_node_ids()))
+        self.asked = list(grid.get_node_ids())
+        clients = len(self.asked)
         if self.entropy == "seeded" and not getattr(grid, "simulated", True):
             raise BadInput(
                 "entropy=seeded: who knows the seed can take the masks off; in a deployment say entropy=os"
@@ -142,12 +149,15 @@ class SecureAggregation(ClosedForm):
         self.nodes, self.departure, self.layout, self._vector = {}, None, None, None
 
     def _each(self, questions: Mapping[int, Answer], config: ConfigRecord) -> list[Message]:
-        return [
-            Message(
-                RecordDict({"arrays": to_record(asked), "config": config}), self.nodes[who], MessageType.TRAIN
-            )
-            for who, asked in questions.items()
-        ]
+        """Ask each its own; where data come as a stream it is told the rounds whose samples are not in the head yet."""
+        missed: Mapping[int, Sequence[int]] = getattr(self.inner, "missed", {})
+        messages = []
+        for who, asked in questions.items():
+            node = self.nodes[who]
+            told = ConfigRecord({**config, "missed-rounds": list(missed[node])}) if node in missed else config
+            content = RecordDict({"arrays": to_record(asked), "config": told})
+            messages.append(Message(content, node, MessageType.TRAIN))
+        return messages
 
     def _all(self, question: Answer, clients: Iterable[int], config: ConfigRecord) -> list[Message]:
         content = RecordDict({"arrays": to_record(question), "config": config})
@@ -219,7 +229,13 @@ class SecureAggregation(ClosedForm):
         packed = to_record(pack(statistics_of(self._vector, self.layout, clients)))
         content = RecordDict({"arrays": packed})
         reply = Message(stand_for(content, clients, content_bytes(content)), SERVER_NODE, MessageType.TRAIN)
-        return self.inner.aggregate_train(server_round, [reply])
+        missed: Mapping[int, Sequence[int]] = getattr(self.inner, "missed", {})
+        model = self.inner.aggregate_train(server_round, [reply])
+        if hasattr(self.inner, "missed"):
+            there = {self.nodes[who] for who in self.sum.uploaded}
+            silent = [node for node in self.asked if node not in there]
+            self.inner.missed = {node: [*missed.get(node, ()), server_round] for node in silent}  # pyright: ignore[reportAttributeAccessIssue]
+        return model
 
     def _step(self, server_round: int) -> str:
         return STEPS[(server_round - 1) % self.rounds_per_step]

@@ -26,6 +26,7 @@ import numpy as np
 
 from fedlab.errors import BadInput
 from fedlab.privacy.gaussian import check_promise
+from fedlab.privacy.renyi import Curve, converted
 
 ORDERS = np.unique(np.concatenate([np.arange(2, 65), np.geomspace(64, 1e5, 200).astype(np.int64)]))
 """Renyi orders that are tried; the bound holds for integers."""
@@ -86,16 +87,15 @@ def renyi_epsilon(order: int, shift: Shift) -> float:
     return total
 
 
+def curve(shift: Shift) -> Curve:
+    """Return the bound at `ORDERS`, as a release states it."""
+    return tuple((float(order), renyi_epsilon(int(order), shift)) for order in ORDERS)
+
+
 def epsilon_of(shift: Shift, delta: float) -> float:
     """Return an epsilon that one release keeps at this delta."""
     check_promise(1.0, delta)
-    return min(_converted(int(order), renyi_epsilon(int(order), shift), delta) for order in ORDERS)
-
-
-def _converted(order: int, divergence: float, delta: float) -> float:
-    # eps = R_a + log((a - 1)/a) - (log delta + log a)/(a - 1)
-    epsilon = divergence + math.log1p(-1 / order) - (math.log(delta) + math.log(order)) / (order - 1)
-    return max(0.0, epsilon)
+    return converted(ORDERS.tolist(), np.array([value for _, value in curve(shift)]), delta)
 
 
 def calibrated(epsilon: float, delta: float, shift: Shift) -> float:

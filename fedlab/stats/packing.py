@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from fedlab.errors import BadInput
 from fedlab.stats.gram import GramStats
-from fedlab.stats.product import energy_of, mirror, recoverable
+from fedlab.stats.product import BLOCK, energy_of, recoverable
 
 ORDER = ("shape", "scale", "classes", "class_counts", "cross", "gram", "factor")
 """Names of the packed arrays; 'gram' and 'factor' exclude each other. Weighted sums add 'weighting'."""
@@ -119,9 +120,7 @@ def unpack_triangle(arrays: Mapping[str, np.ndarray], said: GramStats) -> np.nda
     flat, d = arrays["gram"], said.num_features
     expect("gram", flat, triangle_entries(d), "i" if said.scale else "if")
     if said.scale and ((squares := flat[diagonal_of(d)]) < 0).any():
-        raise BadInput(
-            f"packed statistics: gram has {int(squares.min())} on its diagonal: no sum of squares"
-        )
+        raise BadInput(f"packed statistics: gram has {int(squares.min())} on its diagonal: no sum of squares")
     return flat
 
 
@@ -142,18 +141,24 @@ def _says_all(stats: GramStats) -> bool:
 def _check_factor(rows: np.ndarray) -> None:
     """Refuse R unless R'R consists of integers, by sums of its columns: O(n d), where R'R is O(n d^2)."""
     with np.errstate(over="ignore"):
-        energy = energy_of(torch.from_numpy(rows))
-    # Freivalds' check: an entry that is no integer shows in (R'R) v for nearly every v of zeros and ones.
-    v = np.random.default_rng(0).integers(0, 2, (rows.shape[1], 4)).astype(np.float64)
-    v = np.concatenate([v, 1 - v], axis=1)  # so that every column of R'R is looked at four times
-    if recoverable(len(rows), energy):
-        sums = np.concatenate([rows.T @ (rows @ v), np.square(rows).sum(0)[:, None]], axis=1)
+        squares = np.square(rows).sum(0)
+    if recoverable(len(rows), float(squares.max())):
+        sums = np.concatenate([rows.T @ (rows @ _probes(rows.shape[1])), squares[:, None]], axis=1)
         if np.abs(sums - sums.round()).max() <= 0.25:
             return
     raise BadInput(
         "packed statistics: factor is none of integers, so it was damaged, or its features were encoded with "
         "another scale: let the client send again"
     )
+
+
+@lru_cache(maxsize=16)
+def _probes(d: int) -> np.ndarray:
+    """Return the vectors of Freivalds' check: an entry that is no integer shows in (R'R) v for nearly every one."""
+    v = np.random.default_rng(0).integers(0, 2, (d, 4)).astype(np.float64)
+    probes = np.concatenate([v, 1 - v], axis=1)  # so that every column of R'R is looked at four times
+    probes.setflags(write=False)
+    return probes
 
 
 def _trapezoid(rows: Tensor) -> np.ndarray:
@@ -179,13 +184,22 @@ def unflatten(flat: np.ndarray, n: int, d: int, kind: type) -> np.ndarray:
 def symmetric(flat: np.ndarray, d: int) -> np.ndarray:
     """Return the (d, d) matrix of these entries on and above its diagonal: int64, or float64."""
     matrix = unflatten(flat, d, d, np.float64 if flat.dtype.kind == "f" else np.int64)
-    mirror(matrix)
+    for start in range(
+        0, d, BLOCK
+    ):  # a block is turned in the cache; a column would miss it with every entry
+        end = start + BLOCK
+        matrix[start:end, :start] = matrix[:start, start:end].T
+        square = matrix[start:end, start:end]
+        square += np.triu(square, 1).T
     return matrix
 
 
+@lru_cache(maxsize=16)
 def diagonal_of(d: int) -> np.ndarray:
     """Return where the diagonal is among the entries on and above it."""
-    return np.cumsum([0, *range(d, 1, -1)])
+    where = np.cumsum([0, *range(d, 1, -1)])
+    where.setflags(write=False)
+    return where
 
 
 def narrow(values: np.ndarray) -> np.ndarray:

@@ -20,7 +20,7 @@ from fedlab.errors import BadInput
 from fedlab.stats.fixed_point import EXACT
 
 BLOCK = 64
-"""Rows and columns that are worked on at a time."""
+"""Rows that are worked on at a time."""
 CORRUPTED = "exact statistics are not integers: the rows were corrupted or encoded with another scale"
 
 
@@ -92,15 +92,6 @@ def difference(total: Tensor, parts: Sequence[Tensor]) -> Tensor:
         for part in others:
             np.subtract(block, part[rows], out=block)
     return left
-
-
-def mirror(matrix: np.ndarray) -> None:
-    """Copy what is above the diagonal below it, in place."""
-    for start in range(0, len(matrix), BLOCK):
-        end = start + BLOCK  # a block is turned in the cache; a column would miss it with every entry
-        matrix[start:end, :start] = matrix[:start, start:end].T
-        square = matrix[start:end, start:end]
-        square[:] = np.triu(square) + np.triu(square, 1).T
 
 
 def energy_of(rows: Float64[Tensor, "n d"]) -> float:

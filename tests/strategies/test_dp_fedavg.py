@@ -7,6 +7,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDic
 from flwr.clientapp import ClientApp
 from scipy.stats import chi2
 
+from fedlab.engine.checkpoint import Checkpoints
 from fedlab.engine.grid import LocalGrid
 from fedlab.engine.meter import MeteredGrid
 from fedlab.engine.records import from_record, to_record
@@ -192,6 +193,30 @@ def test_sampling_makes_rounds_cheaper_and_all_clients_are_charged():
     assert release.clients is None and release.sampling_probability == 0.1
     assert found.ledger.spent()[0] == pytest.approx(certify(1.0, 0.1, 1, 1e-5).epsilon, abs=1e-6)
     assert found.ledger.spent()[0] < certify(1.0, 1.0, 1, 1e-5).epsilon / 2
+
+
+def test_a_run_that_was_cut_off_goes_on_to_the_same_bits_and_the_same_bill(tmp_path):
+    def run(rounds, checkpoints=None):
+        found = strategy(0.5, rounds=3)
+        with LocalGrid(app_of(moved_by), K) as grid:
+            history = run_rounds(found, MeteredGrid(grid), to_record(START), rounds, checkpoints=checkpoints)
+        return flat(from_record(history.arrays)), found.ledger.spent(), len(found.ledger.releases)
+
+    whole, spent, releases = run(3)
+    run(2, Checkpoints(tmp_path, "same", 1))
+    again, spent_again, releases_again = run(3, Checkpoints(tmp_path, "same", 1))
+    assert np.array_equal(whole, again)
+    assert spent == spent_again and releases == releases_again == 3
+
+
+def test_rounds_without_clients_are_rounds_of_noise():
+    found = strategy(0.05, rounds=8)
+    with LocalGrid(app_of(moved_by), 3) as grid:
+        metered = MeteredGrid(grid)
+        history = run_rounds(found, metered, to_record(START), 8)
+    assert len(found.ledger.releases) == 8
+    assert metered.traffic.bytes_up < 8 * 3 * 4 * SIZE / 2
+    assert np.linalg.norm(flat(from_record(history.arrays)) - flat(START)) > 0
 
 
 # -- refusals ---------------------------------------------------------------------------------------------------------

@@ -136,6 +136,26 @@ def test_a_departure_that_shows_too_much_or_of_the_unknown_is_refused(leave, why
         local(words=(f"methods.secagg_afl.strategy.leave={leave}",))
 
 
+# -- streams -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("faults", [(), (Dropout(0.04),)])
+def test_a_stream_ends_with_the_head_of_the_plain_learner_and_who_was_away_catches_up(faults):
+    words = ["methods=[acil]", *SMALL, "tolerate=0.9", "stream=class_incremental", "stream.phases=2"]
+    described = describe(compose(words), "acil")
+    whole = outcome(LocalGrid(CLIENT_APP, CLIENTS), json.dumps(described))[0]
+    terms = {"dropout": 0.5, "colluding": 0.1, "entropy": "seeded"}
+    inner, learner = described["strategy"], {**described["model"], "_partial_": True}
+    described |= {
+        "rounds": 4,
+        "strategy": {"_target_": "strategies.secagg.SecureAggregation", "inner": inner, "seed": 0, **terms},
+        "model": {"_target_": "clients.secagg.SecureAggregation", "learner": learner, **terms},
+    }
+    found = outcome(LocalGrid(CLIENT_APP, CLIENTS, faults=faults, seed=SEED), json.dumps(described))[0]
+    assert bool(found["faults"]["failed"]) == bool(faults)
+    assert digests(found) == digests(whole) and found["metrics"]["clients_in_sum"] == CLIENTS
+
+
 # -- going on ----------------------------------------------------------------------------------------------
 
 
