@@ -15,6 +15,8 @@ from hydra.core.override_parser.types import Override
 from experiments.compose import compose
 from experiments.flower import parser
 from experiments.main import COMMANDS, main
+from experiments.privacy import planned
+from experiments.unlearn import _parser as unlearning
 from fedlab.data.sources import listing
 
 ROOT = Path(__file__).parent.parent
@@ -66,6 +68,12 @@ def test_a_command_exists(line: str, capsys: pytest.CaptureFixture[str]) -> None
             composes(overrides)
         case ["docker" | "cp" | "docker/make_keys.sh", *_]:
             pass  # tests/deployment/test_docker.py holds the files against what is here
+        case ["fedlab", "privacy", "plan", *settings]:
+            assert planned(settings).n
+        case ["fedlab", "privacy", "show", "RUN_DIR"]:
+            pass  # tests/experiments/test_privacy_command.py shows ledgers
+        case ["fedlab", "unlearn", *options]:
+            assert unlearning().parse_args(options).client
         case ["fedlab", "report", _]:
             assert "report" in COMMANDS
         case ["pip", "install", "-c", "constraints.txt", "-e", what]:

@@ -3,9 +3,9 @@
     |g_i| for every sample i,  then  sum_i min(1, C / |g_i|) g_i
 
 A layer that does not see the batch (position embeddings, T5's relative_attention_bias), one that mixes samples
-(BatchNorm), one whose gradient Opacus computes wrongly (a convolution over an image that lies channels last: by up
-to half of it, without a word): each would leave a bound that does not hold. So modules are checked, and a probe
-compares the norms with autograd's before anything is trained.
+(BatchNorm, frozen too unless it is evaluated), one whose gradient Opacus gets wrong without a word (a convolution
+over an image that lies channels last): each would leave a bound that does not hold. So modules are checked, and a
+probe compares the norms with autograd's before anything is trained.
 
 Opacus, https://arxiv.org/abs/2109.12298; ghost clipping, Li et al., ICLR 2022, https://arxiv.org/abs/2110.05679.
 n samples, (n,) losses and norms.

@@ -27,7 +27,7 @@ Cells = tuple[list[str], list[list[str]]]  # the headers, the rows
 
 # What a narrow terminal gives up, first to last.
 _EXPENDABLE = (
-    *("random", "tpr at 1", "cap", "advantage", "low", "high"),
+    *("random", "tpr at 1", "cap", "advantage", "chance", "low", "high"),
     *("down/client", "seconds", "rounds", "head", "up/client", "balanced", "vs " + YARDSTICK),
     *("forgetting", "average"),
 )
