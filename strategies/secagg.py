@@ -79,7 +79,7 @@ class SecureAggregation(ClosedForm):
             )
         if leave and hasattr(inner, "secure"):
             raise BadInput(
-                f"leave={list(leave)}: the part of those who leave would show with no more noise than their own shares: "
+                f"leave={list(leave)}: the part of those who leave would show with no noise but their own shares: "
                 f"under {type(inner).__name__} nobody can leave, sum anew without them"
             )
         if inner.rounds_per_step != 1:

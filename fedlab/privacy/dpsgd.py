@@ -11,8 +11,8 @@ What is trained is any torch module, with any optimiser, by a function that retu
 language model the mean over a sequence's own tokens. A loss over a batch (`model(..., labels=).loss`) divides by
 the tokens of all, so that one sequence changes the gradients of others before they are clipped: it is refused.
 
-Abadi et al., Deep Learning with Differential Privacy, CCS 2016, https://arxiv.org/abs/1607.00133. n
-samples.
+Abadi et al., Deep Learning with Differential Privacy, CCS 2016, https://arxiv.org/abs/1607.00133.
+n samples, d parameters that are trained.
 """
 
 from __future__ import annotations

@@ -71,7 +71,7 @@ class Analytic:
             raise BadInput(f"mode={self.mode!r}: known are 'exact' and 'float64'")
         if self.num_classes < 1:
             raise BadInput(f"num_classes={self.num_classes} must be at least 1")
-        if isinstance(self.min_samples, bool) or not isinstance(self.min_samples, int) or self.min_samples < 0:
+        if type(self.min_samples) is not int or self.min_samples < 0:
             raise BadInput(
                 f"min_samples={self.min_samples!r} must be a whole number >= 0: 0 lets every client answer"
             )
@@ -179,14 +179,7 @@ class Analytic:
         return pack(self.observe(x, labels)), {}
 
     def admit(self, x: Tensor, labels: Tensor, sizes: Sequence[int]) -> tuple[Tensor, Tensor, Sequence[int]]:
-        """Return what is left of clients' samples when those with fewer than `min_samples` have none.
-
-        Parameters
-        ----------
-        x, labels
-            Samples of all, client after client: (n, d0) and (n,).
-        sizes
-            How many are whose; their sum is n.
+        """Return what is left of clients' samples, which are those of `train_in_total`, under `min_samples`.
 
         Raises
         ------

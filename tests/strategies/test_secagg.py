@@ -25,14 +25,17 @@ from fedlab.data.federation import federate
 from fedlab.data.partition import Dirichlet
 from fedlab.data.sources import Digits
 from fedlab.engine.checkpoint import Checkpoints
-from fedlab.engine.faults import Corrupt, Dropout, Duplicate, Straggler
+from fedlab.engine.faults import Corrupt, Dropout, Duplicate, FaultPlan, Straggler
 from fedlab.engine.grid import LocalGrid
 from fedlab.engine.meter import MeteredGrid
-from fedlab.engine.records import from_record, records_of, to_record
+from fedlab.engine.records import from_record, records_of, round_of, to_record
 from fedlab.errors import BadInput, ClientFailed
+from fedlab.privacy.guarantee import Guarantee
 from fedlab.stats import GramStats, RandomReLU
 from strategies.afl import AFL
+from strategies.air import TwoRounds
 from strategies.app import digest, run
+from strategies.dp_afl import DPAFL
 from strategies.secagg import SecureAggregation
 
 CLIENTS, SEED = 10, 5
@@ -139,8 +142,18 @@ def test_a_departure_that_shows_too_much_or_of_the_unknown_is_refused(leave, why
 # -- streams -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("faults", [(), (Dropout(0.04),)])
-def test_a_stream_ends_with_the_head_of_the_plain_learner_and_who_was_away_catches_up(faults):
+class Away(FaultPlan):
+    """Node 4 is gone when the first step's secrets are shared, node 6 when the second step's sums are uploaded."""
+
+    def __bool__(self):
+        return True
+
+    def refusal(self, message):
+        gone = (message.metadata.dst_node_id, round_of(message)) in ((4, 2), (6, 7))
+        return ("it is away", False) if gone else None
+
+
+def test_a_stream_ends_with_the_head_of_the_plain_learner_and_who_was_away_catches_up():
     words = ["methods=[acil]", *SMALL, "tolerate=0.9", "stream=class_incremental", "stream.phases=2"]
     described = describe(compose(words), "acil")
     whole = outcome(LocalGrid(CLIENT_APP, CLIENTS), json.dumps(described))[0]
@@ -151,8 +164,10 @@ def test_a_stream_ends_with_the_head_of_the_plain_learner_and_who_was_away_catch
         "strategy": {"_target_": "strategies.secagg.SecureAggregation", "inner": inner, "seed": 0, **terms},
         "model": {"_target_": "clients.secagg.SecureAggregation", "learner": learner, **terms},
     }
-    found = outcome(LocalGrid(CLIENT_APP, CLIENTS, faults=faults, seed=SEED), json.dumps(described))[0]
-    assert bool(found["faults"]["failed"]) == bool(faults)
+    grid = LocalGrid(CLIENT_APP, CLIENTS)
+    grid.plan = Away()
+    found = outcome(grid, json.dumps(described))[0]
+    assert sorted(found["faults"]["failed"]) == ["2", "4"] and found["rounds"] == 12
     assert digests(found) == digests(whole) and found["metrics"]["clients_in_sum"] == CLIENTS
 
 
@@ -275,8 +290,8 @@ def test_what_needs_each_clients_statistics_is_refused(tmp_path):
     for inner in (AFL(keep_clients=str(tmp_path)), AFL(late="merge")):
         with pytest.raises(BadInput, match="AFL wants each client's statistics"):
             SecureAggregation(inner)
-    from strategies.air import TwoRounds
-
+    with pytest.raises(BadInput, match=r"leave=\[3\]: .* no noise but their own shares"):
+        SecureAggregation(DPAFL(Guarantee(trust="distributed"), clients=CLIENTS), leave=[3])
     with pytest.raises(BadInput, match="TwoRounds takes 2 rounds: only what takes one can be summed"):
         SecureAggregation(TwoRounds())
     learner = partial(clients_afl.AFL, mode="float64")
