@@ -63,6 +63,21 @@ CASES = [
     ),
     Case("distributed", "dp_secagg_afl", under("arrays", SECURE)),
     Case("secure", "secagg_afl", under("arrays", SECURE)),
+    Case(
+        "dp-sgd",
+        "dp_sgd",
+        {**under("arrays", {"weight": "noised", "bias": "noised"}), "metrics/num-examples": "public"},
+        {"methods.dp_sgd.rounds": 1},
+    ),
+    Case(
+        "dp-fedavg",  # its server is trusted with updates; of the metrics it reads none, and passes none on
+        "dp_fedavg",
+        {
+            **under("arrays", {"weight": "trusted", "bias": "trusted"}),
+            **under("metrics", {"num-examples": "trusted", "train-loss": "trusted"}),
+        },
+        {"rounds": 1, "cohort.fraction": 1.0, "privacy.unit": "client"},
+    ),
 ]
 
 
