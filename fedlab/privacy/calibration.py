@@ -111,8 +111,8 @@ def calibrate(epsilon: float, delta: float, sampling_probability: float, steps: 
     q = check_sampling(sampling_probability)
     if steps < 1:
         raise BadInput(f"steps={steps} must be at least 1: without a step there is nothing to hide")
-    if q == 1:
-        return multiplier(epsilon, delta) * math.sqrt(steps)
+    if q == 1:  # a last bit more, so that what is added up step by step is not a last bit too much
+        return multiplier(epsilon, delta) * math.sqrt(steps) * (1 + 1e-9)
     m = _by_prv(epsilon, delta, q, steps)
     while certify(m, q, steps, delta).epsilon > epsilon:
         m *= 1.002

@@ -15,6 +15,7 @@ from fedlab.errors import BadInput
 from fedlab.gradient import CNN, Hidden, Linear
 from fedlab.gradient.modules import model_of, module_of
 from fedlab.privacy.calibration import calibrate, certify
+from fedlab.privacy.composition import Composition
 from fedlab.privacy.dpsgd import DPSGD, Collated, Rows, generator_of
 from fedlab.privacy.gaussian import multiplier
 
@@ -446,7 +447,9 @@ def test_calibration_is_certified_by_another_program(epsilon, q, steps):
 
 
 def test_every_sample_in_every_step_is_the_closed_form():
-    assert calibrate(2.0, 1e-5, 1.0, 9) == pytest.approx(3 * multiplier(2.0, 1e-5), rel=1e-12)
+    assert calibrate(2.0, 1e-5, 1.0, 9) == pytest.approx(3 * multiplier(2.0, 1e-5), rel=2e-9)
+    m = calibrate(8.0, 1e-5, 1.0, 30)
+    assert Composition(precision=sum(m**-2 for _ in range(30))).epsilon(1e-5) <= 8.0
 
 
 def test_no_steps_cost_nothing_and_no_noise_costs_everything():
