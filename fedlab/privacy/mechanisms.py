@@ -79,10 +79,10 @@ def clip_statistics(statistics: NoisyGram, bound: float) -> NoisyGram:
         )
     if norm <= size:
         return statistics
-    parts = (part.to(torch.float64) * (size / norm) for part in (statistics.gram, statistics.cross))
+    gram, cross = (part.to(torch.float64) * (size / norm) for part in (statistics.gram, statistics.cross))
     if statistics.scale is None:
-        return NoisyGram(*parts)
-    return NoisyGram(*(part.trunc().to(torch.int64) for part in parts), scale=statistics.scale)
+        return NoisyGram(gram, cross)
+    return NoisyGram(gram.trunc().to(torch.int64), cross.trunc().to(torch.int64), statistics.scale)
 
 
 def symmetric_gaussian(
