@@ -50,7 +50,7 @@ def main(argv: list[str]) -> int:
         The run is not finished or kept nothing, a client or a sample cannot be deleted, or a check failed; the run
         directory is as it was.
     """
-    asked = _parser().parse_args(argv)
+    asked = parser().parse_args(argv)
     if asked.samples and len(asked.client) != 1:
         raise BadInput(f"--samples {asked.samples} needs the one client who has them: say --client 17")
     result = Result.load(asked.directory)
@@ -85,7 +85,8 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
+    """Return what reads the command line."""
     parser = argparse.ArgumentParser(
         prog="fedlab unlearn",
         description="Delete clients or samples from a finished run; without --client, show.",

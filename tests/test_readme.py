@@ -16,7 +16,7 @@ from experiments.compose import compose
 from experiments.flower import parser
 from experiments.main import COMMANDS, main
 from experiments.privacy import planned
-from experiments.unlearn import _parser as unlearning
+from experiments.unlearn import parser as unlearning
 from fedlab.data.sources import listing
 
 ROOT = Path(__file__).parent.parent

@@ -19,6 +19,10 @@ from fedlab.report.table import YARDSTICK, methods_of
 from fedlab.report.words import human_bytes, percent
 
 
+LINE = 0.2
+"""Inches that a line of the legend takes."""
+
+
 @dataclass
 class _Curve:
     """One method: its accuracy round by round, and where it ended."""
@@ -164,6 +168,9 @@ def _legend(axes: Axes, curves: Sequence[_Curve]) -> None:
         alignment="left",
     )
     axes.margins(x=0.04)
+    figure = axes.figure
+    if isinstance(figure, Figure):  # many methods: the legend must not push the axes out
+        figure.set_figheight(max(figure.get_figheight(), 0.8 + LINE * len(labels)))
 
 
 def _finding(results: Mapping[str, Any], axis: str) -> str:

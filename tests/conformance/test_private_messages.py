@@ -1,8 +1,8 @@
 """Every field of every message that a client of a private method sends, and why it may be sent.
 
-A field is public (the same for every client, whatever its samples), noised (drawn anew with every seed), masked
-(uniform), sealed (keys, shares and digests of them), or meant for a server that is trusted, which noises it before
-anything is released. What is not in the table fails, and so does a field that is not what the table says.
+A field is public (the same for every client, whatever its samples), the partition (the client's own number), noised
+(drawn anew with every seed), masked (uniform), sealed (keys, shares and digests of them), or meant for a server that
+is trusted, which noises it before anything is released. What is not in the table fails, and so does a field that is not what the table says.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from fedlab.engine.records import from_record
 
 STATISTICS = {"kind": "public", "shape": "public", "scale": "public", "variance": "public"}
 SECURE = {
+    "who": "partition",
     "publics": "sealed",
     "sealed": "sealed",
     "digests": "sealed",
@@ -124,6 +125,8 @@ def test_every_field_is_accounted_for(monkeypatch: pytest.MonkeyPatch, case: Cas
         assert len(sizes) == 1, f"{name} differs in size from client to client: {sizes}"
         if how == "public":
             assert len({value.tobytes() for value in [*values, *others[name]]}) == 1, name
+        elif how == "partition":
+            assert {int(value[0]) for value in values} == set(range(6))
         elif how == "masked":
             assert_uniform(np.concatenate([value.view(np.uint8) for value in values]))
         elif how == "noised":
