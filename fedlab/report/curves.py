@@ -18,7 +18,6 @@ from fedlab.report.style import COLOURS, DASHES, STYLE, canvas, empty
 from fedlab.report.table import YARDSTICK, methods_of
 from fedlab.report.words import human_bytes, percent
 
-
 LINE = 0.2
 """Inches that a line of the legend takes."""
 

@@ -80,17 +80,12 @@ def add_into(total: Tensor, part: Tensor) -> None:
 
 def difference(total: Tensor, parts: Sequence[Tensor]) -> Tensor:
     """Return the total without the parts, each of which is read once."""
-    if total.device.type != "cpu" or not parts:
-        return reduce(torch.sub, parts, total.clone())
-    left = torch.empty_like(total, memory_format=torch.contiguous_format)
-    numbers, before = left.numpy(), total.numpy()
-    first, *others = (part.numpy() for part in parts)
-    for start in range(0, len(numbers), BLOCK):
-        rows = slice(start, start + BLOCK)
-        block = np.subtract(before[rows], first[rows], out=numbers[rows])
-        # These rows stay in the cache until every part is subtracted from them.
-        for part in others:
-            np.subtract(block, part[rows], out=block)
+    if not parts:
+        return total.clone()
+    first, *others = parts
+    left = total - first
+    for part in others:
+        left.sub_(part)
     return left
 
 

@@ -2,7 +2,8 @@
 
 A field is public (the same for every client, whatever its samples), the partition (the client's own number), noised
 (drawn anew with every seed), masked (uniform), sealed (keys, shares and digests of them), or meant for a server that
-is trusted, which noises it before anything is released. What is not in the table fails, and so does a field that is not what the table says.
+is trusted, which noises it before anything is released. What is not in the table fails, and so does a field that is
+not what the table says.
 """
 
 from __future__ import annotations
