@@ -126,7 +126,7 @@ class ExactUnlearning:
             for client in clients:
                 parts = self._parts(client, state)
                 sent = self._again(client, parts, resent[client]) if client in resent else None
-                for part, arrays in zip(parts, sent or map(self.kept.arrays, _stored(parts)), strict=True):
+                for part, arrays in zip(parts, sent or self.kept.many(_stored(parts)), strict=True):
                     gone.setdefault(part.phase, []).append(arrays)
             nodes = {self._node(client): None for client in clients}
             left = {node: parts for node, parts in state.clients.items() if node not in nodes}
@@ -170,7 +170,7 @@ class ExactUnlearning:
                     raise BadInput(
                         f"client {client} sent nothing in phase {phase}: its samples were never added"
                     )
-                left = unpack_total(map(self.kept.arrays, _stored(own))) - gone
+                left = unpack_total(self.kept.many(_stored(own))) - gone
                 remain += left.count
                 rounds = sorted({number for part in own for number in part.rounds})
                 new.append(Part(self.kept.store("part", pack(left)), phase, tuple(rounds)))
@@ -271,9 +271,7 @@ class ExactUnlearning:
         for node in sorted(state.clients):
             for part in state.clients[node]:
                 by_phase.setdefault(part.phase, []).append(part)
-        return {
-            phase: unpack_total(map(self.kept.arrays, _stored(by_phase[phase]))) for phase in sorted(by_phase)
-        }
+        return {phase: unpack_total(self.kept.many(_stored(by_phase[phase]))) for phase in sorted(by_phase)}
 
     # -- how ---------------------------------------------------------------------------------------------------
 

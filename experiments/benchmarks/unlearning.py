@@ -141,9 +141,8 @@ def _digest(solution: Solution) -> str:
 
 def _from_disk(kept: Kept, nodes: Iterable[int]) -> Solution:
     state = kept.state()
-    before = unpack(kept.arrays(state.totals[0]))
-    gone = unpack_total(kept.arrays(part.stored) for node in nodes for part in state.clients[node])
-    return (before - gone).solution(RIDGE)
+    gone = unpack_total(kept.many(part.stored for node in nodes for part in state.clients[node]))
+    return (unpack(kept.arrays(state.totals[0])) - gone).solution(RIDGE)
 
 
 def _federation(repeats: int, overrides: Sequence[str]) -> Table:

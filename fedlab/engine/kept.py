@@ -12,7 +12,9 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -29,6 +31,8 @@ from fedlab.tracking import remove, write_atomically
 STATE = "state.json"
 OURS = re.compile(r"(\d+(-\d+)?|(part|total|head)\.[0-9a-f]{16})\.safetensors")
 """Files that may be removed when no state names them: anything else in the folder is another's."""
+AHEAD = 2
+"""Files that are read before they are needed: their digests are computed while others are unpacked."""
 REMEDY = "restore the folder from a copy, or run the experiment again"
 
 
@@ -145,6 +149,17 @@ class Kept:
             return load(data)
         except SafetensorError as error:
             raise BadInput(f"{path} holds no arrays ({error}): {REMEDY}") from error
+
+    def many(self, stored: Iterable[Stored]) -> Iterator[dict[str, np.ndarray]]:
+        """Yield what several files hold; the next ones are read and checked while one is looked at."""
+        with ThreadPoolExecutor(AHEAD) as pool:
+            waiting: deque[Future[dict[str, np.ndarray]]] = deque()
+            for one in stored:
+                waiting.append(pool.submit(self.arrays, one))
+                if len(waiting) > AHEAD:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
 
     # -- writing ---------------------------------------------------------------------------------------------
 
