@@ -88,10 +88,15 @@ class DPAFL(Analytic):
         x, labels, _ = self.admit(x, labels, [len(x)])
         sums = self.observe(x, labels)
         if self.guarantee.trust == "local":
-            sums = self.guarantee.noised(sums, noise(self.entropy, seed, "local noise"))
+            sums = self.guarantee.noised(sums, noise(self.entropy, seed, f"local noise {self._draw(sums)}"))
         elif self.guarantee.trust == "distributed":
-            sums = self.guarantee.share(sums, self.clients or 1, noise(self.entropy, seed, "share of noise"))
+            rng = noise(self.entropy, seed, f"share of noise {self._draw(sums)}")
+            sums = self.guarantee.share(sums, self.clients or 1, rng)
         return pack(sums), {}
+
+    def _draw(self, sums: NoisyGram) -> str:
+        """Name what is noised and how: other sums or another promise take other noise."""
+        return f"of {sums.sha256} under {self.guarantee}"
 
     def train_in_total(
         self,

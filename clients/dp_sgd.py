@@ -13,6 +13,7 @@ one of `fedlab.gradient.networks`; (n, d0) features, (n,) labels.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
@@ -117,6 +118,13 @@ class DPSGD:
         BadInput
             A sample is no sample; this much a client tells that has a broken one.
         """
+        told = config.get("dp-sgd")
+        own = [self.multiplier, self.sampling_probability, float(self.steps)]
+        if told is not None and told != own:
+            raise BadInput(
+                f"the server reckons with noise multiplier, sampling probability and steps {told}, this client with "
+                f"{own}: give both the same promise, rounds and steps"
+            )
         h = self.features(x)
         check_labels(labels, self.num_classes, len(x))
         _probe(self.network, h.shape[1], self.num_classes, self.clipping)
@@ -127,7 +135,8 @@ class DPSGD:
             Rows(h, labels.to(torch.int64)),
             _losses,
             optimizer,
-            generator_of(self.entropy, seed),
+            # Other samples, another model or other noise, another draw.
+            generator_of(self.entropy, _drawn_for(seed, own, arrays, h, labels)),
             secure=self.entropy == "os",
             probe=False,
         )
@@ -182,3 +191,13 @@ def _probe(network: Network, d: int, num_classes: int, clipping: str) -> None:
 
 def _tensors(arrays: Mapping[str, np.ndarray], device: torch.device) -> dict[str, Tensor]:
     return {name: torch.tensor(array, device=device) for name, array in arrays.items()}
+
+
+def _drawn_for(
+    seed: int, own: list[float], arrays: Mapping[str, np.ndarray], h: Tensor, labels: Tensor
+) -> int:
+    """Return a number that all its noise is drawn for depends on: the same on two models would give both away."""
+    digest = hashlib.sha256(repr((seed, own)).encode())
+    for array in (*arrays.values(), h.cpu().numpy(), labels.cpu().numpy()):
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return int.from_bytes(digest.digest())

@@ -93,7 +93,8 @@ class SecureAggregation:
             raise unknown("step of a secure sum", step, STEPS)
         one = Participant(who, Terms(clients, self.dropout, self.colluding))
         if step == "keys":
-            answer, memory = one.keys(session, memory, lambda: fresh(self.entropy, seed, "secure sum"))
+            purpose = f"client {who} of {session.hex()}"
+            answer, memory = one.keys(session, memory, lambda: fresh(self.entropy, seed, purpose))
             return {**answer, "who": np.array([who], np.uint64)}, memory
         if step == "shares":
             return one.shares(arrays, session, memory)

@@ -139,6 +139,14 @@ def check(cfg: Any) -> None:
         raise BadInput(
             f"checkpoint.every={cfg.checkpoint.every} must be at least 1 round, or null to keep no checkpoint"
         )
+    if not OmegaConf.is_dict(cfg.privacy):
+        raise BadInput(f"privacy={cfg.privacy} is no promise: change its parts, e.g. privacy.epsilon=8")
+    cap, epsilon = cfg.privacy.get("cap"), cfg.privacy.get("epsilon")
+    if isinstance(cap, (int, float)) and isinstance(epsilon, (int, float)) and cap < epsilon:
+        raise BadInput(
+            f"privacy.cap={cap} lies below privacy.epsilon={epsilon}: not one release fits under it; lower epsilon, or "
+            "raise the cap"
+        )
     for name, fault in cfg.faults.items():
         if not (OmegaConf.is_dict(fault) and "_target_" in fault):
             raise BadInput(

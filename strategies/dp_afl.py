@@ -11,6 +11,7 @@ d features, s the noise's standard deviation.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -20,7 +21,7 @@ from flwr.serverapp import Grid
 from fedlab.engine.addition import stands_for
 from fedlab.engine.closed_form import ClosedForm
 from fedlab.errors import BadInput
-from fedlab.privacy.entropy import check_entropy, noise, seeded_note
+from fedlab.privacy.entropy import check_entropy, check_place, noise, seeded_note
 from fedlab.privacy.guarantee import Guarantee
 from fedlab.privacy.ledger import Ledger
 from fedlab.privacy.promise import Promise
@@ -66,6 +67,8 @@ class DPAFL(ClosedForm):
             raise BadInput(
                 "ridge=gcv counts samples, which is a release of its own: say ridge=noise, or a number"
             )
+        if ridge != "noise" and (isinstance(ridge, str) or not (math.isfinite(ridge) and ridge >= 0)):
+            raise BadInput(f"ridge={ridge!r} is neither a number >= 0 nor 'noise'")
         self.guarantee, self.clients, self.ridge = guarantee, clients, ridge
         self.seed, self.entropy = seed, check_entropy(entropy)
         self.ledger: Ledger | None = None
@@ -87,6 +90,7 @@ class DPAFL(ClosedForm):
         BadInput
             The budget is spent, or shares of noise would arrive without a mask.
         """
+        check_place(self.entropy, getattr(grid, "simulated", True))
         if self.guarantee.trust == "distributed" and not self.secure:
             raise BadInput(
                 "trust=distributed without secure aggregation: a single client's share of the noise hides little; "
@@ -112,8 +116,8 @@ class DPAFL(ClosedForm):
         sums = total.result()
         if self.guarantee.trust == "central":
             self._charge(server_round, sums.sha256)
-            # Other sums, other noise: the same on both would give away their difference.
-            purpose = f"release {server_round} of {sums.sha256}"
+            # Other sums or another promise, other noise: of two multiples of the same the sums could be solved.
+            purpose = f"release {server_round} of {sums.sha256} under {self.guarantee}"
             sums = self.guarantee.noised(sums, noise(self.entropy, self.seed, purpose))
         elif self.guarantee.trust == "distributed":
             self._check_whole(heard.clients)

@@ -36,7 +36,7 @@ from fedlab.engine.records import WEIGHT, from_record, layout_of, records_of, to
 from fedlab.engine.replies import refuse
 from fedlab.errors import BadInput
 from fedlab.privacy.calibration import calibrate, check_sampling
-from fedlab.privacy.entropy import check_entropy, noise, seeded_note
+from fedlab.privacy.entropy import check_entropy, check_place, noise, seeded_note
 from fedlab.privacy.ledger import Ledger
 from fedlab.privacy.promise import Promise
 from fedlab.privacy.release import Release, fresh_id, seeded_id
@@ -73,6 +73,8 @@ class DPFedAvg(Strategy):
     BadInput
         The promise is not about one client added or removed, or a setting is out of range.
     """
+
+    one_round = True  # in the sense of a stream: its noise is calibrated for what there is, once
 
     def __init__(
         self,
@@ -127,6 +129,7 @@ class DPFedAvg(Strategy):
         BadInput
             The budget is spent: no client works in vain.
         """
+        check_place(self.entropy, getattr(grid, "simulated", True))
         nodes = sorted(grid.get_node_ids())
         # Fixed by the first round: a number of clients that changes with who takes part would be data.
         self.expected = self.expected or self.sampling_probability * len(nodes)
@@ -165,13 +168,17 @@ class DPFedAvg(Strategy):
         )
         flower.current_arrays = to_record(zero)
         # Other updates, other noise: the same on both would give away their difference.
-        words = noise(self.entropy, self.seed, f"dp_fedavg noise {server_round} of {digest.hexdigest()}")
+        words = noise(self.entropy, self.seed, self._purpose(server_round, digest.hexdigest()))
         with _global_numpy(words.integers(2**32, size=8, dtype=np.uint32)), _quiet():
             moved, _ = flower.aggregate_train(server_round, updates)
         assert moved is not None
         after = {name: before[name] + step for name, step in from_record(moved).items()}
         types = {name: dtype for name, (_, dtype) in layout_of(self._sent).items()}
         return to_record({name: array.astype(types[name]) for name, array in after.items()}), None
+
+    def _purpose(self, server_round: int, content: str) -> str:
+        m, q = self.noise_multiplier, self.sampling_probability
+        return f"dp_fedavg noise {server_round} of {content} at {m} {self.clip} {q}"
 
     def _updates(
         self,

@@ -23,7 +23,7 @@ from fedlab.engine.host import partition_of
 from fedlab.engine.records import digest_of, from_record, layout_of
 from fedlab.errors import BadInput
 from fedlab.privacy.calibration import calibrate
-from fedlab.privacy.entropy import check_entropy, seeded_note
+from fedlab.privacy.entropy import check_entropy, check_place, seeded_note
 from fedlab.privacy.ledger import Ledger
 from fedlab.privacy.promise import Promise
 from fedlab.privacy.release import Release, fresh_id, seeded_id
@@ -58,6 +58,8 @@ class DPSGD(FedAvg):
         The promise is not about one sample added or removed, or clients would evaluate on their own samples, which
         nobody noises.
     """
+
+    one_round = True  # in the sense of a stream: its noise is calibrated for what there is, once
 
     def __init__(
         self,
@@ -117,6 +119,8 @@ class DPSGD(FedAvg):
         """
         if self.ledger is None:
             raise BadInput("a private strategy needs a ledger: set strategy.ledger before it runs")
+        check_place(self.entropy, getattr(grid, "simulated", True))
+        config["dp-sgd"] = [self.noise_multiplier, self.sampling_probability, float(self.steps)]
         messages = list(super().configure_train(server_round, arrays, config, grid))
         if not messages:
             return messages
@@ -127,7 +131,9 @@ class DPSGD(FedAvg):
         seeded = self.entropy == "seeded"
         self.ledger.charge(
             Release(
-                seeded_id("dp_sgd", self.seed, server_round, asked, sent) if seeded else fresh_id(),
+                seeded_id("dp_sgd", self.seed, server_round, asked, sent, config["dp-sgd"])
+                if seeded
+                else fresh_id(),
                 f"DP-SGD, round {server_round}",
                 "subsampled_gaussian",
                 noise_multiplier=self.noise_multiplier,

@@ -281,7 +281,8 @@ class ExactUnlearning:
         try:
             yield state
         except BaseException:
-            self.kept.sweep(state)  # what was written does not count, and is not left behind
+            # What was written does not count, and is not left behind; unless the new state is on the disk already.
+            self.kept.sweep(self.kept.state())
             raise
 
     def _change(

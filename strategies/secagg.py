@@ -88,7 +88,7 @@ class SecureAggregation(ClosedForm):
             )
         self.inner, self.dropout, self.colluding = inner, dropout, colluding
         self.entropy, self.seed = check_entropy(entropy), seed
-        self.leave, self.alone = tuple(leave), alone
+        self.leave, self.alone = _distinct(leave), alone
         self.rounds_per_step = 5 if self.leave else 4
         self.one_round = inner.one_round or bool(self.leave)
         if hasattr(inner, "secure"):
@@ -143,8 +143,9 @@ class SecureAggregation(ClosedForm):
             raise BadInput(
                 f"leave={list(self.leave)}: the clients are 0..{clients - 1}, {strangers} are none"
             )
-        session = fresh(self.entropy, self.seed, f"session {server_round}", 16)
-        seed = int.from_bytes(fresh(self.entropy, self.seed, f"graph {server_round}", 16))
+        of = f"{server_round} of {type(self.inner).__name__}"  # another method of the run has other masks
+        session = fresh(self.entropy, self.seed, f"session {of}", 16)
+        seed = int.from_bytes(fresh(self.entropy, self.seed, f"graph {of}", 16))
         self.sum = SecureSum(Terms(clients, self.dropout, self.colluding), session, seed, self.leave)
         self.nodes, self.departure, self.layout, self._vector = {}, None, None, None
 
@@ -279,3 +280,11 @@ class SecureAggregation(ClosedForm):
                 "the masks off: with real data say entropy=os, which gives the same head"
             )
         return {**told, "clients_in_sum": len(self.sum.uploaded) - len(self.sum.left), "notes": notes}
+
+
+def _distinct(leave: Sequence[int]) -> tuple[int, ...]:
+    clients = [leave] if isinstance(leave, (int, str)) else list(leave)
+    whole = all(isinstance(one, int) and not isinstance(one, bool) for one in clients)
+    if isinstance(leave, (int, str)) or not whole or len(set(clients)) < len(clients):
+        raise BadInput(f"leave={leave}: give the numbers of different clients, e.g. leave=[3,17]")
+    return tuple(clients)

@@ -24,6 +24,8 @@ from fedlab.privacy.composition import Composition
 from fedlab.privacy.gaussian import check_promise, multiplier
 from fedlab.privacy.per_sample import part
 
+FEWEST = 1e-3
+"""Sampling probability down to which PRV accounts: its grid grows as it falls."""
 TOLERANCE = 0.01
 """Share of epsilon that the search may leave unspent."""
 
@@ -113,7 +115,8 @@ def calibrate(epsilon: float, delta: float, sampling_probability: float, steps: 
         raise BadInput(f"steps={steps} must be at least 1: without a step there is nothing to hide")
     if q == 1:  # a last bit more, so that what is added up step by step is not a last bit too much
         return multiplier(epsilon, delta) * math.sqrt(steps) * (1 + 1e-9)
-    m = _by_prv(epsilon, delta, q, steps)
+    # Below some q the grid of PRV grows past all memory; there the cheap bound is certified, and a little more noise.
+    m = _by_prv(epsilon, delta, q, steps) if q >= FEWEST else _by_renyi(epsilon, delta, q, steps)
     while certify(m, q, steps, delta).epsilon > epsilon:
         m *= 1.002
     return m

@@ -215,22 +215,24 @@ class DPSGD:
 def generator_of(entropy: str, seed: int) -> torch.Generator:
     """Return a generator on the CPU for `DPSGD.train`: the seed's, or one of the operating system's.
 
-    torch's `manual_seed` keeps 32 bits of a seed on the CPU, so few that all can be tried: with 'os' the whole
-    state is drawn.
+    torch's `manual_seed` keeps 32 bits of a seed on the CPU, so few that all can be tried, and that clients come to
+    share them: the whole state is drawn.
 
     Parameters
     ----------
     entropy
         'seeded' or 'os'.
     seed
-        At least 0; unused with 'os'.
+        At least 0, of any size; unused with 'os'.
     """
-    generator = torch.Generator().manual_seed(seed % 2**63)
+    generator = torch.Generator().manual_seed(0)
+    state = generator.get_state().numpy().copy()
     if check_entropy(entropy) == "os":
-        state = generator.get_state().numpy().copy()
-        words = state.view(np.uint64)
-        words[STATE_WORDS] = np.frombuffer(os.urandom(4 * 624), np.uint32)
-        generator.set_state(torch.from_numpy(state))
+        drawn = np.frombuffer(os.urandom(4 * 624), np.uint32)
+    else:
+        drawn = np.random.SeedSequence(seed).generate_state(624, np.uint32)
+    state.view(np.uint64)[STATE_WORDS] = drawn
+    generator.set_state(torch.from_numpy(state))
     return generator
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from fedlab.data.drawing import generator
-from fedlab.errors import unknown
+from fedlab.errors import BadInput, unknown
 
 SOURCES = ("seeded", "os")
 
@@ -36,6 +36,20 @@ def check_entropy(entropy: str) -> str:
     if entropy not in SOURCES:
         raise unknown("entropy", entropy, SOURCES)
     return entropy
+
+
+def check_place(entropy: str, simulated: bool) -> None:
+    """Refuse noise that can be drawn again where the data are not the simulation's own.
+
+    Raises
+    ------
+    BadInput
+        Seeded noise in a deployment.
+    """
+    if check_entropy(entropy) == "seeded" and not simulated:
+        raise BadInput(
+            "entropy=seeded: whoever knows the seed can take the noise off; in a deployment say entropy=os"
+        )
 
 
 def seeded_note(entropy: str) -> str | None:

@@ -18,6 +18,8 @@ import math
 
 from fedlab.errors import BadInput, unknown
 
+SMALLEST = 1e-50
+"""Bounds between this and its inverse can be raised to the fourth power."""
 RELATIONS = ("add_remove", "replace_one")
 """Which data sets count as neighbours."""
 
@@ -63,6 +65,10 @@ def check_bound(name: str, value: float) -> float:
     """Return a bound that is one."""
     if not (math.isfinite(value) and value > 0):
         raise BadInput(f"{name}={value} must be a finite number > 0: without a bound there is no sensitivity")
+    if not SMALLEST <= value <= 1 / SMALLEST:  # its fourth power must be a number
+        raise BadInput(
+            f"{name}={value} lies outside {SMALLEST:g}..{1 / SMALLEST:g}: scale the features to about 1"
+        )
     return float(value)
 
 

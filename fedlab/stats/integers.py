@@ -148,7 +148,8 @@ def statistics_of(vector: Int64[np.ndarray, " l"], layout: Layout, clients: int)
     counts, saturated = vector[end + d * c : -1].copy(), int(vector[-1])
     diagonal = np.diagonal(gram)
     largest = max(int(diagonal.max()), 0)
-    if saturated < 0 or (counts < 0).any() or (diagonal < 0).any() or gram.max() > largest > -gram.min():
+    beyond = int(gram.max()) > largest or int(gram.min()) < -largest  # |G_ij| <= max_i G_ii
+    if saturated < 0 or (counts < 0).any() or (diagonal < 0).any() or beyond:
         raise BadInput(
             f"the sum over {clients} clients is not that of any samples: a mask was not taken off, or something was "
             "tampered with"

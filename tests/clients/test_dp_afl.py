@@ -80,6 +80,17 @@ def test_local_noise_is_a_whole_release_and_repeats_by_seed():
     assert reply(unseeded, 20).sha256 != reply(unseeded, 20).sha256
 
 
+def test_other_samples_or_another_promise_take_other_noise():
+    """With the seed alone, the difference of two uploads would be the sample that one has more."""
+    normals = []
+    for n, epsilon in ((20, 2.0), (19, 2.0), (20, 1.0)):
+        model = learner(trust="local", epsilon=epsilon)
+        moved = reply(model, n).gram - model.observe(*samples(n)).real().gram
+        normals.append(moved / model.guarantee.deviations[0])
+    assert not torch.allclose(normals[0], normals[1])
+    assert not torch.allclose(normals[0], normals[2])
+
+
 def test_a_client_without_samples_sends_noise_like_any_other():
     empty = reply(learner(trust="local"), 0)
     assert bool(empty.gram.any())

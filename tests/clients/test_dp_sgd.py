@@ -73,6 +73,14 @@ def test_noise_is_the_seeds_or_the_systems():
         assert not any(np.array_equal(one[n], two[n]) for n in one)
 
 
+def test_a_client_that_reckons_with_other_noise_than_the_server_refuses():
+    learner = DPSGD(3, noise_multiplier=1.0)
+    start = drawn(learner, 5)
+    learner.train(start, {"dp-sgd": [1.0, 1.0, 1.0]}, *samples(6, 5), 0)
+    with pytest.raises(BadInput, match="the same promise"):
+        learner.train(start, {"dp-sgd": [2.0, 1.0, 1.0]}, *samples(6, 5), 0)
+
+
 @pytest.mark.parametrize("clipping", ["ghost", "hooks"])
 def test_it_learns_where_the_promise_is_weak(clipping):
     x, _ = samples(200, 4)

@@ -59,7 +59,8 @@ def test_what_is_no_sum_of_samples_is_refused():
     stats = statistics(50, D, C, 0, FIXED)
     layout, vector = Layout.of(stats), integers(stats, 1)
     garbage = np.random.default_rng(0).integers(-(2**63), 2**63 - 1, layout.length)
-    for wrong in (garbage, -vector, np.where(np.arange(layout.length) == 1, 2**40, vector)):
+    far = (np.where(np.arange(layout.length) == 1, entry, vector) for entry in (2**40, -(2**40), -(2**63)))
+    for wrong in (garbage, -vector, *far):
         with pytest.raises(BadInput, match="not that of any samples"):
             statistics_of(wrong, layout, 1)
     with pytest.raises(BadInput, match=f"5 features and 3 classes make {layout.length}"):

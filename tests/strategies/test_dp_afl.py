@@ -133,6 +133,20 @@ def test_other_sums_other_noise():
     assert noises[0] != pytest.approx(noises[1])
 
 
+def test_another_promise_other_noise():
+    """Two multiples of the same normals on the same sums could be solved for the sums."""
+    drawn = []
+    for epsilon in (1.0, 2.0):
+        guarantee = Guarantee(epsilon)
+        made = strategy(guarantee)
+        some = replies(guarantee)
+        clean = sum(int(from_record(r.content["arrays"])["gram"][0]) for r in some)  # pyright: ignore[reportArgumentType]
+        made.aggregate_train(1, some)
+        assert made.statistics is not None
+        drawn.append((float(made.statistics.gram[0, 0]) - clean / 127.0**2) / guarantee.deviations[0])
+    assert drawn[0] != pytest.approx(drawn[1])
+
+
 def test_shares_without_a_mask_are_refused():
     with pytest.raises(BadInput, match="dp_secagg_afl"):
         ask(strategy(Guarantee(trust="distributed")))
@@ -156,6 +170,23 @@ def test_a_ledger_is_needed():
 def test_the_ridge_may_not_look():
     with pytest.raises(BadInput, match="gcv"):
         DPAFL(Guarantee(), ridge="gcv")
+
+
+@pytest.mark.parametrize("ridge", [-1.0, float("nan"), "large"])
+def test_a_ridge_is_checked_before_anything_is_asked(ridge: float | str):
+    with pytest.raises(BadInput, match="ridge="):
+        DPAFL(Guarantee(), ridge=ridge)
+
+
+def test_a_deployment_must_not_repeat_its_noise():
+    class Deployed:
+        simulated = False
+
+        def get_node_ids(self) -> list[int]:
+            return [1]
+
+    with pytest.raises(BadInput, match="entropy=os"):
+        strategy(Guarantee()).configure_train(1, ArrayRecord(), ConfigRecord(), Deployed())  # pyright: ignore[reportArgumentType]
 
 
 def test_the_report_counts_nobody():

@@ -184,6 +184,26 @@ def test_what_left_is_nowhere_in_the_folder(kept):
     assert len(after) == len(before) - 1
 
 
+def test_an_interrupt_after_the_state_was_renamed_leaves_the_new_state(kept, monkeypatch):
+    sums = unlearning(kept, "afl")
+    sweep, calls = sums.kept.sweep, []
+
+    def interrupted(state):
+        calls.append(state)
+        if len(calls) == 1:  # what is no longer named is about to be removed
+            raise KeyboardInterrupt
+        sweep(state)
+
+    monkeypatch.setattr(type(sums.kept), "sweep", lambda _, state: interrupted(state))
+    with pytest.raises(KeyboardInterrupt):
+        sums.delete([4])
+    monkeypatch.undo()
+    again = unlearning(kept, "afl")
+    assert again.head().shape  # whole
+    with pytest.raises(BadInput, match="4"):
+        again.delete([4])  # it has left already
+
+
 def test_what_others_keep_in_the_folder_stays(kept):
     (kept / "notes.txt").write_text("mine")
     (kept / "weights.safetensors").write_text("mine too")

@@ -217,6 +217,12 @@ def test_a_run_that_was_killed_goes_on_to_the_same_bits(tmp_path, monkeypatch):
     assert digests(json.loads((killed / "results.json").read_text())) == plain()
 
 
+@pytest.mark.parametrize("leave", [[4, 4], [4, 1.5], [True], ["a"], "a", 3])
+def test_who_leaves_is_named_once_and_by_number(leave):
+    with pytest.raises(BadInput, match="the numbers of different clients"):
+        SecureAggregation(AFL(), leave=leave)
+
+
 # -- what leaves a client ----------------------------------------------------------------------------------
 
 
