@@ -282,9 +282,9 @@ class SecureAggregation(ClosedForm):
         return {**told, "clients_in_sum": len(self.sum.uploaded) - len(self.sum.left), "notes": notes}
 
 
-def _distinct(leave: Sequence[int]) -> tuple[int, ...]:
-    clients = [leave] if isinstance(leave, (int, str)) else list(leave)
-    whole = all(isinstance(one, int) and not isinstance(one, bool) for one in clients)
-    if isinstance(leave, (int, str)) or not whole or len(set(clients)) < len(clients):
+def _distinct(leave: object) -> tuple[int, ...]:
+    clients = list(leave) if isinstance(leave, Sequence) and not isinstance(leave, str) else [leave]
+    numbers = tuple(one for one in clients if isinstance(one, int) and not isinstance(one, bool))
+    if not isinstance(leave, Sequence) or len(set(numbers)) < len(clients):
         raise BadInput(f"leave={leave}: give the numbers of different clients, e.g. leave=[3,17]")
-    return tuple(clients)
+    return numbers
