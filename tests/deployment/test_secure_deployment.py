@@ -1,6 +1,7 @@
 """A secure sum over real Flower processes: three SuperNodes, keys of the operating system, the simulation's head."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,10 @@ from tests.deployment.programs import PATIENCE, Command
 pytestmark = pytest.mark.timeout(420)
 
 
+@pytest.mark.skipif(
+    "FEDLAB_SLOW" not in os.environ,
+    reason="two minutes, mostly waiting: FEDLAB_SLOW=1 runs it; tests/strategies/test_secagg.py has the same steps",
+)
 def test_a_deployment_of_the_secure_sum_gives_the_head_of_the_simulation(tmp_path: Path) -> None:
     words = ["methods=[secagg_afl]", "entropy=os", "clients=3", "features.expansion.width=64"]
     done = Command(tmp_path, "--out", "out", *words)
