@@ -23,7 +23,7 @@ from fedlab.engine.closed_form import ClosedForm
 from fedlab.errors import BadInput
 from fedlab.privacy.entropy import check_entropy, check_place, noise, seeded_note
 from fedlab.privacy.guarantee import Guarantee
-from fedlab.privacy.ledger import Ledger
+from fedlab.privacy.ledger import Ledger, required
 from fedlab.privacy.promise import Promise
 from fedlab.privacy.release import Release, fresh_id, seeded_id
 from fedlab.stats import NoisyGram, StatisticsTotal
@@ -136,8 +136,7 @@ class DPAFL(ClosedForm):
 
     def _charge(self, server_round: int, content: str = "") -> None:
         """Enter this round's release, before it is made."""
-        if self.ledger is None:
-            raise BadInput("a private strategy needs a ledger: set strategy.ledger before it runs")
+        ledger = required(self.ledger)
         p = self.guarantee
         said: dict[str, Any] = {
             "id": seeded_id("dp_afl", self.seed, server_round, p, content)
@@ -148,9 +147,9 @@ class DPAFL(ClosedForm):
             "relation": p.relation,
         }
         if p.trust == "distributed":  # bounded by Renyi divergences, which compose with nothing else
-            self.ledger.charge(Release(mechanism="stated", epsilon=p.epsilon, delta=p.delta, **said))
+            ledger.charge(Release(mechanism="stated", epsilon=p.epsilon, delta=p.delta, **said))
         else:
-            self.ledger.charge(Release(mechanism="gaussian", noise_multiplier=p.noise_multiplier, **said))
+            ledger.charge(Release(mechanism="gaussian", noise_multiplier=p.noise_multiplier, **said))
 
     def state_dict(self) -> dict[str, object]:
         """Return what a checkpoint keeps."""

@@ -35,9 +35,9 @@ from fedlab.engine.broadcast import Broadcast
 from fedlab.engine.records import WEIGHT, from_record, layout_of, records_of, to_record, unlike, views
 from fedlab.engine.replies import refuse
 from fedlab.errors import BadInput
-from fedlab.privacy.calibration import calibrate, check_sampling
+from fedlab.privacy.calibration import check_noise, check_sampling, multiplier_for
 from fedlab.privacy.entropy import check_entropy, check_place, noise, seeded_note
-from fedlab.privacy.ledger import Ledger
+from fedlab.privacy.ledger import Ledger, required
 from fedlab.privacy.promise import Promise
 from fedlab.privacy.release import Release, fresh_id, seeded_id
 from fedlab.privacy.sensitivity import check_bound
@@ -91,8 +91,7 @@ class DPFedAvg(Strategy):
                 f"DP-FedAvg hides one client, added or removed, not one {privacy.unit} ({privacy.relation}): for "
                 "samples say methods=[dp_sgd]"
             )
-        if privacy.epsilon is None and noise_multiplier is None:
-            raise BadInput("give an epsilon, or a noise_multiplier: without either there is no noise to add")
+        check_noise(privacy, noise_multiplier)
         if rounds < 1:
             raise BadInput(f"rounds={rounds} must be at least 1")
         self.privacy, self.rounds = privacy, rounds
@@ -107,10 +106,7 @@ class DPFedAvg(Strategy):
     @cached_property
     def noise_multiplier(self) -> float:
         """The noise multiplier m: standard deviations of the noise on the sum per clipping norm."""
-        if self.given_multiplier is not None:
-            return self.given_multiplier
-        assert self.privacy.epsilon is not None
-        return calibrate(self.privacy.epsilon, self.privacy.delta, self.sampling_probability, self.rounds)
+        return multiplier_for(self.privacy, self.given_multiplier, self.sampling_probability, self.rounds)
 
     @property
     def deviation(self) -> float:
@@ -216,9 +212,7 @@ class DPFedAvg(Strategy):
 
     @property
     def _ledger(self) -> Ledger:
-        if self.ledger is None:
-            raise BadInput("a private strategy needs a ledger: set strategy.ledger before it runs")
-        return self.ledger
+        return required(self.ledger)
 
     def _release(self, server_round: int, content: str) -> Release:
         """Return one round's release: about all clients, for who was drawn is not known outside."""

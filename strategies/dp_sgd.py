@@ -22,9 +22,9 @@ from fedlab.engine.broadcast import nodes_of
 from fedlab.engine.host import partition_of
 from fedlab.engine.records import digest_of, from_record, layout_of
 from fedlab.errors import BadInput
-from fedlab.privacy.calibration import calibrate
+from fedlab.privacy.calibration import check_noise, multiplier_for
 from fedlab.privacy.entropy import check_entropy, check_place, seeded_note
-from fedlab.privacy.ledger import Ledger
+from fedlab.privacy.ledger import Ledger, required
 from fedlab.privacy.promise import Promise
 from fedlab.privacy.release import Release, fresh_id, seeded_id
 
@@ -78,8 +78,7 @@ class DPSGD(FedAvg):
                 f"DP-SGD hides one sample, added or removed, not one {privacy.unit} ({privacy.relation}): for clients "
                 "say methods=[dp_fedavg]"
             )
-        if privacy.epsilon is None and noise_multiplier is None:
-            raise BadInput("give an epsilon, or a noise_multiplier: without either there is no noise to add")
+        check_noise(privacy, noise_multiplier)
         if fraction_evaluate:
             raise BadInput(
                 f"fraction_evaluate={fraction_evaluate}: a client's accuracy on its own samples is data that nobody "
@@ -96,11 +95,8 @@ class DPSGD(FedAvg):
     @cached_property
     def noise_multiplier(self) -> float:
         """The noise multiplier m of the clients' steps."""
-        if self.given_multiplier is not None:
-            return self.given_multiplier
-        assert self.privacy.epsilon is not None
         steps = self.rounds * self.steps
-        return calibrate(self.privacy.epsilon, self.privacy.delta, self.sampling_probability, steps)
+        return multiplier_for(self.privacy, self.given_multiplier, self.sampling_probability, steps)
 
     @property
     def addition(self) -> Callable[[], Addition] | None:
@@ -117,8 +113,7 @@ class DPSGD(FedAvg):
         BadInput
             A budget is spent, or nobody keeps a ledger.
         """
-        if self.ledger is None:
-            raise BadInput("a private strategy needs a ledger: set strategy.ledger before it runs")
+        ledger = required(self.ledger)
         check_place(self.entropy, getattr(grid, "simulated", True))
         config["dp-sgd"] = [self.noise_multiplier, self.sampling_probability, float(self.steps)]
         messages = list(super().configure_train(server_round, arrays, config, grid))
@@ -129,7 +124,7 @@ class DPSGD(FedAvg):
         asked = tuple(sorted(partition_of(node) if simulated else node for node in nodes))
         sent = digest_of(from_record(arrays))
         seeded = self.entropy == "seeded"
-        self.ledger.charge(
+        ledger.charge(
             Release(
                 seeded_id("dp_sgd", self.seed, server_round, asked, sent, config["dp-sgd"])
                 if seeded

@@ -23,6 +23,7 @@ from fedlab.errors import BadInput
 from fedlab.privacy.composition import Composition
 from fedlab.privacy.gaussian import check_promise, multiplier
 from fedlab.privacy.per_sample import part
+from fedlab.privacy.promise import Promise
 
 FEWEST = 1e-3
 """Sampling probability down to which PRV accounts: its grid grows as it falls."""
@@ -120,6 +121,20 @@ def calibrate(epsilon: float, delta: float, sampling_probability: float, steps: 
     while certify(m, q, steps, delta).epsilon > epsilon:
         m *= 1.002
     return m
+
+
+def check_noise(promise: Promise, given: float | None) -> None:
+    """Refuse a promise of no epsilon where no noise multiplier was given either."""
+    if promise.epsilon is None and given is None:
+        raise BadInput("give an epsilon, or a noise_multiplier: without either there is no noise to add")
+
+
+def multiplier_for(promise: Promise, given: float | None, sampling_probability: float, steps: int) -> float:
+    """Return the noise multiplier that was given, or the one that keeps the promise; raises as `calibrate`."""
+    if given is not None:
+        return given
+    assert promise.epsilon is not None  # see `check_noise`
+    return calibrate(promise.epsilon, promise.delta, sampling_probability, steps)
 
 
 def check_sampling(probability: float) -> float:

@@ -304,3 +304,16 @@ def _check_same(path: Path, before: Promise, now: Promise) -> None:
             f"{path} counts per {before.unit} ({before.relation}), this run per {now.unit} ({now.relation}): these "
             "have no common number; give the run a folder of its own"
         )
+
+
+def required(ledger: Ledger | None) -> Ledger:
+    """Return the ledger of a private strategy.
+
+    Raises
+    ------
+    BadInput
+        Nobody gave it one: nothing may be released that is not counted.
+    """
+    if ledger is None:
+        raise BadInput("a private strategy needs a ledger: set strategy.ledger before it runs")
+    return ledger
