@@ -1,5 +1,3 @@
-import time
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -99,11 +97,8 @@ def test_quantity_skews_sizes_but_not_labels():
 
 
 @pytest.mark.parametrize("kind", [Iid(), Dirichlet(0.01), Shards(2), Quantity(0.01)])
-def test_a_thousand_clients_are_quick_and_may_be_empty(kind):
-    kind.split(LABELS[:10], {}, 2, 0)  # the library's import is not what is timed
-    started = time.perf_counter()
+def test_a_thousand_clients_may_be_empty(kind):
     parts = kind.split(LABELS, {}, 1000, 0)
-    assert time.perf_counter() - started < 10
     assert is_partition(parts, 1437)
     if kind != Iid():
         assert any(len(part) == 0 for part in parts)

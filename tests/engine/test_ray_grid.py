@@ -20,6 +20,9 @@ from fedlab.engine.host import node_of
 from fedlab.engine.ray_grid import RayGrid
 from fedlab.errors import BadInput
 
+#: seconds: less than Ray's own patience of minutes, and more than a busy machine takes to be told
+PATIENCE = 30
+
 
 def pids(grid: RayGrid) -> dict[int, int]:
     """Partition to the process that holds it."""
@@ -100,35 +103,34 @@ def test_nothing_is_started_for_a_wrong_setting(app, wrong):
         RayGrid(app, 2, **wrong)
 
 
-def test_an_app_that_cannot_be_loaded_is_refused_before_ray_starts():
-    started = time.monotonic()
+def test_an_app_that_cannot_be_loaded_is_refused_before_ray_starts(no_ray):
     with pytest.raises(BadInput, match=r"client app 'no\.such:app' cannot be loaded"):
         RayGrid("no.such:app", 2)
-    assert time.monotonic() - started < 2
+    assert not ray.is_initialized()
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "ray://127.0.0.1"])
-def test_a_dead_address_is_told_within_ten_seconds(host, app, no_ray):
+def test_a_dead_address_is_told_at_once(host, app, no_ray):
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))  # bound, but nobody listens
         address = f"{host}:{closed.getsockname()[1]}"
         started = time.monotonic()
         with pytest.raises(BadInput, match=rf"no Ray cluster answers at '{address}' .*ray start --head"):
             RayGrid(app, 2, address=address)
-        assert time.monotonic() - started < 10
+        assert time.monotonic() - started < PATIENCE
 
 
-def test_an_address_where_something_else_listens_is_told_within_ten_seconds(app, no_ray):
+def test_an_address_where_something_else_listens_is_told_at_once(app, no_ray):
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
         started = time.monotonic()
         with pytest.raises(BadInput, match=r"no Ray cluster answers at .* \(what listens there is not Ray\)"):
             RayGrid(app, 2, address=f"127.0.0.1:{silent.getsockname()[1]}")
-        assert time.monotonic() - started < 10
+        assert time.monotonic() - started < PATIENCE
 
 
-def test_another_grpc_server_is_told_from_ray_within_ten_seconds(app, no_ray):
+def test_another_grpc_server_is_told_from_ray_at_once(app, no_ray):
     with ThreadPoolExecutor() as pool:
         server = grpc.server(pool)
         port = server.add_insecure_port("127.0.0.1:0")
@@ -136,7 +138,7 @@ def test_another_grpc_server_is_told_from_ray_within_ten_seconds(app, no_ray):
         started = time.monotonic()
         with pytest.raises(BadInput, match=r"no Ray cluster answers at .* \(what listens there is not Ray\)"):
             RayGrid(app, 2, address=f"127.0.0.1:{port}")
-        assert time.monotonic() - started < 10
+        assert time.monotonic() - started < PATIENCE
         server.stop(None)
 
 
@@ -211,10 +213,8 @@ def test_ctrl_c_in_the_middle_of_a_stream_ends_the_ray_that_the_grid_started(tmp
     try:
         assert process.stdout is not None
         worker = int(process.stdout.readline())
-        interrupted = time.monotonic()
         process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=30)
-        assert time.monotonic() - interrupted < 15
+        _, said = process.communicate(timeout=PATIENCE)
         assert said.rstrip().endswith("KeyboardInterrupt")
         assert _ends(worker)
     finally:
@@ -223,7 +223,7 @@ def test_ctrl_c_in_the_middle_of_a_stream_ends_the_ray_that_the_grid_started(tmp
 
 
 def _ends(pid: int) -> bool:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
         try:
             os.kill(pid, 0)
