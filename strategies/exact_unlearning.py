@@ -35,7 +35,7 @@ import torch
 from torch import Tensor
 
 from fedlab.audit.deletion import TOLERANCE, Certificate, check_chain
-from fedlab.engine.kept import Kept, Part, State, Stored, digest_of_file
+from fedlab.engine.kept import Kept, Part, State, digest_of_file
 from fedlab.engine.records import digest_of
 from fedlab.errors import BadInput
 from fedlab.stats import Solution, WithMoments, pack
@@ -126,7 +126,7 @@ class ExactUnlearning:
             for client in clients:
                 parts = self._parts(client, state)
                 sent = self._again(client, parts, resent[client]) if client in resent else None
-                for part, arrays in zip(parts, sent or self.kept.many(_stored(parts)), strict=True):
+                for part, arrays in zip(parts, sent or self._read(parts), strict=True):
                     gone.setdefault(part.phase, []).append(arrays)
             nodes = {self._node(client): None for client in clients}
             left = {node: parts for node, parts in state.clients.items() if node not in nodes}
@@ -163,14 +163,14 @@ class ExactUnlearning:
             if len(rows) != (number := sum(statistics.count for statistics in observed.values())):
                 raise BadInput(f"{len(rows)} rows are named, and the statistics are of {number} samples")
             new = [part for part in parts if part.phase not in observed]
-            remain = sum(unpack_total([self.kept.arrays(part.stored)]).count for part in new)
+            remain = sum(unpack_total(self._read([part])).count for part in new)
             for phase, gone in observed.items():
                 own = [part for part in parts if part.phase == phase]
                 if not own:
                     raise BadInput(
                         f"client {client} sent nothing in phase {phase}: its samples were never added"
                     )
-                left = unpack_total(self.kept.many(_stored(own))) - gone
+                left = unpack_total(self._read(own)) - gone
                 remain += left.count
                 rounds = sorted({number for part in own for number in part.rounds})
                 new.append(Part(self.kept.store("part", pack(left)), phase, tuple(rounds)))
@@ -271,7 +271,7 @@ class ExactUnlearning:
         for node in sorted(state.clients):
             for part in state.clients[node]:
                 by_phase.setdefault(part.phase, []).append(part)
-        return {phase: unpack_total(self.kept.many(_stored(by_phase[phase]))) for phase in sorted(by_phase)}
+        return {phase: unpack_total(self._read(by_phase[phase])) for phase in sorted(by_phase)}
 
     # -- how ---------------------------------------------------------------------------------------------------
 
@@ -357,6 +357,9 @@ class ExactUnlearning:
     def _head_digest(self, state: State) -> str:
         return digest_of(self.kept.arrays(state.head) if state.head else {})
 
+    def _read(self, parts: Iterable[Part]) -> Iterator[Mapping[str, np.ndarray]]:
+        return (self.kept.arrays(part.stored) for part in parts)
+
     def _node(self, client: int) -> int:
         return client + self._first
 
@@ -384,10 +387,6 @@ class ExactUnlearning:
                 "or some of its samples were deleted meanwhile. Restore the file that was kept"
             )
         return sent
-
-
-def _stored(parts: Iterable[Part]) -> Iterator[Stored]:
-    return (part.stored for part in parts)
 
 
 def _joined(totals: Phases) -> Any:

@@ -141,7 +141,7 @@ def _digest(solution: Solution) -> str:
 
 def _from_disk(kept: Kept, nodes: Iterable[int]) -> Solution:
     state = kept.state()
-    gone = unpack_total(kept.many(part.stored for node in nodes for part in state.clients[node]))
+    gone = unpack_total(kept.arrays(part.stored) for node in nodes for part in state.clients[node])
     return (unpack(kept.arrays(state.totals[0])) - gone).solution(RIDGE)
 
 

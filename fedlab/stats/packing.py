@@ -219,7 +219,7 @@ def expect(name: str, array: np.ndarray, size: int, kinds: str = "if") -> None:
     if array.dtype.kind not in kinds:
         wanted = "integers" if kinds == "i" else "numbers"
         raise BadInput(f"packed statistics: {name} has type {array.dtype}, expected signed {wanted}")
-    if not np.isfinite(array).all():
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise BadInput(f"packed statistics: {name} contains NaN or infinite numbers")
 
 

@@ -80,12 +80,12 @@ def add_into(total: Tensor, part: Tensor) -> None:
 
 def difference(total: Tensor, parts: Sequence[Tensor]) -> Tensor:
     """Return the total without the parts, each of which is read once."""
-    if not parts:
-        return total.clone()
-    first, *others = parts
-    left = total - first
-    for part in others:
-        left.sub_(part)
+    left = total.clone()
+    for part in parts:
+        if total.device.type == "cpu":
+            np.subtract(left.numpy(), part.numpy(), out=left.numpy())  # on one thread, as in `add_into`
+        else:
+            left.sub_(part)
     return left
 
 

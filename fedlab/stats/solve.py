@@ -8,6 +8,7 @@ CPU, on one thread, all columns at once: equal statistics give equal heads.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -99,7 +100,8 @@ def ridge_solve(gram: Float64[Tensor, "d d"], cross: Float64[Tensor, "d c"], rid
 
 def check_finite(gram: Tensor, cross: Tensor) -> None:
     """Refuse sums that left the range of float64."""
-    if not bool(torch.isfinite(gram).all() & torch.isfinite(cross).all()):
+    # A sum of numbers is finite only if all of them are, and costs a tenth of asking each; it may overflow by itself.
+    if not all(math.isfinite(float(sums.sum())) or bool(sums.isfinite().all()) for sums in (gram, cross)):
         raise BadInput(
             "the statistics overflow float64: scale the features (by a public constant) to about 1"
         )
