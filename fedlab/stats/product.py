@@ -81,11 +81,16 @@ def add_into(total: Tensor, part: Tensor) -> None:
 def difference(total: Tensor, parts: Sequence[Tensor]) -> Tensor:
     """Return the total without the parts, each of which is read once."""
     left = total.clone()
-    for part in parts:
-        if total.device.type == "cpu":
-            np.subtract(left.numpy(), part.numpy(), out=left.numpy())  # on one thread, as in `add_into`
-        else:
+    if total.device.type != "cpu":
+        for part in parts:
             left.sub_(part)
+        return left
+    # On one thread, as in `add_into`; rows of what is left stay in the cache until all parts are taken from them.
+    arrays = [part.numpy() for part in parts]
+    for start in range(0, len(total), BLOCK):
+        block = left.numpy()[start : start + BLOCK]
+        for array in arrays:
+            block -= array[start : start + BLOCK]
     return left
 
 

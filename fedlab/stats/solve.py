@@ -82,9 +82,9 @@ def ridge_solve(gram: Float64[Tensor, "d d"], cross: Float64[Tensor, "d c"], rid
     if not (np.isfinite(ridge) and ridge >= 0):
         raise BadInput(f"ridge={ridge} must be finite and >= 0 (or 'gcv' to choose it from the statistics)")
     gram, cross = gram.cpu(), cross.cpu()
-    check_finite(gram, cross)
     d = gram.shape[0]
     with one_thread():
+        check_finite(gram, cross)
         system = gram.clone()
         system.diagonal().add_(ridge)
         factor, failed = torch.linalg.cholesky_ex(system)
@@ -125,8 +125,8 @@ def generalised_cross_validation(
     tr H = sum s/(s+g): no sample is needed again. Golub, Heath and Wahba 1979, Technometrics 21(2), eq. 1.4.
     """
     gram, cross = gram.cpu(), cross.cpu()
-    check_finite(gram, cross)
     with one_thread():
+        check_finite(gram, cross)
         values, vectors = torch.linalg.eigh(gram)
         z2 = (vectors.T @ cross).square().sum(1)
     s = values.clamp(min=0)
