@@ -1,0 +1,1 @@
+"""Language models: those one asks, those one tunes under differential privacy, and what they write."""
