@@ -24,9 +24,10 @@ import torch
 from torch import Tensor, nn
 
 from fedlab.errors import BadInput
+from fedlab.privacy.ghost import Ghost
 
 CLIPPING = ("ghost", "hooks")
-"""Ghost finds norms without the gradients, in two passes; hooks keeps each sample's. 'ew' of Opacus is wrong."""
+"""Ghost keeps no sample's gradient that is large: see `ghost`; hooks keeps them all. 'ew' of Opacus is wrong."""
 AGREEMENT = 1e-3
 """Largest relative difference of a norm from autograd's that is rounding."""
 
@@ -88,27 +89,25 @@ def mixing(module: nn.Module) -> list[Any]:
 class Gradients:
     """Adds the clipped gradients of a physical batch to what the optimiser holds."""
 
-    def __init__(self, module: nn.Module, private: Any, clip: float, hooks: Any, ghost: bool):
+    def __init__(self, module: nn.Module, private: Any, clip: float, ghost: Ghost | None):
         self._named = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
-        self._module, self._private, self._clip = module, private, clip
-        self._hooks, self._ghost = hooks, ghost
+        self._module, self._private, self._clip, self._ghost = module, private, clip, ghost
 
     def add(self, rows: list[int], samples: Samples, losses: Losses) -> None:
         """Add those of these samples whose gradient is finite; none of them leave an empty batch."""
         while rows:
             values = self._losses(losses, samples[rows], len(rows))
-            values.sum().backward(retain_graph=self._ghost)
-            norms = torch.stack(list(self._norms(len(rows)).values())).norm(dim=0)
+            norms = torch.stack(list(self._norms(values).values())).norm(dim=0)
             finite = norms.isfinite()
             if bool(finite.all()):
-                if self._ghost:
-                    self._second_pass(values, norms)
+                if self._ghost is not None:
+                    self._ghost.add((self._clip / (norms + 1e-6)).clamp(max=1.0))
                 return
             # 0 times infinity is no zero: the others are asked again without it.
             rows = [row for row, good in zip(rows, finite.tolist(), strict=True) if good]
             self._private.zero_grad()
         for p in self._private.params:
-            if self._ghost:
+            if self._ghost is not None:
                 p.grad = torch.zeros_like(p)
             else:
                 p.grad_sample = p.new_zeros((0, *p.shape))
@@ -128,8 +127,10 @@ class Gradients:
                     wave = torch.arange(p.numel(), device=p.device, dtype=p.dtype).add(index).mul(2.399).sin()
                     p.add_(0.05 * wave.view_as(p))
             for copies in (1, 2, 3):  # a wrong batch dimension is not always right by accident
-                self._losses(losses, samples[[0] * copies], copies).sum().backward()
-                found = self._norms(copies)
+                values = self._losses(losses, samples[[0] * copies], copies)
+                if self._ghost is not None:
+                    values.sum().backward(retain_graph=True)
+                found = self._norms(values)
                 exact = {name: float(p.grad.norm()) for name, p in self._named if p.grad is not None}
                 self._private.zero_grad(set_to_none=True)
                 slack = 1e-6 * max(exact.values(), default=0.0)
@@ -141,18 +142,14 @@ class Gradients:
                             "contiguous, channels first; another layer may be frozen, or trained by LoRA"
                         )
         finally:
+            if self._ghost is not None:
+                self._ghost.forget()
             with torch.no_grad():
                 for (_, p), before in zip(self._named, kept, strict=True):
                     p.copy_(before)
 
     def _losses(self, losses: Losses, batch: Any, n: int) -> Tensor:
-        try:
-            values = losses(self._module, batch)
-        except NotImplementedError as why:
-            raise BadInput(
-                f"the module cannot be clipped: {why}. Weights that serve twice (tied embeddings) need "
-                "clipping=hooks; or freeze them, or train LoRA"
-            ) from why
+        values = losses(self._module, batch)
         if not isinstance(values, Tensor) or values.shape != (n,):
             shape = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
             raise BadInput(
@@ -161,51 +158,63 @@ class Gradients:
             )
         return values
 
-    def _norms(self, n: int) -> dict[str, Tensor]:
-        """Return the norms of each sample's gradient in each parameter, (n,), and forget them."""
+    def _norms(self, values: Tensor) -> dict[str, Tensor]:
+        """Return the norms of each sample's gradient in each parameter, (n,)."""
+        n = len(values)
+        if self._ghost is not None:
+            by_parameter = self._ghost.norms(values)
+        else:
+            values.sum().backward()
+            by_parameter = {p: _sample_norms(p) for _, p in self._named}
         norms = {}
         for name, p in self._named:
-            found = getattr(p, "_norm_sample" if self._ghost else "grad_sample", None)
+            found = by_parameter.get(p)
             if found is None:
                 raise BadInput(f"{name} takes no part in the loss: freeze it (requires_grad_(False))")
-            if not isinstance(found, Tensor) or len(found) != n:
+            if len(found) != n:
                 raise BadInput(
                     f"{name} has gradients of {len(found)} samples where there are {n}: its layer does not see the "
                     "batch. Give position embeddings position_ids of shape (samples, tokens); freeze "
                     "relative_attention_bias and whatever else serves all samples at once"
                 )
-            norms[name] = (found.flatten() if self._ghost else found.reshape(n, -1).norm(dim=1)).detach()
-            p._norm_sample = None  # pyright: ignore[reportAttributeAccessIssue] - never taken for the next batch's
+            norms[name] = found.detach()
         return norms
-
-    def _second_pass(self, values: Tensor, norms: Tensor) -> None:
-        self._private.zero_grad()
-        factors = (self._clip / (norms + 1e-6)).clamp(max=1.0).to(values.device)
-        self._hooks.disable_hooks()
-        (factors * values).sum().backward()
-        self._hooks.enable_hooks()
 
 
 @contextmanager
 def per_sample(module: nn.Module, private: Any, clip: float, clipping: str) -> Iterator[Gradients]:
     """Hook a module for as long as it is trained."""
     if clipping == "ghost":
-        hooks = part("grad_sample", "GradSampleHooksFastGradientClipping")(
-            module, loss_reduction="sum", max_grad_norm=clip
+        known = part("grad_sample", "GradSampleHooksFastGradientClipping")
+        functorch = ("prepare_layer", "ft_compute_per_sample_gradient")
+        ghost = Ghost(
+            module,
+            known.NORM_SAMPLERS,
+            known.GRAD_SAMPLERS,
+            *(part("grad_sample.functorch", name) for name in functorch),
         )
+        done = ghost.remove
     else:
-        hooks = part("grad_sample", "GradSampleHooks")(module, loss_reduction="sum")
+        ghost = None
+        done = part("grad_sample", "GradSampleHooks")(module, loss_reduction="sum").cleanup
     try:
         with warnings.catch_warnings():
             # The first layer's inputs are data, which need no gradient: as it should be.
             warnings.filterwarnings("ignore", "Full backward hook is firing")
-            yield Gradients(module, private, clip, hooks, clipping == "ghost")
+            yield Gradients(module, private, clip, ghost)
     finally:
-        hooks.cleanup()
+        done()
         for owner in (*module.modules(), *module.parameters()):
             for name in ("activations", "max_batch_len", "summed_grad"):
-                if hasattr(owner, name):
-                    delattr(owner, name)
+                vars(owner).pop(name, None)  # its own: a wrapper may answer for what it wraps
+
+
+def _sample_norms(p: Any) -> Tensor | None:
+    """Return the norms of the gradients that Opacus left of single samples."""
+    found = getattr(p, "grad_sample", None)
+    if isinstance(found, list):  # several batches' where there was one: of none can it be said whose they are
+        return p.new_zeros(0)
+    return None if found is None else found.reshape(len(found), -1).norm(dim=1)
 
 
 def part(module: str, name: str) -> Any:
