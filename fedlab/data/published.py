@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from fedlab.data.dataset import Dataset, Split, encode, hold_out
+from fedlab.data.drawing import generator
 from fedlab.data.packages import Package, verified
 from fedlab.errors import BadInput, unknown
 
@@ -67,6 +68,8 @@ class Reviews:
         Sentences whose mean rating lies within +-threshold are left out, of both tasks.
     test
         Share held out, stratified by domain and sentiment.
+    each
+        Sentences of a domain, at most, drawn by the seed before some are held out; None takes all.
 
     References
     ----------
@@ -77,6 +80,7 @@ class Reviews:
     seed: int = 0
     threshold: float = 0.5
     test: float = 0.2
+    each: int | None = None
 
     def load(self) -> Dataset:
         """Return the texts, with groups {"domain"}.
@@ -84,8 +88,10 @@ class Reviews:
         Raises
         ------
         BadInput
-            Not fetched, an unknown task, or a threshold outside [0, 4).
+            Not fetched, an unknown task, a threshold outside [0, 4), or each below 10.
         """
+        if self.each is not None and self.each < 10:
+            raise BadInput(f"each={self.each} sentences of a domain are too few to hold some out: at least 10")
         if self.task not in ("sentiment", "domain"):
             raise unknown("task", self.task, ("sentiment", "domain"))
         if not 0 <= self.threshold < 4:
@@ -94,6 +100,9 @@ class Reviews:
             )
         texts, ratings, domains = _read_reviews()
         kept = np.flatnonzero(np.abs(ratings) > self.threshold)
+        if self.each is not None:
+            drawn = generator(self.seed, "each").permutation(kept)
+            kept = np.sort(np.concatenate([drawn[domains[drawn] == name][: self.each] for name in DOMAINS]))
         texts, domains, positive = [texts[i] for i in kept], domains[kept], ratings[kept] > 0
         [domain_labels], domain_names = encode("reviews", domains)
         labels = domain_labels if self.task == "domain" else positive.astype(np.int64)

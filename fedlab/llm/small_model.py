@@ -1,0 +1,129 @@
+"""The small model of a client: a head on frozen embeddings, taught by its own texts and by those it was sent.
+
+    min_W  1/n sum_i CE(W; x_i) + (w/m) sum_j CE(W; s_j) + g/2 |W|^2
+
+x are private, s synthetic. w is how much all synthetic texts together weigh against the private ones. g is chosen on
+private texts that are held out, which costs nothing: the head stays with its client. A head that has seen private
+texts is private to nobody it is shown to.
+
+Li et al., FDKT, 2024, https://arxiv.org/abs/2405.14212 (augmented loss with a weight of its own). n private and m
+synthetic texts, (n, d) embeddings, c classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float32, Int64
+from sklearn.linear_model import LogisticRegression
+
+from fedlab.errors import BadInput
+
+
+@dataclass(frozen=True)
+class Head:
+    """A softmax head.
+
+    Parameters
+    ----------
+    weight
+        w >= 0.
+    penalties
+        g > 0 to choose from; one is taken as it is.
+    folds
+        Parts into which the private texts are cut to choose g.
+
+    Raises
+    ------
+    BadInput
+        One of them is out of range.
+    """
+
+    weight: float = 1.0
+    penalties: Sequence[float] = (1e-3, 3e-3, 1e-2)
+    folds: int = 5
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "penalties", tuple(self.penalties))
+        if not self.weight >= 0:
+            raise BadInput(
+                f"weight={self.weight} must be >= 0: 1 lets synthetic texts weigh as much as private ones"
+            )
+        if not self.penalties or not min(self.penalties) > 0:
+            raise BadInput(f"penalties={list(self.penalties)} must be numbers > 0")
+        if self.folds < 2:
+            raise BadInput(f"folds={self.folds} must be at least 2")
+
+    def fit(
+        self,
+        x: Float32[np.ndarray, "n d"],
+        labels: Int64[np.ndarray, " n"],
+        synthetic: Float32[np.ndarray, "m d"],
+        synthetic_labels: Int64[np.ndarray, " m"],
+        num_classes: int,
+        seed: int,
+    ) -> Float32[np.ndarray, "c e"]:
+        """Return the head (c, d + 1), bias last; without any text it is zero.
+
+        Parameters
+        ----------
+        x, labels
+            Private; none are fine, where there are synthetic ones.
+        synthetic, synthetic_labels
+            Sent; none leave the private ones alone.
+        num_classes
+            c.
+        seed
+            Of the folds.
+        """
+        both = (x, labels, synthetic, synthetic_labels, num_classes)
+        if len(self.penalties) == 1 or len(labels) < 2 * self.folds:
+            return self._fit(*both, self.penalties[len(self.penalties) // 2])
+        fold = np.random.default_rng(seed).permutation(len(labels)) % self.folds
+        right = dict.fromkeys(self.penalties, 0)
+        for part in range(self.folds):
+            out = fold == part
+            for penalty in self.penalties:
+                head = self._fit(x[~out], labels[~out], synthetic, synthetic_labels, num_classes, penalty)
+                right[penalty] += int((scores(head, x[out]).argmax(1) == labels[out]).sum())
+        best = max(right.values())
+        # Of equally good penalties the largest: it trusts few texts least.
+        return self._fit(*both, max(penalty for penalty, found in right.items() if found == best))
+
+    def _fit(
+        self,
+        x: np.ndarray,
+        labels: np.ndarray,
+        synthetic: np.ndarray,
+        synthetic_labels: np.ndarray,
+        num_classes: int,
+        penalty: float,
+    ) -> Float32[np.ndarray, "c e"]:
+        n, m = len(labels), len(synthetic_labels) if self.weight else 0
+        features = np.concatenate([x, synthetic[:m]])
+        targets = np.concatenate([labels, synthetic_labels[:m]])
+        weights = np.concatenate([np.full(n, 1 / max(n, 1)), np.full(m, self.weight / max(m, 1))])
+        head = np.zeros((num_classes, features.shape[1] + 1), np.float32)
+        present = np.unique(targets)
+        if len(present) < 2:
+            head[present, -1] = 1.0  # one class is all that was ever seen
+            return head
+        # scikit-learn's C multiplies the loss; the loss here is a mean over n and one over m.
+        model = LogisticRegression(C=1 / penalty, max_iter=1000, tol=1e-6).fit(features, targets, weights)
+        coefficients, intercept = model.coef_, model.intercept_
+        if len(present) == 2:  # one row says both
+            coefficients, intercept = (
+                np.vstack([-coefficients, coefficients]) / 2,
+                np.repeat(intercept, 2) / 2,
+            )
+            intercept[0] *= -1
+        head[:, -1] = -np.inf  # what was never seen is never said
+        head[present, :-1], head[present, -1] = coefficients, intercept
+        return np.nan_to_num(head, neginf=-1e30)
+
+
+def scores(head: Float32[np.ndarray, "c e"], x: Float32[np.ndarray, "n d"]) -> Float32[np.ndarray, "n c"]:
+    """Return the logits of embeddings."""
+    return x @ head[:, :-1].T + head[:, -1]
