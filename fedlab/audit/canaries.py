@@ -1,0 +1,201 @@
+"""Canaries: secrets nobody wrote, put among private texts to see whether a generator gives them away.
+
+    exposure(s) = log2 (R + 1) - log2 rank(s)      rank 1: s is likelier than all of R others that were never there
+
+A secret that left no trace has a rank that is uniform on 1 ... R + 1, so its exposure is above e bits with
+probability 2^-e, 1.44 bits in the mean; one that is known by heart has log2 (R + 1). Exposure needs the model. What
+an adversary sees are the uploads: whether a secret stands in them is counted as well.
+
+(epsilon, delta) of one text speaks of canaries that were put in once; put in k times they are a group of k texts.
+
+Carlini et al., The Secret Sharer, USENIX Security 2019, https://arxiv.org/abs/1802.08232. k canaries, R alternatives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float64, Int64
+from torch import nn
+
+from fedlab.audit.perplexity import log_perplexities
+from fedlab.errors import BadInput
+
+
+@dataclass(frozen=True)
+class Canaries:
+    """The format of canaries.
+
+    Parameters
+    ----------
+    pattern
+        A text with {} where the secret stands.
+    alphabet
+        The symbols of a secret.
+    length
+        How many there are in a secret, each drawn by itself.
+    between
+        What stands between two of them.
+
+    Raises
+    ------
+    BadInput
+        The pattern has not one place for a secret, or there is nothing to draw.
+
+    Examples
+    --------
+    >>> Canaries(length=3).draw(2, np.random.default_rng(0))
+    ['the number of my account is 8 6 5', 'the number of my account is 2 3 0']
+    """
+
+    pattern: str = "the number of my account is {}"
+    alphabet: tuple[str, ...] = field(default=tuple("0123456789"))
+    length: int = 6
+    between: str = " "
+
+    def __post_init__(self) -> None:
+        if self.pattern.count("{}") != 1:
+            raise BadInput(f"pattern={self.pattern!r} needs one place {{}} for the secret")
+        if self.length < 1 or len(set(self.alphabet)) < 2 or len(set(self.alphabet)) != len(self.alphabet):
+            raise BadInput(
+                f"length={self.length} of {len(self.alphabet)} symbols: a secret has at least one symbol, of at least "
+                "two different ones"
+            )
+
+    @property
+    def space(self) -> int:
+        """How many secrets there are."""
+        return len(self.alphabet) ** self.length
+
+    def draw(self, number: int, rng: np.random.Generator) -> list[str]:
+        """Return different canaries.
+
+        Parameters
+        ----------
+        number
+            How many; draw inserted ones and alternatives together, so that they differ.
+        rng
+            Of the secrets.
+
+        Raises
+        ------
+        BadInput
+            There are not so many.
+        """
+        if number > self.space:
+            raise BadInput(
+                f"{number} canaries of {self.space} secrets: make them longer than length={self.length}"
+            )
+        found: dict[tuple[int, ...], None] = {}
+        while len(found) < number:
+            found[tuple(rng.integers(len(self.alphabet), size=self.length).tolist())] = None
+        return [self.pattern.replace("{}", self._secret(symbols)) for symbols in found]
+
+    def secret(self, canary: str) -> str:
+        """Return what stands in a canary's place for the secret."""
+        before, after = self.pattern.split("{}")
+        if not (canary.startswith(before) and canary.endswith(after)):
+            raise BadInput(f"{canary!r} is no canary of the pattern {self.pattern!r}")
+        return canary[len(before) : len(canary) - len(after)]
+
+    def appearances(self, canaries: Sequence[str], uploads: Sequence[str]) -> Int64[np.ndarray, " k"]:
+        """Return in how many uploads each canary's secret stands; white space and case do not count.
+
+        Parameters
+        ----------
+        canaries
+            k of them.
+        uploads
+            Texts that left the client.
+        """
+        plain = [_plain(text) for text in uploads]
+        secrets = [_plain(self.secret(canary)) for canary in canaries]
+        return np.array([sum(secret in text for text in plain) for secret in secrets], np.int64)
+
+    def _secret(self, symbols: tuple[int, ...]) -> str:
+        return self.between.join(self.alphabet[symbol] for symbol in symbols)
+
+
+def insert(
+    codes: Sequence[str],
+    texts: Sequence[str],
+    canaries: Sequence[str],
+    code: str,
+    times: int,
+    rng: np.random.Generator,
+) -> tuple[list[str], list[str]]:
+    """Return codes and texts with every canary among them, at places of chance.
+
+    Parameters
+    ----------
+    codes, texts
+        n of each.
+    canaries
+        What is put in.
+    code
+        Behind which it stands.
+    times
+        How often each is put in, >= 0.
+    rng
+        Of the places.
+
+    Raises
+    ------
+    BadInput
+        Codes and texts do not belong together, or times is negative.
+    """
+    if len(codes) != len(texts):
+        raise BadInput(f"{len(codes)} codes and {len(texts)} texts: every text stands behind one code")
+    if times < 0:
+        raise BadInput(f"times={times} must be at least 0")
+    pairs = [*zip(codes, texts, strict=True), *((code, canary) for canary in canaries for _ in range(times))]
+    order = rng.permutation(len(pairs)).tolist()
+    return [pairs[i][0] for i in order], [pairs[i][1] for i in order]
+
+
+def exposures(
+    model: nn.Module,
+    tokenizer: Any,
+    canaries: Sequence[str],
+    alternatives: Sequence[str],
+    code: str,
+    max_tokens: int = 256,
+    batch_size: int = 32,
+) -> Float64[np.ndarray, " k"]:
+    """Return the exposure of every canary, in bits; equals count against it.
+
+    Parameters
+    ----------
+    model, tokenizer
+        A generator, and its tokenizer.
+    canaries
+        k of them, inserted or never inserted.
+    alternatives
+        R others of the same format, none of which was inserted.
+    code
+        Behind which they stand.
+    max_tokens, batch_size
+        See `fedlab.audit.perplexity.log_perplexities`.
+
+    Raises
+    ------
+    BadInput
+        A canary is among the alternatives, or there are none.
+    """
+    both = set(canaries) & set(alternatives)
+    if both or not alternatives:
+        raise BadInput(
+            f"{len(alternatives)} alternatives, {len(both)} of them canaries: draw both at once, so that they differ"
+        )
+    every = [*canaries, *alternatives]
+    found = log_perplexities(model, tokenizer, [code] * len(every), every, max_tokens, batch_size)
+    own, others = found[: len(canaries)], np.sort(found[len(canaries) :])
+    rank = 1 + np.searchsorted(others, own, side="right")  # an equal one might as well be the secret
+    return np.log2(len(others) + 1) - np.log2(rank)
+
+
+def _plain(text: str) -> str:
+    return "".join(text.casefold().split())

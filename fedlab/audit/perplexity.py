@@ -1,0 +1,89 @@
+"""What a tuned language model betrays of a text by how likely it finds it.
+
+    score(x) = - l(x)                 the loss: texts that were learned have a small one
+    score(x) = l_0(x) - l(x)          against a reference, which knows which texts are easy anyhow
+
+The reference is the model before it was tuned, which is public. Scores of texts that were learned and of others of
+the same kind are judged by `success.distinguish`; `success.advantage_cap` is what (epsilon, delta) allows.
+
+Yeom et al., CSF 2018, https://arxiv.org/abs/1709.01604; with a reference: Mireshghallah et al., EMNLP 2022,
+https://arxiv.org/abs/2203.03929. n texts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float64
+from torch import nn
+
+from fedlab.errors import BadInput
+from fedlab.llm.generator import context_of, encode
+from fedlab.llm.objectives import Examples, evaluate, kind_of
+
+
+def log_perplexities(
+    model: nn.Module,
+    tokenizer: Any,
+    codes: Sequence[str],
+    texts: Sequence[str],
+    max_tokens: int = 256,
+    batch_size: int = 32,
+) -> Float64[np.ndarray, " n"]:
+    """Return - log2 p(text | code) of every text, in bits, over all its tokens and its end.
+
+    Parameters
+    ----------
+    model, tokenizer
+        Of `fedlab.llm.generator`.
+    codes, texts
+        n of each.
+    max_tokens
+        As the generator was tuned: longer texts are cut.
+    batch_size
+        Texts that pass the model at once.
+
+    Raises
+    ------
+    BadInput
+        Codes and texts do not belong together.
+    """
+    examples = _examples(model, tokenizer, codes, texts, max_tokens)
+    lengths = np.array(
+        [len(item.target) for item in examples.items if not isinstance(item.target, int)], float
+    )
+    return evaluate(model, examples, batch_size) * lengths / np.log(2)
+
+
+def membership_scores(
+    model: nn.Module,
+    tokenizer: Any,
+    codes: Sequence[str],
+    texts: Sequence[str],
+    reference: nn.Module | None = None,
+    max_tokens: int = 256,
+    batch_size: int = 32,
+) -> Float64[np.ndarray, " n"]:
+    """Return scores that are higher where the model learned a text; parameters as for `log_perplexities`.
+
+    Parameters
+    ----------
+    reference
+        The model before it was tuned; None takes the loss alone.
+    """
+    examples = _examples(model, tokenizer, codes, texts, max_tokens)
+    scores = -evaluate(model, examples, batch_size)
+    return scores if reference is None else scores + evaluate(reference, examples, batch_size)
+
+
+def _examples(
+    model: nn.Module, tokenizer: Any, codes: Sequence[str], texts: Sequence[str], max_tokens: int
+) -> Examples:
+    if len(codes) != len(texts):
+        raise BadInput(f"{len(codes)} codes and {len(texts)} texts: every text stands behind one code")
+    kind, room = kind_of(model), min(max_tokens, context_of(model))
+    items = [encode(tokenizer, code, text, kind, room)[0] for code, text in zip(codes, texts, strict=True)]
+    start = getattr(model.config, "decoder_start_token_id", None) or 0
+    return Examples(items, kind, next(model.parameters()).device, start)
