@@ -2,8 +2,8 @@
 
 `context.run_config["config"]` is one JSON string (Flower's run config is flat); the node's `partition-id`
 says whose samples it holds. A method is any object with `initial`, `train`, `features` and `scores`, or with
-`converse` in place of `train` where its clients remember something from round to round; only this file knows
-Flower.
+`converse` in place of `train` where its clients remember something from round to round (and with `reads_texts` where
+it needs the samples themselves beside their features); only this file knows Flower.
 """
 
 from __future__ import annotations
@@ -126,12 +126,23 @@ class _Asked:
         return self.model.converse(
             self.arrays,
             self.settings,
-            lambda: self.samples([partition])[:2],
+            lambda: self._own(partition),
             memory,
             partition,
             clients,
             seed,
         )
+
+    def _own(self, partition: int) -> tuple[Any, ...]:
+        x, labels, _ = self.samples([partition])
+        if not getattr(self.model, "reads_texts", False):
+            return x, labels
+        if self._everyone.course is not None:
+            raise BadInput(
+                "this method reads its texts once, and a stream brings them bit by bit: say stream=null"
+            )
+        federation = self._everyone.federation
+        return x, labels, federation.dataset.train.take(federation.parts[partition])
 
     def train_many(self, partitions: Sequence[int]) -> list[Answer] | None:
         """Return what the method answers for all in one call; None where it had better not."""

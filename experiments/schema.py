@@ -93,6 +93,8 @@ class Settings:
     partition: Any = MISSING
     features: Any = MISSING
     stream: Any = None
+    llm: Any = None
+    prompts: Any = None
     attendance: Any = MISSING
     network: Any = MISSING
     engine: Any = MISSING
@@ -171,5 +173,6 @@ def register() -> None:
     def one_more_if(rounds: int, reason: Any) -> int:
         return rounds + bool(reason)
 
+    OmegaConf.register_new_resolver("plus", lambda *numbers: sum(numbers), replace=True)
     OmegaConf.register_new_resolver("at_most_clients", at_most_clients, replace=True)
     OmegaConf.register_new_resolver("one_more_if", one_more_if, replace=True)

@@ -35,6 +35,8 @@ class Replies:
         Where tolerated failures are written: client to the reason.
     addition
         What sums replies where they are made, for a strategy that only needs their sum.
+    models
+        Whether replies are models like the one that was sent; other answers are their strategy's to check.
 
     Attributes
     ----------
@@ -55,6 +57,7 @@ class Replies:
         tolerate: float,
         failures: dict[str, str],
         addition: Callable[[], Addition] | None = None,
+        models: bool = True,
     ):
         # Flower's Grid gives the messages their ids, by which an error names its client: they must be kept.
         self._messages = messages if grid.simulated else list(messages)
@@ -62,7 +65,7 @@ class Replies:
         self._allowed = math.floor(tolerate * len(messages) + 1e-9)  # 0.29 of 100 is 29
         self._failed: dict[int, str] = {}
         self._failures = failures
-        self._missing = len(messages)
+        self._missing, self._models = len(messages), models
         self._seen: set[str] = set()
         self._heard: list[int] = []
         self.with_samples = 0
@@ -122,7 +125,7 @@ class Replies:
 
         Only float arrays are models; what else travels (trees as bytes, packed sums) its strategy knows.
         """
-        if not len(self._messages):
+        if not (self._models and len(self._messages)):
             return None
         sent = records_of(self._messages[0].content, ArrayRecord)
         for name, record in records_of(reply.content, ArrayRecord).items():

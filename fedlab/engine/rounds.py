@@ -123,7 +123,8 @@ def run_rounds(
         asked = strategy.configure_train(server_round, history.arrays, ConfigRecord(), grid)
         messages = asked if isinstance(asked, Broadcast) else list(asked)
         addition = addition_of(strategy, messages)
-        replies = Replies(grid, messages, timeout, tolerate, history.failures, addition)
+        models = getattr(strategy, "replies_are_models", True)
+        replies = Replies(grid, messages, timeout, tolerate, history.failures, addition, models)
         # Flower's strategies walk their replies more than once; only one that says it streams gets a stream.
         if getattr(strategy, "streaming", False):
             with _undisturbed():

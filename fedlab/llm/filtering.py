@@ -129,7 +129,7 @@ class Sieve:
             return stays
         rows = np.flatnonzero(stays)
         clusters = math.ceil(len(rows) / 4)
-        found = KMeans(clusters, n_init=1, random_state=seed).fit(embedded[rows])
+        found = KMeans(clusters, n_init="auto", random_state=seed).fit(embedded[rows])
         distance = found.transform(embedded[rows])[np.arange(len(rows)), found.labels_]
         for cluster in range(clusters):
             mine = rows[found.labels_ == cluster]
@@ -139,7 +139,11 @@ class Sieve:
         return stays
 
     def doubts(
-        self, texts: Sequence[Text], labels: Sequence[str], question: str, likelihood: Likelihoods
+        self,
+        texts: Sequence[Text],
+        labels: Sequence[str],
+        question: Callable[[str, str], str],
+        likelihood: Likelihoods,
     ) -> list[Text]:
         """Return the texts whose label the language model finds no less likely than another.
 
@@ -150,13 +154,13 @@ class Sieve:
         labels
             All there are.
         question
-            What is asked, with the fields `text` and `domain`; a label is its continuation.
+            (domain, text) to what is asked; a label is its continuation.
         likelihood
             Of a language model.
         """
         if not self.doubt or not texts:
             return list(texts)
-        asked = [question.format(text=one.text, domain=one.domain) for one in texts for _ in labels]
+        asked = [question(one.domain, one.text) for one in texts for _ in labels]
         answers = [f" {label}" for _ in texts for label in labels]
         found = likelihood(asked, answers).reshape(len(texts), len(labels))
         # A model that prefers one label whatever it reads would drop all of the others: what counts is how it

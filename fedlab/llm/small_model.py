@@ -1,10 +1,10 @@
 """The small model of a client: a head on frozen embeddings, taught by its own texts and by those it was sent.
 
-    min_W  1/n sum_i CE(W; x_i) + (w/m) sum_j CE(W; s_j) + g/2 |W|^2
+    min_W  [ sum_i CE(W; x_i) + w sum_j CE(W; s_j) ] / (n + w m) + g/2 |W|^2
 
-x are private, s synthetic. w is how much all synthetic texts together weigh against the private ones. g is chosen on
-private texts that are held out, which costs nothing: the head stays with its client. A head that has seen private
-texts is private to nobody it is shown to.
+x are private, s synthetic. w is what a synthetic text weighs against a private one. g is chosen on private texts that
+are held out, which costs nothing: the head stays with its client. A head that has seen private texts is private to
+nobody it is shown to.
 
 Li et al., FDKT, 2024, https://arxiv.org/abs/2405.14212 (augmented loss with a weight of its own). n private and m
 synthetic texts, (n, d) embeddings, c classes.
@@ -41,15 +41,15 @@ class Head:
         One of them is out of range.
     """
 
-    weight: float = 1.0
-    penalties: Sequence[float] = (1e-3, 3e-3, 1e-2)
+    weight: float = 0.3
+    penalties: Sequence[float] = (3e-4, 1e-3, 3e-3, 1e-2)
     folds: int = 5
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "penalties", tuple(self.penalties))
         if not self.weight >= 0:
             raise BadInput(
-                f"weight={self.weight} must be >= 0: 1 lets synthetic texts weigh as much as private ones"
+                f"weight={self.weight} must be >= 0: 1 lets a synthetic text weigh as much as a private one"
             )
         if not self.penalties or not min(self.penalties) > 0:
             raise BadInput(f"penalties={list(self.penalties)} must be numbers > 0")
@@ -104,13 +104,13 @@ class Head:
         n, m = len(labels), len(synthetic_labels) if self.weight else 0
         features = np.concatenate([x, synthetic[:m]])
         targets = np.concatenate([labels, synthetic_labels[:m]])
-        weights = np.concatenate([np.full(n, 1 / max(n, 1)), np.full(m, self.weight / max(m, 1))])
+        weights = np.concatenate([np.ones(n), np.full(m, self.weight)]) / (n + self.weight * m or 1.0)
         head = np.zeros((num_classes, features.shape[1] + 1), np.float32)
         present = np.unique(targets)
         if len(present) < 2:
             head[present, -1] = 1.0  # one class is all that was ever seen
             return head
-        # scikit-learn's C multiplies the loss; the loss here is a mean over n and one over m.
+        # scikit-learn's C multiplies the sum of the losses, which here is their mean.
         model = LogisticRegression(C=1 / penalty, max_iter=1000, tol=1e-6).fit(features, targets, weights)
         coefficients, intercept = model.coef_, model.intercept_
         if len(present) == 2:  # one row says both

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from fedlab.report.result import Result
 from fedlab.report.table import YARDSTICK, html_table, method_cells, study_cells
+from fedlab.report.texts import sample_cells
 from fedlab.report.words import NOTHING, count, human_bytes, percent, points, seconds, short_hash
 from fedlab.tracking import write_atomically
 
@@ -74,6 +75,7 @@ def render(result: Result) -> str:
         _section("Methods", _scroll(html_table(*method_cells(result.values))) if result.methods else ""),
         _section("Study", _scroll(html_table(*study)) if (study := study_cells(result.values)) else ""),
         _section("Figures", "".join(_picture(path) for path in _pictures(result.directory))),
+        _section("Texts", _texts(result)),
         _section("Configuration", _file(result.directory / "config.yaml")),
         _section("Overrides", _file(result.directory / "overrides.yaml")),
         _section("Manifest", _file(result.directory / "manifest.json")),
@@ -115,6 +117,14 @@ def _headline(result: Result, name: str) -> str:
 
 def _section(title: str, body: str) -> str:
     return f"<section><h2>{html.escape(title)}</h2>{body}</section>" if body else ""
+
+
+def _texts(result: Result) -> str:
+    samples = sample_cells(result.values.get("study") or {})
+    if samples is None:
+        return ""
+    table = _scroll(html_table(*samples))
+    return f"<details><summary>{len(samples[1])} texts, stage by stage</summary>{table}</details>"
 
 
 def _scroll(table: str) -> str:

@@ -28,10 +28,10 @@ if TYPE_CHECKING:
 
 KINDS = (
     *("accuracy", "bytes", "classes", "clients", "dummy", "invariance", "leakage", "phases", "projections"),
-    *("steps", "tasks", "tradeoff"),
+    *("steps", "tasks", "tradeoff", "gain", "epsilon", "pipeline"),
 )
 
-EXPERIMENTS = {"leakage": "leakage", "projections": "dp_projections", "tradeoff": "dp_afl"}
+EXPERIMENTS = {"fdkt": "fdkt", "leakage": "leakage", "projections": "dp_projections", "tradeoff": "dp_afl"}
 """Which experiments make the studies that are not AFL's own."""
 
 
@@ -151,7 +151,7 @@ class Result:
     def kinds(self) -> list[str]:
         """The figures that this run has the numbers for."""
         if study := (self.values.get("study") or {}).get("kind"):
-            return [study]
+            return ["gain", "epsilon", "pipeline"] if study == "fdkt" else [study]
         return [
             *(("steps", "tasks", "classes") if streamed(self.values) else ("accuracy", "bytes")),
             "clients",
@@ -176,13 +176,13 @@ class Result:
             accuracy (against rounds), bytes (accuracy against traffic), clients (how labels are spread over
             them, from `label_counts.json`); of a stream: steps (accuracy after each), tasks (what became of
             each), classes (their accuracy, many samples to few); of a study: invariance, dummy, phases, leakage
-            (attacks against epsilon), tradeoff and projections (accuracy against epsilon). None is the first of
-            `kinds`.
+            (attacks against epsilon), tradeoff and projections (accuracy against epsilon), of fdkt gain (over local
+            training), epsilon (accuracy against it), pipeline (texts kept). None is the first of `kinds`.
         path
             Save the PNG there too.
         """
         # Here, for a run that only prints a table need not load matplotlib.
-        from fedlab.report import figures, privacy, stream
+        from fedlab.report import figures, privacy, stream, texts
 
         kind = kind or self.kinds[0]
         match kind:
@@ -208,6 +208,13 @@ class Result:
                 figure = privacy.attack_success(self._study_rows(kind))
             case "tradeoff":
                 figure = privacy.accuracy_against_epsilon(self._study_rows(kind))
+            case "gain":
+                figure = texts.gain_per_domain(self._study_rows("fdkt"))
+            case "epsilon":
+                figure = texts.accuracy_against_epsilon(self._study_rows("fdkt"))
+            case "pipeline":
+                self._study_rows("fdkt")
+                figure = texts.pipeline(self.values["study"]["cells"])
             case "projections":
                 figure = privacy.accuracy_against_epsilon(self._study_rows(kind), by="projection")
             case _:

@@ -29,7 +29,7 @@ Cells = tuple[list[str], list[list[str]]]  # the headers, the rows
 _EXPENDABLE = (
     *("random", "tpr at 1", "cap", "advantage", "chance", "low", "high"),
     *("down/client", "seconds", "rounds", "head", "up/client", "balanced", "vs " + YARDSTICK),
-    *("forgetting", "average"),
+    *("forgetting", "average", "lowest gain", "highest gain", "seeds"),
 )
 # Keys of a sweep's row that are outcomes; every other key is an override.
 _OUTCOMES = {"overrides", "method", "accuracy", "average", "balanced", "head_sha256", "seconds"}
@@ -220,7 +220,7 @@ def _printed(table: Table, width: int | None) -> str:
 def _study_cell(key: str, value: Any) -> str:
     if value is None:
         return NOTHING
-    if key in ("accuracy", "lowest", "highest"):
+    if key in ("accuracy", "lowest", "highest", "local", "upper"):
         return percent(value)
     if key.endswith("sha256"):
         return short_hash(value)

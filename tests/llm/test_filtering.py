@@ -52,9 +52,9 @@ def test_a_doubted_label_goes_whatever_the_model_prefers():
         return np.array([says[p.split()[0]][a == " bad"] for p, a in zip(prompts, answers, strict=True)])
 
     sieve = Sieve(doubt=True)
-    kept = sieve.doubts(told, ["good", "bad"], "{text} of {domain}:", likelihood)
+    kept = sieve.doubts(told, ["good", "bad"], lambda domain, text: f"{text} of {domain}:", likelihood)
     assert [one.text for one in kept] == ["fine", "dull"] and sieve.dropped["doubtful"] == 1
-    assert Sieve().doubts(told, ["good", "bad"], "", likelihood) == told
+    assert Sieve().doubts(told, ["good", "bad"], lambda *_: "", likelihood) == told
 
 
 @pytest.mark.parametrize(

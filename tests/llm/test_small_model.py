@@ -18,9 +18,10 @@ def objective(flat: np.ndarray, w: float, g: float) -> float:
 
     def loss(x, y):
         z = scores(head, x.astype(float))
-        return np.mean(np.log(np.exp(z).sum(1)) - z[np.arange(len(y)), y])
+        return np.sum(np.log(np.exp(z).sum(1)) - z[np.arange(len(y)), y])
 
-    return loss(X, Y) + (w * loss(S, T) if w else 0) + g / 2 * (head[:, :-1] ** 2).sum()
+    mean = (loss(X, Y) + w * loss(S, T)) / (len(Y) + w * len(T))
+    return mean + g / 2 * (head[:, :-1] ** 2).sum()
 
 
 @pytest.mark.parametrize("w", [0.0, 0.5, 2.0])

@@ -1,0 +1,300 @@
+"""FDKT's client: says privately what its texts are like, and teaches its own small model with what comes back.
+
+    synthesise   a language model tuned on its texts by DP-SGD writes others           (who has the means)
+    vote         N(h, m^2 I), h_j the private texts nearest to candidate j             (everyone)
+    teach        min_W  CE(W; private) + w CE(W; the server's texts)                   (at home; nothing is sent)
+
+A client holds many texts, of which few are labelled: the generator and the votes learn from all of them, the small
+model from the labelled. Neither texts nor embeddings of theirs leave; the small model stays at home too. All noise is
+the client's own, so the server need not be trusted; what each step spends is public and is the ledger's.
+
+Li et al., FDKT, 2024, https://arxiv.org/abs/2405.14212; Xie et al., Aug-PE, ICML 2024, https://arxiv.org/abs/2403.01749
+(votes). (n, d) embeddings of private texts, (k, d) of candidates, h (k,).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fedlab.data.dataset import Split
+from fedlab.errors import BadInput, unknown
+from fedlab.llm.budget import Budget
+from fedlab.llm.generator import Generator, sample
+from fedlab.llm.small_model import Head, scores
+from fedlab.llm.texts import pack_texts, unpack_texts
+from fedlab.privacy.dpsgd import generator_of
+from fedlab.privacy.entropy import check_entropy, noise
+from fedlab.privacy.votes import histogram, noisy
+
+Arrays = dict[str, np.ndarray]
+Memory = Mapping[str, bytes]
+STEPS = ("hello", "synthesise", "vote", "teach")
+HEAD = "head"
+"""Under which a client remembers its small model."""
+
+
+@dataclass(frozen=True)
+class Private:
+    """What a client has.
+
+    Attributes
+    ----------
+    x
+        (n, d) embeddings.
+    labels
+        (n,); those beyond the first `labelled` are not looked at.
+    split
+        The texts themselves, and the groups they belong to.
+    labelled
+        How many labels the client has.
+    """
+
+    x: np.ndarray
+    labels: np.ndarray
+    split: Split
+    labelled: int
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def texts(self) -> list[str]:
+        """The n texts."""
+        assert isinstance(self.split.inputs, list)
+        return self.split.inputs
+
+
+@dataclass(frozen=True)
+class FDKT:
+    """One client, whatever its domain.
+
+    Parameters
+    ----------
+    num_classes
+        c.
+    labels
+        What the classes are called in prompts and control codes.
+    budget
+        What is released, and its noise; the server has the same.
+    group
+        Which group of a text names its domain.
+    texts
+        Private texts of a client, at most; None is all it has.
+    labelled
+        How many of them have a label.
+    head
+        The small model.
+    generator, base
+        How a generator is tuned, and of which language model; None where clients only vote.
+    written
+        Texts that a generator writes for each label.
+    min_words
+        Shorter ones are dropped before they are sent.
+    entropy
+        'seeded', or 'os' for noise that nobody can draw again.
+
+    Raises
+    ------
+    BadInput
+        One of them is out of range.
+    """
+
+    num_classes: int
+    labels: Sequence[str]
+    budget: Budget
+    group: str = "domain"
+    texts: int | None = None
+    labelled: int = 50
+    head: Head = field(default_factory=Head)
+    generator: Generator | None = None
+    base: Any = None
+    written: int = 50
+    min_words: int = 10
+    entropy: str = "seeded"
+
+    reads_texts = True  # the app gives it the texts beside their embeddings
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "labels", tuple(self.labels))
+        if len(self.labels) != self.num_classes:
+            raise BadInput(
+                f"labels={list(self.labels)} name {len(self.labels)} of {self.num_classes} classes"
+            )
+        for name in ("labelled", "written", "min_words", *(["texts"] if self.texts is not None else [])):
+            if getattr(self, name) < 1:
+                raise BadInput(f"{name}={getattr(self, name)} must be at least 1")
+        if (self.generator is None) != (self.base is None):
+            raise BadInput(
+                "generator and base belong together: give both, or neither for clients that only vote"
+            )
+        check_entropy(self.entropy)
+
+    def converse(
+        self,
+        arrays: Mapping[str, np.ndarray],
+        config: Mapping[str, object],
+        samples: Callable[[], tuple[Tensor, Tensor, Split]],
+        memory: Memory,
+        who: int,
+        clients: int,
+        seed: int,
+    ) -> tuple[Arrays, Memory]:
+        """Return the answer to one step, and what to remember.
+
+        Parameters
+        ----------
+        arrays, config
+            What was asked: 'step' in the config says of what.
+        samples
+            Returns embeddings, labels and texts.
+        memory
+            What was returned before.
+        who, clients
+            Which client of how many.
+        seed
+            Of this client in this round.
+
+        Raises
+        ------
+        BadInput
+            The step is unknown, or the server reckons with another noise than this client adds.
+        """
+        step = config.get("step")
+        if step not in STEPS:
+            raise unknown("step of FDKT", step, STEPS)
+        told = config.get("noise")
+        if told is not None and told != self.budget.told:
+            raise BadInput(
+                f"the server reckons with noise {told}, this client adds {self.budget.told}: give both the same budget"
+            )
+        private = self.private(*samples(), self.of(int(str(config["run-seed"])), who))
+        if step == "hello":
+            return self._hello(private), memory
+        if step == "synthesise":
+            return self._synthesise(private, arrays, seed), memory
+        if step == "vote":
+            return self._vote(private, arrays, seed), memory
+        head = self.taught(private, arrays, seed)
+        return {}, {**memory, HEAD: head.astype("<f4").tobytes()}
+
+    def private(self, x: Tensor, labels: Tensor, split: Split, seed: int) -> Private:
+        """Return what a client has of what is its own: some texts, fewer labels.
+
+        Parameters
+        ----------
+        x, labels, split
+            Everything the client could have.
+        seed
+            Of the run and the client, the same in every round.
+        """
+        order = np.random.default_rng(seed).permutation(len(labels))
+        rows = order if self.texts is None else order[: self.texts]
+        return Private(
+            x.cpu().numpy()[rows], labels.cpu().numpy()[rows], split.take(rows), min(self.labelled, len(rows))
+        )
+
+    def taught(self, private: Private, arrays: Mapping[str, np.ndarray], seed: int) -> np.ndarray:
+        """Return the small model (c, d + 1) after the labelled texts and the server's.
+
+        Parameters
+        ----------
+        private
+            What the client has.
+        arrays
+            The server's texts: `embedded` (m, d) and `labels` (m,); without them local training.
+        seed
+            Of the folds.
+        """
+        n, d = private.labelled, private.x.shape[1]
+        sent = arrays.get("embedded", np.zeros((0, d), np.float32)).reshape(-1, d)
+        theirs = arrays.get("labels", np.zeros(0, np.int64))
+        return self.head.fit(private.x[:n], private.labels[:n], sent, theirs, self.num_classes, seed)
+
+    @staticmethod
+    def of(run_seed: int, who: int) -> int:
+        """Return the seed of what a client has, the same in every round of a run."""
+        return int(np.random.SeedSequence([run_seed, who]).generate_state(1)[0])
+
+    # -- the steps ------------------------------------------------------------------------------------------------
+
+    def _hello(self, private: Private) -> Arrays:
+        """The domain is public: it is what the client asks for."""
+        if self.group not in private.split.groups:
+            raise BadInput(
+                f"texts have the groups {sorted(private.split.groups)}, and no {self.group!r} to name their domain: "
+                "choose one by model.group"
+            )
+        named = private.split.groups[self.group]
+        return pack_texts([str(named[0]) if len(named) else ""])
+
+    def _synthesise(self, private: Private, arrays: Mapping[str, np.ndarray], seed: int) -> Arrays:
+        """Texts for every label, as many for each: how many texts of a class there are does not show."""
+        if self.generator is None:
+            return {}
+        (domain,) = unpack_texts(arrays)
+        n, codes = private.labelled, [f"{domain} | {label}" for label in self.labels]
+        behind = [codes[label] for label in private.labels[:n]]
+        # Whatever has no label stands behind its domain alone, and teaches the same model.
+        behind += [domain] * (len(private) - n)
+        module, tokenizer = self.base.module_and_tokenizer()
+        drawn = self._drawn_for(seed, "generator", repr(self.generator), *private.texts)
+        tuned, _ = self.generator.fit(
+            module,
+            tokenizer,
+            behind,
+            private.texts,
+            generator_of(self.entropy, drawn),
+            secure=self.entropy == "os",
+        )
+        written = sample(
+            tuned,
+            tokenizer,
+            codes,
+            self.written,
+            seed,
+            max_tokens=self.generator.max_tokens,
+            min_words=self.min_words,
+        )
+        labels = np.array([codes.index(code) for code in written.codes], np.int64)
+        return {**pack_texts(written.texts), "labels": labels}
+
+    def _vote(self, private: Private, arrays: Mapping[str, np.ndarray], seed: int) -> Arrays:
+        candidates = arrays["embedded"].astype(np.float32).reshape(-1, private.x.shape[1])
+        counts = histogram(private.x.astype(np.float32), candidates)
+        # Other candidates or other texts, other noise: the same noise on two histograms would give both away.
+        purpose = f"votes {self._drawn_for(seed, 'votes', repr(self.budget), candidates.tobytes(), counts.tobytes()):x}"
+        return {"votes": noisy(counts, self.budget.votes_multiplier, noise(self.entropy, seed, purpose))}
+
+    def _drawn_for(self, seed: int, *parts: str | bytes) -> int:
+        digest = hashlib.sha256(str(seed).encode())
+        for part in parts:
+            digest.update(b"\0" + (part.encode(errors="replace") if isinstance(part, str) else part))
+        return int.from_bytes(digest.digest()[:16])
+
+    # -- what the server's side of the method asks -----------------------------------------------------------------
+
+    def initial(self, d0: int, seed: int) -> Arrays:
+        """Return the model before there is one: no texts."""
+        return {**pack_texts([]), "labels": np.zeros(0, np.int64), "embedded": np.zeros((0, d0), np.float32)}
+
+    def features(self, x: Tensor) -> Tensor:
+        """Return the embeddings."""
+        return x
+
+    def scores(self, arrays: Mapping[str, np.ndarray], h: Tensor) -> Tensor:
+        """Return the logits of a head that has seen the server's texts and nothing else: (n, c)."""
+        return torch.from_numpy(scores(self._server_head(arrays), h.cpu().numpy()))
+
+    def _server_head(self, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
+        d = arrays["embedded"].shape[-1] if arrays["embedded"].ndim == 2 else 0
+        none = np.zeros((0, d), np.float32)
+        return self.head.fit(
+            none, np.zeros(0, np.int64), arrays["embedded"], arrays["labels"], self.num_classes, 0
+        )

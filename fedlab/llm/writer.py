@@ -1,0 +1,137 @@
+"""A writer: a language model with its prompts, asked for texts of given domains and labels.
+
+    prompt(domain, label) = a own demonstrations + (k - a) won ones, in an order of chance, and room for another
+
+The prompts' own demonstrations are right about their label; those that won are like the clients' texts and less sure.
+A prompt with both keeps the label from drifting. Demonstrations are drawn anew for every prompt, so that no text of
+theirs is in all. Answers are kept by the hash of what was asked: what was paid for is never asked again.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fedlab.data.drawing import generator
+from fedlab.errors import BadInput
+from fedlab.llm.few_shot import FewShot, text_of
+from fedlab.llm.filtering import Text
+from fedlab.llm.generation import Texts, complete_all
+from fedlab.llm.models import LanguageModel, Sampling, Usage
+
+Demonstrations = Mapping[tuple[str, str], Sequence[str]]
+"""Domain and label to texts of both, the best first."""
+Emit = Callable[..., object]
+
+
+class Writer:
+    """Few-shot completion.
+
+    Parameters
+    ----------
+    llm
+        The language model.
+    prompts
+        How domains and labels are asked for.
+    shots
+        k: demonstrations in a prompt.
+    anchors
+        a: how many of them are the prompts' own where others have won.
+    max_tokens, temperature, top_p
+        How texts are drawn.
+    cache
+        Folder of the answers; None keeps them beside the data.
+
+    Attributes
+    ----------
+    dropped
+        Answers without a text: why to how many.
+
+    Raises
+    ------
+    BadInput
+        A number is out of range.
+    """
+
+    def __init__(
+        self,
+        llm: LanguageModel,
+        prompts: FewShot,
+        shots: int = 4,
+        anchors: int = 2,
+        max_tokens: int = 60,
+        temperature: float = 0.9,
+        top_p: float = 0.95,
+        cache: str | None = None,
+    ):
+        if shots < 1:
+            raise BadInput(f"shots={shots} must be at least 1: a base model only continues what it sees")
+        if not 0 <= anchors <= shots:
+            raise BadInput(f"anchors={anchors} must lie in 0..shots={shots}")
+        self.llm, self.prompts, self.shots, self.anchors = llm, prompts, shots, anchors
+        self.sampling = Sampling(max_tokens, temperature, 0, top_p, tuple(prompts.stop))
+        self._folder = None if cache is None else Path(cache)
+        self._kept: Texts | None = None
+        self._usage = Usage()
+        self.dropped: Counter[str] = Counter()
+
+    def write(
+        self,
+        wanted: Mapping[tuple[str, str], int],
+        demonstrations: Demonstrations,
+        seed: int,
+        emit: Emit | None = None,
+    ) -> list[Text]:
+        """Return texts; answers without one are counted in `dropped`.
+
+        Parameters
+        ----------
+        wanted
+            How many of each domain and label.
+        demonstrations
+            Those that won; of a domain and label without any, the prompts' own are taken alone.
+        seed
+            Of the demonstrations and of the texts.
+        emit
+            Told how far it is.
+
+        Raises
+        ------
+        BadInput
+            A domain or label is unknown to the prompts, or the model does not answer.
+        """
+        codes = [code for code, number in wanted.items() for _ in range(number)]
+        draw = generator(seed, "demonstrations")
+        asked = [self._prompt(*code, demonstrations.get(code, ()), draw) for code in codes]
+        if self._kept is None:
+            self._kept = Texts.of(self.llm) if self._folder is None else Texts(self._folder)
+
+        def progress(done: int, total: int) -> None:
+            if emit is not None:
+                emit("progress", done=done, total=total)
+
+        answers = complete_all(self.llm, asked, self.sampling, seed, self._kept, progress)
+        self._usage += answers.usage
+        found = ((code, text_of(answer, self.dropped)) for code, answer in zip(codes, answers, strict=True))
+        return [Text(text, *code) for code, text in found if text is not None]
+
+    def likelihood(self, prompts: Sequence[str], continuations: Sequence[str]) -> np.ndarray:
+        """Return the log likelihood of each continuation, (n,)."""
+        return self.llm.log_likelihood(prompts, continuations)[:, 0]
+
+    def usage(self) -> dict[str, Any]:
+        """Return what was asked and paid for."""
+        return asdict(self._usage) | {"dropped": dict(self.dropped)}
+
+    def _prompt(self, domain: str, label: str, won: Sequence[str], draw: np.random.Generator) -> str:
+        own = self.prompts.own(domain, label)
+        anchors = min(self.anchors if won else self.shots, len(own))
+        others = min(self.shots - anchors, len(won))
+        shown = [own[row] for row in draw.permutation(len(own))[:anchors]]
+        shown += [won[row] for row in draw.permutation(len(won))[:others]]
+        return self.prompts.prompt(domain, label, [shown[row] for row in draw.permutation(len(shown))])

@@ -1,0 +1,368 @@
+"""FDKT's server: a large language model writes texts like those that clients hold, guided by what they say privately.
+
+    hello                    every client names its domain
+    synthesise  (optional)   clients write texts by generators of their own; what passes the sieve are demonstrations
+    vote  x V                the model writes candidates from demonstrations, clients vote, the winners demonstrate next
+    teach                    all that was won, in all domains, goes to every client with its embeddings and labels
+
+Everything after the noise of clients is post-processing: writing, sifting, choosing and sending cost no epsilon.
+What others' domains say of a label helps too, so everyone is taught with the texts of all. A client is charged in
+the ledger before it is asked, whether or not it answers.
+
+Li et al., FDKT, 2024, https://arxiv.org/abs/2405.14212; Xie et al., Aug-PE, ICML 2024, https://arxiv.org/abs/2403.01749.
+V rounds of votes; (m, d) embeddings of m texts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Strategy
+
+from fedlab.engine.host import partition_of
+from fedlab.engine.records import from_record, records_of, to_record
+from fedlab.engine.replies import refuse
+from fedlab.errors import BadInput, unknown
+from fedlab.llm.budget import Budget
+from fedlab.llm.filtering import Sieve, Text, counted
+from fedlab.llm.texts import pack_texts, unpack_texts
+from fedlab.llm.writer import Demonstrations, Writer
+from fedlab.privacy.entropy import check_entropy, check_place, seeded_note
+from fedlab.privacy.ledger import Ledger, required
+from fedlab.privacy.promise import Promise
+from fedlab.privacy.release import fresh_id, seeded_id
+
+
+class FDKT(Strategy):
+    """Flower's strategy; the model it ends with is texts: `text`, `ends`, `labels` and `embedded`.
+
+    Parameters
+    ----------
+    writer
+        The language model with its prompts.
+    embedder
+        What clients embed with: a backbone of `fedlab.features`.
+    labels
+        What the classes are called.
+    budget
+        What clients release; they have the same.
+    sieve
+        Filters of what was written.
+    candidates
+        Texts that are asked for, of each domain and label, in each round of votes.
+    winners
+        Share of the candidates that demonstrates next and is sent in the end.
+    more
+        Texts that are asked for after the last votes, of each domain and label, from its winners.
+    seed
+        Of the run.
+    entropy
+        Of the clients' noise.
+
+    Attributes
+    ----------
+    ledger
+        Where releases are entered; set by whoever runs the strategy.
+
+    Raises
+    ------
+    BadInput
+        A setting is out of range.
+    """
+
+    streaming = True
+    replies_are_models = False
+    addition = None
+    one_round = True
+
+    def __init__(
+        self,
+        writer: Writer,
+        embedder: Any,
+        labels: Sequence[str],
+        budget: Budget,
+        sieve: Sieve | None = None,
+        candidates: int = 40,
+        winners: float = 0.5,
+        more: int = 0,
+        seed: int = 0,
+        entropy: str = "seeded",
+    ):
+        if candidates < 1 or more < 0:
+            raise BadInput(f"candidates={candidates} must be at least 1, more={more} at least 0")
+        if not 0 < winners <= 1:
+            raise BadInput(f"winners={winners} must lie in (0, 1]: the share of the candidates that is kept")
+        self.writer, self.embedder, self.budget = writer, embedder, budget
+        self.labels = tuple(labels)
+        self.sieve = (sieve or Sieve()).fresh()
+        self.candidates, self.winners, self.more = candidates, winners, more
+        self.seed, self.entropy = seed, check_entropy(entropy)
+        self.ledger: Ledger | None = None
+        self.domains: dict[int, str] = {}
+        self.demonstrations: Demonstrations = {}
+        self.pool: list[Text] = []
+        self.embedded = np.zeros((0, 0), np.float32)
+        self.votes = np.zeros(0)
+        self.stages: list[dict[str, Any]] = []
+
+    @property
+    def privacy(self) -> Promise | None:
+        """The terms of its ledger; None without noise."""
+        return self.budget.promise
+
+    @property
+    def steps(self) -> list[str]:
+        """What each round is."""
+        synthesise = ["synthesise"] if self.budget.generator is not None else []
+        return ["hello", *synthesise, *["vote"] * self.budget.votes, "teach"]
+
+    @property
+    def rounds_per_step(self) -> int:
+        """How many rounds it takes."""
+        return len(self.steps)
+
+    # -- Flower's rounds --------------------------------------------------------------------------------------------
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Write what is to be voted on, charge the clients, and ask them.
+
+        Raises
+        ------
+        BadInput
+            A budget is spent, nobody keeps a ledger, or the language model does not answer.
+        """
+        step = self.steps[server_round - 1]
+        simulated = getattr(grid, "simulated", True)
+        check_place(self.entropy, simulated)
+        nodes = sorted(grid.get_node_ids()) if step == "hello" else sorted(self.domains)
+        if step == "vote":
+            self._write_candidates(server_round, getattr(grid, "emit", None))
+        if step == "teach":
+            self._finish(server_round, getattr(grid, "emit", None))
+        self._charge(step, server_round, nodes, simulated)
+        told = ConfigRecord(
+            {
+                **config,
+                "step": step,
+                "server-round": server_round,
+                "run-seed": self.seed,
+                "noise": self.budget.told,
+            }
+        )
+        return [
+            Message(
+                RecordDict({"arrays": to_record(self._for(node, step)), "config": told}),
+                node,
+                MessageType.TRAIN,
+            )
+            for node in nodes
+        ]
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Take in what clients said; a reply that is none is refused by name, as a failure of its client."""
+        step = self.steps[server_round - 1]
+        for reply in sorted((r for r in replies if not r.has_error()), key=lambda r: r.metadata.src_node_id):
+            node = reply.metadata.src_node_id
+            try:
+                self._hear(step, node, from_record(records_of(reply.content, ArrayRecord)["arrays"]))
+            except (BadInput, KeyError) as error:
+                refuse(
+                    replies,
+                    reply,
+                    error if isinstance(error, BadInput) else BadInput(f"no {error} in the reply"),
+                )
+        if step == "hello" and not self.domains:
+            raise BadInput(
+                "no client named a domain that the prompts know: nothing can be written for anyone"
+            )
+        if step == "synthesise":
+            self._demonstrate()
+        if step == "vote":
+            self._elect(server_round)
+        return to_record(self._model()), None
+
+    def configure_evaluate(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Ask nobody: a client's accuracy on its own texts is data that no noise covers."""
+        return []
+
+    def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
+        """Nothing was asked."""
+        return None
+
+    def summary(self) -> None:
+        """Nothing to log: the table says it."""
+
+    # -- what clients say -------------------------------------------------------------------------------------------
+
+    def _hear(self, step: str, node: int, arrays: Mapping[str, np.ndarray]) -> None:
+        if step == "hello":
+            (domain,) = unpack_texts(arrays)
+            if domain not in self.writer.prompts.domains:
+                raise unknown("domain", domain, self.writer.prompts.domains)
+            self.domains[node] = domain
+        elif step == "synthesise":
+            domain, labels = self.domains[node], arrays["labels"].tolist()
+            texts = unpack_texts(arrays)
+            if len(labels) != len(texts) or any(not 0 <= label < len(self.labels) for label in labels):
+                raise BadInput(
+                    f"{len(texts)} texts with the labels {labels[:5]}: expected for each one of {len(self.labels)}"
+                )
+            self.pool += [Text(text, domain, self.labels[y]) for text, y in zip(texts, labels, strict=True)]
+        elif step == "vote":
+            rows = self._rows(node)
+            said = arrays["votes"]
+            if said.shape != rows.shape or not np.isfinite(said).all():
+                raise BadInput(f"votes have shape {said.shape}, expected {rows.shape} finite numbers")
+            self.votes[rows] += said
+
+    def _rows(self, node: int) -> np.ndarray:
+        """Return which candidates are of a node's domain."""
+        return np.flatnonzero([one.domain == self.domains[node] for one in self.pool])
+
+    # -- what the server does with it --------------------------------------------------------------------------------
+
+    def _demonstrate(self) -> None:
+        """Take what clients' generators wrote as demonstrations, where enough of it is left."""
+        written = len(self.pool)
+        self.pool = self._sifted(self.pool, 0)
+        self._note("generators", written)
+        self.demonstrations = _by_code(self.pool)
+
+    def _write_candidates(self, server_round: int, emit: Any) -> None:
+        """Ask for candidates; those that won before stand again, so that a round can only improve on them."""
+        known = sorted(set(self.domains.values()))
+        wanted = {(domain, label): self.candidates for domain in known for label in self.labels}
+        new = self.writer.write(wanted, self.demonstrations, self.seed + server_round, emit)
+        self.pool = self._sifted([*self.pool, *new], server_round)
+        self.votes = np.zeros(len(self.pool))
+        self._note(f"candidates {server_round}", len(new))
+
+    def _elect(self, server_round: int) -> None:
+        """Keep the candidates with the most votes, of each domain and label."""
+        stays = np.zeros(len(self.pool), bool)
+        for code in dict.fromkeys((one.domain, one.label) for one in self.pool):
+            rows = np.flatnonzero([(one.domain, one.label) == code for one in self.pool])
+            order = rows[np.argsort(-self.votes[rows], kind="stable")]
+            stays[order[: max(1, round(self.winners * len(rows)))]] = True
+        before = len(self.pool)
+        order = np.flatnonzero(stays)[np.argsort(-self.votes[stays], kind="stable")]
+        self.pool, self.embedded = [self.pool[row] for row in order], self.embedded[order]
+        self.votes = self.votes[order]
+        self.sieve.dropped["outvoted"] += before - len(self.pool)
+        self._note(f"elected {server_round}", before)
+        self.demonstrations = _by_code(self.pool)
+
+    def _finish(self, server_round: int, emit: Any) -> None:
+        """Write more like the winners."""
+        if not self.more and self.pool:
+            return
+        known = sorted(set(self.domains.values()))
+        each = self.more or self.candidates
+        wanted = {(domain, label): each for domain in known for label in self.labels}
+        new = self.writer.write(wanted, self.demonstrations, self.seed + server_round, emit)
+        self.pool = self._sifted([*self.pool, *new], server_round)
+        self._note("augmented", len(new))
+
+    def _sifted(self, texts: Sequence[Text], number: int) -> list[Text]:
+        """Return what passes the sieve, and embed it."""
+        kept = self.sieve.words(texts, self.writer.prompts.texts())
+        if kept and self.sieve.doubt:
+            kept = self.sieve.doubts(kept, self.labels, self.writer.prompts.asks, self.writer.likelihood)
+        self.embedded = self.embedder.extract([one.text for one in kept]).astype(np.float32)
+        stays = self.sieve.meaning(self.embedded, self.seed + number)
+        self.embedded = self.embedded[stays]
+        return [one for one, stay in zip(kept, stays, strict=True) if stay]
+
+    def _note(self, stage: str, came: int) -> None:
+        """Keep how many texts came and stayed, and some of them for the report."""
+        samples = [[one.domain, one.label, one.text] for one in self.pool]
+        step = max(1, len(samples) // 8)
+        self.stages.append(
+            {"stage": stage, "came": came, "kept": len(self.pool), "samples": samples[::step][:8]}
+        )
+
+    # -- what goes out -----------------------------------------------------------------------------------------------
+
+    def _for(self, node: int, step: str) -> dict[str, np.ndarray]:
+        if step == "hello":
+            return {}
+        if step == "synthesise":
+            return pack_texts([self.domains[node]])
+        if step == "vote":
+            return {"embedded": self.embedded[self._rows(node)]}
+        return self._model()
+
+    def _model(self) -> dict[str, np.ndarray]:
+        labels = np.array([self.labels.index(one.label) for one in self.pool], np.int64)
+        return {**pack_texts([one.text for one in self.pool]), "labels": labels, "embedded": self.embedded}
+
+    def _charge(self, step: str, server_round: int, nodes: Sequence[int], simulated: bool) -> None:
+        asked = tuple(sorted(partition_of(node) if simulated else node for node in nodes))
+        sent = repr([one.text for one in self.pool])
+
+        def release_id() -> str:
+            if self.entropy == "os":
+                return fresh_id()
+            return seeded_id("fdkt", self.seed, server_round, asked, self.budget.told, sent)
+
+        release = self.budget.release(step, release_id, asked, server_round)
+        if release is not None:
+            required(self.ledger).charge(release)
+
+    # -- what is kept, and told ----------------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a checkpoint keeps."""
+        return {
+            "domains": {str(node): domain for node, domain in self.domains.items()},
+            "pool": [[one.text, one.domain, one.label] for one in self.pool],
+            "embedded": self.embedded,
+            "votes": self.votes,
+            "elected": bool(self.demonstrations),
+            "dropped": dict(self.sieve.dropped),
+            "stages": self.stages,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take up what `state_dict` once returned."""
+        self.domains = {int(node): domain for node, domain in state["domains"].items()}
+        self.pool = [Text(*said) for said in state["pool"]]
+        self.embedded, self.votes = state["embedded"], state["votes"]
+        self.demonstrations = _by_code(self.pool) if state["elected"] else {}
+        self.sieve.dropped.update(state["dropped"])
+        self.stages = list(state["stages"])
+
+    def report(self) -> dict[str, Any]:
+        """Return what was written, dropped and spent, and what a reader must know."""
+        note = (
+            seeded_note(self.entropy)
+            if not self.budget.noiseless
+            else ("no noise was added: the texts promise nothing about those of the clients")
+        )
+        dropped = self.writer.dropped + self.sieve.dropped
+        return {
+            "texts": len(self.pool),
+            "dropped": dict(dropped),
+            "stages": self.stages,
+            "usage": self.writer.usage(),
+            "votes_noise_multiplier": self.budget.votes_multiplier,
+            "notes": [said for said in (note, f"dropped: {counted(dropped)}") if said],
+        }
+
+
+def _by_code(pool: Sequence[Text]) -> Demonstrations:
+    """Return texts by domain and label, in their order."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for one in pool:
+        found.setdefault((one.domain, one.label), []).append(one.text)
+    return found
