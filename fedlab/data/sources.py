@@ -15,6 +15,7 @@ from fedlab.data.dataset import Dataset, Split, hold_out
 from fedlab.data.hub import HuggingFace
 from fedlab.data.local import CSV, ImageFolder, Numpy
 from fedlab.data.packages import Package
+from fedlab.data.phrases import Phrases
 from fedlab.data.published import EMOJI, REVIEWS, Emoji, Reviews
 from fedlab.data.tables import MLBENCH, Letter, Satellite, Shuttle
 from fedlab.errors import unknown
@@ -29,6 +30,7 @@ __all__ = [
     "Letter",
     "Listing",
     "Numpy",
+    "Phrases",
     "Reviews",
     "Satellite",
     "Shuttle",
@@ -129,6 +131,15 @@ SOURCES: dict[str, Listing] = {
         "sdist of vaderSentiment 3.3.2",
         Reviews,
         (REVIEWS,),
+    ),
+    "phrases": Listing(
+        "made-up sentences of 3 domains, to try things out",
+        "text",
+        180,
+        2,
+        "Apache-2.0",
+        "made by fedlab",
+        Phrases,
     ),
     "emoji": Listing(
         "emoji as two vendors draw them, 64 x 64 pixels",

@@ -17,10 +17,11 @@ import numpy as np
 from jaxtyping import Float32
 
 from fedlab.features.batches import Progress, kind_of, needs, require_kind
+from fedlab.features.hashed import HashedWords
 from fedlab.features.huggingface import HuggingFace
 from fedlab.features.weights import file_digest, fingerprint_of, folder_digest
 
-__all__ = ["Backbone", "EfficientNetLite0", "HuggingFace", "Identity", "MiniLM"]
+__all__ = ["Backbone", "EfficientNetLite0", "HashedWords", "HuggingFace", "Identity", "MiniLM"]
 
 
 @runtime_checkable
