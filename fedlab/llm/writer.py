@@ -19,10 +19,11 @@ import numpy as np
 
 from fedlab.data.drawing import generator
 from fedlab.errors import BadInput
-from fedlab.llm.few_shot import FewShot, text_of
 from fedlab.llm.filtering import Text
 from fedlab.llm.generation import Texts, complete_all
-from fedlab.llm.models import LanguageModel, Sampling, Usage
+from fedlab.llm.models import Completion, LanguageModel, Sampling, Usage
+from fedlab.llm.parsing import first_text, records_in
+from fedlab.llm.prompts import Prompts
 
 Demonstrations = Mapping[tuple[str, str], Sequence[str]]
 """Domain and label to texts of both, the best first."""
@@ -61,7 +62,7 @@ class Writer:
     def __init__(
         self,
         llm: LanguageModel,
-        prompts: FewShot,
+        prompts: Prompts,
         shots: int = 4,
         anchors: int = 2,
         max_tokens: int = 60,
@@ -117,7 +118,7 @@ class Writer:
 
         answers = complete_all(self.llm, asked, self.sampling, seed, self._kept, progress)
         self._usage += answers.usage
-        found = ((code, text_of(answer, self.dropped)) for code, answer in zip(codes, answers, strict=True))
+        found = ((code, self._text(answer)) for code, answer in zip(codes, answers, strict=True))
         return [Text(text, *code) for code, text in found if text is not None]
 
     def likelihood(self, prompts: Sequence[str], continuations: Sequence[str]) -> np.ndarray:
@@ -128,8 +129,18 @@ class Writer:
         """Return what was asked and paid for."""
         return asdict(self._usage) | {"dropped": dict(self.dropped)}
 
+    def _text(self, answer: Completion) -> str | None:
+        if not self.prompts.chat:
+            return first_text(answer, self.dropped)
+        records = records_in(answer, self.prompts, self.dropped)
+        return records[0].text if records else None
+
     def _prompt(self, domain: str, label: str, won: Sequence[str], draw: np.random.Generator) -> str:
         own = self.prompts.own(domain, label)
+        if not (own or won):
+            raise BadInput(
+                f"domain {domain!r} has no demonstration of {label!r}: write some under prompts.demonstrations"
+            )
         anchors = min(self.anchors if won else self.shots, len(own))
         others = min(self.shots - anchors, len(won))
         shown = [own[row] for row in draw.permutation(len(own))[:anchors]]
