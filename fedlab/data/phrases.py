@@ -70,7 +70,7 @@ class Phrases:
 
     def _phrase(self, domain: str, label: str, draw: np.random.Generator) -> str:
         def one(parts: Sequence[str]) -> str:
-            return parts[draw.integers(len(parts))]
+            return parts[int(draw.integers(len(parts)))]
 
         noun, other = one(NOUNS[domain]), one(NOUNS[domain])
         said = f"{one(OPENINGS)} {noun} {one(VERBS)} {one(WORDS[label])}"

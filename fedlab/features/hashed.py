@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from jaxtyping import Float32
@@ -71,7 +71,7 @@ class HashedWords:
         require_kind("HashedWords", self.kinds, kind_of(inputs))
         if len(inputs) == 0:
             return np.zeros((0, self.width), dtype=np.float32)
-        vectors = HashingVectorizer(n_features=self.width, ngram_range=(1, 2), norm="l2", dtype=np.float32)
+        vectors: Any = HashingVectorizer(n_features=self.width, ngram_range=(1, 2), norm="l2")
         found = vectors.transform(list(inputs)).toarray()
         if progress is not None:
             progress(len(inputs), len(inputs))

@@ -22,7 +22,6 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 from jaxtyping import Bool, Float32
-from sklearn.cluster import KMeans
 
 from fedlab.errors import BadInput
 from fedlab.llm.texts import normal
@@ -127,6 +126,8 @@ class Sieve:
             self.dropped["near"] += int((~stays).sum())
         if self.per_cluster is None or stays.sum() < 2:
             return stays
+        from sklearn.cluster import KMeans
+
         rows = np.flatnonzero(stays)
         clusters = math.ceil(len(rows) / 4)
         found = KMeans(clusters, n_init="auto", random_state=seed).fit(embedded[rows])

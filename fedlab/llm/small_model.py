@@ -17,7 +17,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float32, Int64
-from sklearn.linear_model import LogisticRegression
 
 from fedlab.errors import BadInput
 
@@ -110,6 +109,8 @@ class Head:
         if len(present) < 2:
             head[present, -1] = 1.0  # one class is all that was ever seen
             return head
+        from sklearn.linear_model import LogisticRegression
+
         # scikit-learn's C multiplies the sum of the losses, which here is their mean.
         model = LogisticRegression(C=1 / penalty, max_iter=1000, tol=1e-6).fit(features, targets, weights)
         coefficients, intercept = model.coef_, model.intercept_

@@ -21,7 +21,7 @@ from fedlab.data.drawing import generator
 from fedlab.errors import BadInput
 from fedlab.llm.filtering import Text
 from fedlab.llm.generation import Texts, complete_all
-from fedlab.llm.models import Completion, LanguageModel, Sampling, Usage
+from fedlab.llm.models import Completion, LanguageModel, Prompt, Sampling, Usage
 from fedlab.llm.parsing import first_text, records_in
 from fedlab.llm.prompts import Prompts
 
@@ -135,7 +135,7 @@ class Writer:
         records = records_in(answer, self.prompts, self.dropped)
         return records[0].text if records else None
 
-    def _prompt(self, domain: str, label: str, won: Sequence[str], draw: np.random.Generator) -> str:
+    def _prompt(self, domain: str, label: str, won: Sequence[str], draw: np.random.Generator) -> Prompt:
         own = self.prompts.own(domain, label)
         if not (own or won):
             raise BadInput(
