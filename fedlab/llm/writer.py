@@ -4,14 +4,15 @@
 
 The prompts' own demonstrations are right about their label; those that won are like the clients' texts and less sure.
 A prompt with both keeps the label from drifting. Demonstrations are drawn anew for every prompt, so that no text of
-theirs is in all. Answers are kept by the hash of what was asked: what was paid for is never asked again.
+theirs is in all. A base model goes on with the list until its tokens are spent, so that a prompt, once read, gives
+several texts. Answers are kept by the hash of what was asked: what was paid for is never asked again.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,13 @@ from fedlab.errors import BadInput
 from fedlab.llm.filtering import Text
 from fedlab.llm.generation import Texts, complete_all
 from fedlab.llm.models import Completion, LanguageModel, Prompt, Sampling, Usage
-from fedlab.llm.parsing import first_text, records_in
+from fedlab.llm.parsing import NO_FORMAT, first_text, records_in
 from fedlab.llm.prompts import Prompts
 
 Demonstrations = Mapping[tuple[str, str], Sequence[str]]
 """Domain and label to texts of both, the best first."""
 Emit = Callable[..., object]
+LIST_ENDS = "\n\n"
 
 
 class Writer:
@@ -43,8 +45,10 @@ class Writer:
         k: demonstrations in a prompt.
     anchors
         a: how many of them are the prompts' own where others have won.
+    each
+        Texts that a prompt is hoped to give: so many fewer prompts are read. A chat gives what its prompts ask for.
     max_tokens, temperature, top_p
-        How texts are drawn.
+        How an answer is drawn; its tokens are those of all its texts.
     cache
         Folder of the answers; None keeps them beside the data.
 
@@ -65,7 +69,8 @@ class Writer:
         prompts: Prompts,
         shots: int = 4,
         anchors: int = 2,
-        max_tokens: int = 60,
+        each: int = 2,
+        max_tokens: int = 48,
         temperature: float = 0.9,
         top_p: float = 0.95,
         cache: str | None = None,
@@ -75,7 +80,11 @@ class Writer:
         if not 0 <= anchors <= shots:
             raise BadInput(f"anchors={anchors} must lie in 0..shots={shots}")
         self.llm, self.prompts, self.shots, self.anchors = llm, prompts, shots, anchors
-        self.sampling = Sampling(max_tokens, temperature, 0, top_p, tuple(prompts.stop))
+        if each < 1:
+            raise BadInput(f"each={each} must be at least 1 text of a prompt")
+        self.each = each
+        stop = prompts.stop if each == 1 or prompts.chat else (LIST_ENDS,)
+        self.sampling = Sampling(max_tokens, temperature, 0, top_p, tuple(stop))
         self._folder = None if cache is None else Path(cache)
         self._kept: Texts | None = None
         self._usage = Usage()
@@ -93,7 +102,7 @@ class Writer:
         Parameters
         ----------
         wanted
-            How many of each domain and label.
+            How many of each domain and label; answers may hold a few more or fewer.
         demonstrations
             Those that won; of a domain and label without any, the prompts' own are taken alone.
         seed
@@ -106,7 +115,7 @@ class Writer:
         BadInput
             A domain or label is unknown to the prompts, or the model does not answer.
         """
-        codes = [code for code, number in wanted.items() for _ in range(number)]
+        codes = [code for code, number in wanted.items() for _ in range(-(-number // self.each))]
         draw = generator(seed, "demonstrations")
         asked = [self._prompt(*code, demonstrations.get(code, ()), draw) for code in codes]
         if self._kept is None:
@@ -118,8 +127,11 @@ class Writer:
 
         answers = complete_all(self.llm, asked, self.sampling, seed, self._kept, progress)
         self._usage += answers.usage
-        found = ((code, self._text(answer)) for code, answer in zip(codes, answers, strict=True))
-        return [Text(text, *code) for code, text in found if text is not None]
+        return [
+            Text(text, *code)
+            for code, answer in zip(codes, answers, strict=True)
+            for text in self._texts(answer)
+        ]
 
     def likelihood(self, prompts: Sequence[str], continuations: Sequence[str]) -> np.ndarray:
         """Return the log likelihood of each continuation, (n,)."""
@@ -129,11 +141,25 @@ class Writer:
         """Return what was asked and paid for."""
         return asdict(self._usage) | {"dropped": dict(self.dropped)}
 
-    def _text(self, answer: Completion) -> str | None:
-        if not self.prompts.chat:
-            return first_text(answer, self.dropped)
-        records = records_in(answer, self.prompts, self.dropped)
-        return records[0].text if records else None
+    def _texts(self, answer: Completion) -> Iterator[str]:
+        if self.prompts.chat:
+            yield from (record.text for record in records_in(answer, self.prompts, self.dropped))
+            return
+        before = self.prompts.record.partition("{text}")[0].strip()
+        lines = answer.text.strip().splitlines()[: None if self.each > 1 else 1] or [""]
+        for index, line in enumerate(lines):
+            if index and before and not line.startswith(before):
+                self.dropped[NO_FORMAT] += (
+                    1  # the model has left the list, and what follows is of something else
+                )
+                return
+            last = index == len(lines) - 1
+            one = replace(
+                answer, text=line.removeprefix(before).strip(), finish=answer.finish if last else "stop"
+            )
+            text = first_text(one, self.dropped)
+            if text is not None:
+                yield text
 
     def _prompt(self, domain: str, label: str, won: Sequence[str], draw: np.random.Generator) -> Prompt:
         own = self.prompts.own(domain, label)
