@@ -417,8 +417,9 @@ def _write(
 ) -> Iterator[list[int]]:
     """Yield the tokens written behind equal prompts, up to the end of each."""
     end = tokenizer.eos_token_id
-    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else end
+    pad = end if end is not None else tokenizer.pad_token_id  # what follows an end is cut off below
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    others = [token for token in tokenizer.all_special_ids if token != end]  # of no text that was learned
     # The model's own defaults (other temperatures, other ends) are not what was asked for.
     plain = type(base.generation_config)(
         do_sample=True,
@@ -427,6 +428,7 @@ def _write(
         pad_token_id=pad,
         bos_token_id=tokenizer.bos_token_id,
         decoder_start_token_id=getattr(base.config, "decoder_start_token_id", None),
+        suppress_tokens=others or None,
         **settings,
     )
     found = model.generate(input_ids=rows, attention_mask=torch.ones_like(rows), generation_config=plain)
