@@ -232,7 +232,13 @@ class _Copy:
         tokens = self._tokens(continuation, special=False)
         total = 0.0
         for index, token in enumerate(tokens):
-            asked = {"prompt": before + tokens[:index], "max_tokens": 1, "n_probs": 1, "temperature": 0.0}
+            asked = {
+                "prompt": before + tokens[:index],
+                "max_tokens": 1,
+                "n_probs": 1,
+                "temperature": 0.0,
+                "cache_prompt": False,
+            }
             answer = _checked(self._server.handle_completions(asked | {"logit_bias": [[token, 1e6]]}))
             total += answer["choices"][0]["logprobs"]["content"][0]["logprob"]
         return total, len(tokens)
