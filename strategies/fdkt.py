@@ -169,16 +169,19 @@ class FDKT(Strategy):
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Take in what clients said; a reply that is none is refused by name, as a failure of its client."""
         step = self.steps[server_round - 1]
-        for reply in sorted((r for r in replies if not r.has_error()), key=lambda r: r.metadata.src_node_id):
+        said: dict[int, Any] = {}
+        for reply in replies:
+            if reply.has_error():
+                continue
             node = reply.metadata.src_node_id
             try:
-                self._hear(step, node, from_record(records_of(reply.content, ArrayRecord)["arrays"]))
+                arrays = from_record(records_of(reply.content, ArrayRecord)["arrays"])
+                said[node] = self._checked(step, node, arrays)
             except (BadInput, KeyError) as error:
-                refuse(
-                    replies,
-                    reply,
-                    error if isinstance(error, BadInput) else BadInput(f"no {error} in the reply"),
-                )
+                why = error if isinstance(error, BadInput) else BadInput(f"no {error} in the reply")
+                refuse(replies, reply, why)
+        for node in sorted(said):  # who was faster must not show in the sums
+            self._take_in(step, node, said[node])
         if step == "hello" and not self.domains:
             raise BadInput(
                 "no client named a domain that the prompts know: nothing can be written for anyone"
@@ -204,26 +207,35 @@ class FDKT(Strategy):
 
     # -- what clients say -------------------------------------------------------------------------------------------
 
-    def _hear(self, step: str, node: int, arrays: Mapping[str, np.ndarray]) -> None:
+    def _checked(self, step: str, node: int, arrays: Mapping[str, np.ndarray]) -> Any:
+        """Return what a client said, or refuse it."""
         if step == "hello":
             (domain,) = unpack_texts(arrays)
             if domain not in self.writer.prompts.domains:
                 raise unknown("domain", domain, self.writer.prompts.domains)
-            self.domains[node] = domain
-        elif step == "synthesise":
-            domain, labels = self.domains[node], arrays["labels"].tolist()
-            texts = unpack_texts(arrays)
+            return domain
+        if step == "synthesise":
+            texts, labels = unpack_texts(arrays), arrays["labels"].tolist()
             if len(labels) != len(texts) or any(not 0 <= label < len(self.labels) for label in labels):
                 raise BadInput(
                     f"{len(texts)} texts with the labels {labels[:5]}: expected for each one of {len(self.labels)}"
                 )
-            self.pool += [Text(text, domain, self.labels[y]) for text, y in zip(texts, labels, strict=True)]
+            domain = self.domains[node]
+            return [Text(text, domain, self.labels[y]) for text, y in zip(texts, labels, strict=True)]
+        if step == "vote":
+            rows, cast = self._rows(node), arrays["votes"]
+            if cast.shape != rows.shape or not np.isfinite(cast).all():
+                raise BadInput(f"votes have shape {cast.shape}, expected {rows.shape} finite numbers")
+            return cast
+        return None
+
+    def _take_in(self, step: str, node: int, said: Any) -> None:
+        if step == "hello":
+            self.domains[node] = said
+        elif step == "synthesise":
+            self.pool += said
         elif step == "vote":
-            rows = self._rows(node)
-            said = arrays["votes"]
-            if said.shape != rows.shape or not np.isfinite(said).all():
-                raise BadInput(f"votes have shape {said.shape}, expected {rows.shape} finite numbers")
-            self.votes[rows] += said
+            self.votes[self._rows(node)] += said
 
     def _rows(self, node: int) -> np.ndarray:
         """Return which candidates are of a node's domain."""

@@ -77,6 +77,20 @@ class Head:
         seed
             Of the folds.
         """
+        from threadpoolctl import threadpool_limits
+
+        with threadpool_limits(1):  # matrices are small, and a second thread waits more than it works
+            return self._chosen(x, labels, synthetic, synthetic_labels, num_classes, seed)
+
+    def _chosen(
+        self,
+        x: np.ndarray,
+        labels: np.ndarray,
+        synthetic: np.ndarray,
+        synthetic_labels: np.ndarray,
+        num_classes: int,
+        seed: int,
+    ) -> Float32[np.ndarray, "c e"]:
         both = (x, labels, synthetic, synthetic_labels, num_classes)
         if len(self.penalties) == 1 or len(labels) < 2 * self.folds:
             return self._fit(*both, self.penalties[len(self.penalties) // 2])
@@ -112,7 +126,7 @@ class Head:
         from sklearn.linear_model import LogisticRegression
 
         # scikit-learn's C multiplies the sum of the losses, which here is their mean.
-        model = LogisticRegression(C=1 / penalty, max_iter=1000, tol=1e-6).fit(features, targets, weights)
+        model = LogisticRegression(C=1 / penalty, max_iter=1000, tol=1e-5).fit(features, targets, weights)
         coefficients, intercept = model.coef_, model.intercept_
         if len(present) == 2:  # one row says both
             coefficients, intercept = (

@@ -1,0 +1,154 @@
+"""FDKT's server: what is written, voted on, kept and charged, over whole federations in one process."""
+
+import json
+import os
+
+import pytest
+from hydra.errors import InstantiationException
+from rapidfuzz.distance import Levenshtein
+
+import fedlab
+from fedlab.data.phrases import Phrases
+from fedlab.engine.host import Host
+from fedlab.errors import BadInput, ClientFailed
+from fedlab.llm.texts import normal, unpack_texts
+from fedlab.privacy.gaussian import epsilon_of
+from fedlab.report.texts import sample_cells
+
+DATA = Phrases(seed=0).load()
+BOOK = {"llm": {"_target_": "tests.llm.phrasebook.Phrasebook"}}
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    monkeypatch.setenv("FEDLAB_CACHE", str(tmp_path / "cache"))
+
+    def running(**settings: object):
+        settings = {**BOOK, "study.seeds": [0], **settings}
+        return fedlab.simulate(
+            "fdkt_tiny", directory=tmp_path / f"run{len(list(tmp_path.iterdir()))}", **settings
+        )
+
+    return running
+
+
+def first(result, key: str):
+    return result.values["study"]["cells"][0][key]
+
+
+def test_what_a_good_model_writes_helps_and_every_release_is_in_the_ledger(run):
+    result = run(**{"study.seeds": [0, 1, 2]})
+    mean = next(row for row in result.values["study"]["summary"] if row["domain"] == "all")
+    assert (
+        mean["points gained"] > 5 and mean["seeds"] == 3
+    )  # ten labels of texts with sixteen words that matter
+    privacy, metrics = result.values["privacy"], result["fdkt"]["metrics"]
+    assert privacy["epsilon"] == pytest.approx(8.0, rel=0.01) and privacy["unit"] == "sample"
+    assert privacy["epsilon"] == pytest.approx(epsilon_of(metrics["votes_noise_multiplier"], 1e-5), rel=1e-3)
+    assert result.values["rounds"] == 3 and metrics["texts"] == len(unpack_texts(model_of(result)))
+    # What was written is kept, dropped or outvoted: nothing is lost unsaid.
+    written = sum(stage["came"] for stage in metrics["stages"] if not stage["stage"].startswith("elected"))
+    dropped = {**metrics["dropped"]}
+    lost = sum(dropped.pop(why, 0) for why in ("empty", "truncated"))
+    assert lost > 0 and written + lost == 3 * 2 * 8 and written == metrics["texts"] + sum(dropped.values())
+    samples = sample_cells(result.values["study"])
+    assert samples and {row[0] for row in samples[1]} == {stage["stage"] for stage in metrics["stages"]}
+    for kind in ("gain", "epsilon", "pipeline"):
+        assert (result.directory / "figures" / f"{kind}.png").exists()
+
+
+def model_of(result):
+    from safetensors.numpy import load_file
+
+    return load_file(result.directory / "model.safetensors")
+
+
+def test_equal_seeds_are_equal_bits_and_texts_are_not_asked_for_twice(run):
+    one, two = run(), run()
+    assert one["fdkt"]["head_sha256"] == two["fdkt"]["head_sha256"]
+    assert first(one, "usage")["requests"] > 0 == first(two, "usage")["requests"]
+    assert first(two, "usage")["recalled"] == first(one, "usage")["requests"]
+    assert run(**{"study.seeds": [1]})["fdkt"]["head_sha256"] != one["fdkt"]["head_sha256"]
+
+
+@pytest.mark.skipif("FEDLAB_SLOW" not in os.environ, reason="slow: FEDLAB_SLOW=1 runs it")
+def test_workers_change_nothing(run):
+    assert run(engine="ray")["fdkt"]["head_sha256"] == run()["fdkt"]["head_sha256"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "rounds", "epsilon"),
+    [
+        ({"methods.fdkt.votes": 0}, 2, 0.0),
+        ({"methods.fdkt.votes": 2, "methods.fdkt.strategy.more": 4}, 4, 8.0),
+        ({"study.epsilon": [None]}, 3, None),
+    ],
+)
+def test_variants(run, settings, rounds, epsilon):
+    result = run(**settings)
+    privacy = result.values["privacy"]
+    assert result.values["rounds"] == rounds and result["fdkt"]["metrics"]["texts"] > 0
+    assert privacy is None if epsilon is None else privacy["epsilon"] == pytest.approx(epsilon, rel=0.01)
+
+
+def test_no_private_text_is_in_any_message(run, monkeypatch):
+    """Nor one of fewer than ten edits from it: all strings that messages could hold are compared, as bytes."""
+    said: list[bytes] = []
+    answer = Host._handle
+
+    def listening(self, message, first_try):
+        reply = answer(self, message, first_try)
+        from flwr.common.serde import recorddict_to_proto
+
+        said.append(recorddict_to_proto(reply.content).SerializeToString())
+        return reply
+
+    monkeypatch.setattr(Host, "_handle", listening)
+    monkeypatch.setattr(Host, "_cohort", lambda self, messages: None)
+    run()
+    assert len(said) == 9
+    private = [normal(text) for text in DATA.train.inputs]
+    for message in said:
+        spoken = normal(message.decode("utf-8", "ignore"))
+        for text in private:
+            assert text not in spoken
+            shortest = min(
+                (
+                    Levenshtein.distance(text, spoken[start : start + len(text)], score_cutoff=9)
+                    for start in range(0, max(1, len(spoken) - len(text) + 1), 5)
+                ),
+                default=10,
+            )
+            assert shortest >= 10
+
+
+def test_filters_work_in_the_pipeline(run):
+    all_in = run(**{"methods.fdkt.strategy.sieve.similarity": 1, "methods.fdkt.votes": 0})
+    clustered = run(
+        **{
+            "methods.fdkt.strategy.sieve.per_cluster": 1,
+            "methods.fdkt.votes": 0,
+            "methods.fdkt.strategy.sieve.doubt": True,
+        }
+    )
+    assert first(clustered, "dropped")["crowded"] > 0 and first(clustered, "texts") < first(all_in, "texts")
+
+
+def test_a_domain_that_the_prompts_do_not_know_is_named(run):
+    with pytest.raises(ClientFailed, match=r"unknown domain 'music'.*known are food, travel"):
+        run(**{"~prompts.domains.music": None, "~prompts.demonstrations.music": None})
+    # With two thirds to spare the others go on without it.
+    result = run(**{"~prompts.domains.music": None, "~prompts.demonstrations.music": None, "tolerate": 0.4})
+    assert "unknown domain" in json.dumps(result["fdkt"]["faults"]) and result["fdkt"]["metrics"]["texts"] > 0
+
+
+def test_bad_input(run):
+    for wrong in ({"methods.fdkt.strategy.candidates": 0}, {"methods.fdkt.strategy.winners": 0.0}):
+        with pytest.raises(InstantiationException, match=next(iter(wrong)).rsplit(".", 1)[1]):
+            run(**wrong)
+    with pytest.raises(BadInput, match="has no cell"):
+        run(**{"study.labelled": []})
+    with pytest.raises(InstantiationException, match=r"epsilon=-1"):
+        run(**{"study.epsilon": [-1.0]})
+    with pytest.raises(InstantiationException, match=r"labels=.* name 1 of 2 classes"):
+        run(**{"methods.fdkt.model.labels": ["good"]})
