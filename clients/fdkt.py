@@ -17,7 +17,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import torch
@@ -25,6 +24,7 @@ from torch import Tensor
 
 from fedlab.data.dataset import Split
 from fedlab.errors import BadInput, unknown
+from fedlab.llm.base import Base
 from fedlab.llm.budget import Budget
 from fedlab.llm.generator import Generator, sample
 from fedlab.llm.small_model import Head, scores
@@ -114,7 +114,7 @@ class FDKT:
     labelled: int = 50
     head: Head = field(default_factory=Head)
     generator: Generator | None = None
-    base: Any = None
+    base: Base | None = None
     written: int = 50
     min_words: int = 10
     entropy: str = "seeded"
@@ -236,7 +236,7 @@ class FDKT:
 
     def _synthesise(self, private: Private, arrays: Mapping[str, np.ndarray], seed: int) -> Arrays:
         """Texts for every label, as many for each: how many texts of a class there are does not show."""
-        if self.generator is None:
+        if self.generator is None or self.base is None:
             return {}
         (domain,) = unpack_texts(arrays)
         n, codes = private.labelled, [f"{domain} | {label}" for label in self.labels]

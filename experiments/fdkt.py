@@ -27,7 +27,7 @@ from clients.fdkt import FDKT
 from experiments.compare import build_world, describe, make_grid, run_method
 from experiments.compose import compose
 from fedlab.engine.records import from_record
-from fedlab.errors import BadInput
+from fedlab.errors import BadInput, unknown
 from fedlab.llm.small_model import scores
 from fedlab.tracking import RunDirectory
 from fedlab.world import World
@@ -156,7 +156,7 @@ def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _cells(cfg: DictConfig) -> Iterator[tuple[str, float | None, int]]:
-    for variant in cfg.study.variants:
+    for variant in cfg.study.only or cfg.study.variants:
         for epsilon in cfg.study.epsilon:
             for seed in cfg.study.seeds:
                 yield variant, epsilon, seed
@@ -178,6 +178,9 @@ def _check(cfg: DictConfig) -> None:
         raise BadInput(
             f"study={study} has no cell: say study.epsilon=[8] study.seeds=[0,1,2] study.labelled=[50]"
         )
+    for variant in study.only or ():
+        if variant not in study.variants:
+            raise unknown("variant of study.only", variant, study.variants)
     if METHOD not in cfg.methods:
         raise BadInput(f"methods={list(cfg.methods)} lacks {METHOD}, which this experiment runs")
     if any(n < 1 for n in study.labelled):

@@ -173,6 +173,10 @@ def register() -> None:
     def one_more_if(rounds: int, reason: Any) -> int:
         return rounds + bool(reason)
 
+    def share_of(whole: float | None, share: float) -> float | None:
+        return None if whole is None else share * whole
+
+    OmegaConf.register_new_resolver("share_of", share_of, replace=True)
     OmegaConf.register_new_resolver("plus", lambda *numbers: sum(numbers), replace=True)
     OmegaConf.register_new_resolver("at_most_clients", at_most_clients, replace=True)
     OmegaConf.register_new_resolver("one_more_if", one_more_if, replace=True)

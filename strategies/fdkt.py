@@ -108,6 +108,7 @@ class FDKT(Strategy):
         self.embedded = np.zeros((0, 0), np.float32)
         self.votes = np.zeros(0)
         self.stages: list[dict[str, Any]] = []
+        self.notes: list[str] = []
 
     @property
     def privacy(self) -> Promise | None:
@@ -143,6 +144,12 @@ class FDKT(Strategy):
         nodes = sorted(grid.get_node_ids()) if step == "hello" else sorted(self.domains)
         if step == "vote":
             self._write_candidates(server_round, getattr(grid, "emit", None))
+            # Where nothing was written there is nothing to ask, and nothing is spent.
+            nodes = [node for node in nodes if len(self._rows(node))]
+            for domain in sorted({*self.domains.values()} - {one.domain for one in self.pool}):
+                self.notes.append(
+                    f"round {server_round}: no candidate of {domain} passed the filters, so nobody voted"
+                )
         if step == "teach":
             self._finish(server_round, getattr(grid, "emit", None))
         self._charge(step, server_round, nodes, simulated)
@@ -328,7 +335,7 @@ class FDKT(Strategy):
             return seeded_id("fdkt", self.seed, server_round, asked, self.budget.told, sent)
 
         release = self.budget.release(step, release_id, asked, server_round)
-        if release is not None:
+        if release is not None and asked:
             required(self.ledger).charge(release)
 
     # -- what is kept, and told ----------------------------------------------------------------------------------------
@@ -343,6 +350,7 @@ class FDKT(Strategy):
             "elected": bool(self.demonstrations),
             "dropped": dict(self.sieve.dropped),
             "stages": self.stages,
+            "notes": self.notes,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -352,7 +360,7 @@ class FDKT(Strategy):
         self.embedded, self.votes = state["embedded"], state["votes"]
         self.demonstrations = _by_code(self.pool) if state["elected"] else {}
         self.sieve.dropped.update(state["dropped"])
-        self.stages = list(state["stages"])
+        self.stages, self.notes = list(state["stages"]), list(state["notes"])
 
     def report(self) -> dict[str, Any]:
         """Return what was written, dropped and spent, and what a reader must know."""
@@ -368,7 +376,7 @@ class FDKT(Strategy):
             "stages": self.stages,
             "usage": self.writer.usage(),
             "votes_noise_multiplier": self.budget.votes_multiplier,
-            "notes": [said for said in (note, f"dropped: {counted(dropped)}") if said],
+            "notes": [said for said in (note, f"dropped: {counted(dropped)}", *self.notes) if said],
         }
 
 

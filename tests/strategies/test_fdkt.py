@@ -16,15 +16,21 @@ from fedlab.privacy.gaussian import epsilon_of
 from fedlab.report.texts import sample_cells
 
 DATA = Phrases(seed=0).load()
-BOOK = {"llm": {"_target_": "tests.llm.phrasebook.Phrasebook"}}
+BOOK = {"llm._target_": "tests.llm.phrasebook.Phrasebook"}
+VOTES = {
+    "methods.fdkt.generator": None,
+    "methods.fdkt.base": None,
+    "study.only": ["votes"],
+    "methods.fdkt.strategy.sieve.min_words": 4,
+}
 
 
 @pytest.fixture
 def run(tmp_path, monkeypatch):
     monkeypatch.setenv("FEDLAB_CACHE", str(tmp_path / "cache"))
 
-    def running(**settings: object):
-        settings = {**BOOK, "study.seeds": [0], **settings}
+    def running(only_votes: bool = True, **settings: object):
+        settings = {**BOOK, **(VOTES if only_votes else {}), **settings}
         return fedlab.simulate(
             "fdkt_tiny", directory=tmp_path / f"run{len(list(tmp_path.iterdir()))}", **settings
         )
@@ -91,9 +97,15 @@ def test_variants(run, settings, rounds, epsilon):
     assert privacy is None if epsilon is None else privacy["epsilon"] == pytest.approx(epsilon, rel=0.01)
 
 
-def test_no_private_text_is_in_any_message(run, monkeypatch):
-    """Nor one of fewer than ten edits from it: all strings that messages could hold are compared, as bytes."""
+@pytest.mark.parametrize("only_votes", [True, False])
+def test_no_private_text_is_in_any_message(run, monkeypatch, only_votes):
+    """Nor one of fewer than ten edits from it: all strings that messages could hold are compared, as bytes.
+
+    And nothing is in a message that is not accounted for: a domain is public, votes are noised, what a generator writes
+    follows from steps that are in the ledger.
+    """
     said: list[bytes] = []
+    fields: set[tuple[str, ...]] = set()
     answer = Host._handle
 
     def listening(self, message, first_try):
@@ -101,12 +113,16 @@ def test_no_private_text_is_in_any_message(run, monkeypatch):
         from flwr.common.serde import recorddict_to_proto
 
         said.append(recorddict_to_proto(reply.content).SerializeToString())
+        assert list(reply.content) == ["arrays"]
+        fields.add(tuple(reply.content["arrays"]))
         return reply
 
     monkeypatch.setattr(Host, "_handle", listening)
     monkeypatch.setattr(Host, "_cohort", lambda self, messages: None)
-    run()
-    assert len(said) == 9
+    run(only_votes, **({} if only_votes else {"study.only": ["generator and votes"]}))
+    assert len(said) == (9 if only_votes else 12)
+    written = set() if only_votes else {("text", "ends", "labels")}
+    assert fields == {("text", "ends"), ("votes",), ()} | written
     private = [normal(text) for text in DATA.train.inputs]
     for message in said:
         spoken = normal(message.decode("utf-8", "ignore"))
@@ -120,6 +136,15 @@ def test_no_private_text_is_in_any_message(run, monkeypatch):
                 default=10,
             )
             assert shortest >= 10
+
+
+def test_generators_and_votes_spend_one_budget(run):
+    result = run(only_votes=False, **{"study.only": ["generator and votes", "generator"]})
+    both, alone = (cell["privacy"] for cell in result.values["study"]["cells"])
+    assert both["mechanisms"] == ["gaussian", "subsampled_gaussian"] and 7.8 < both["epsilon"] <= 8.0
+    assert alone["mechanisms"] == ["subsampled_gaussian"] and 3.8 < alone["epsilon"] <= 4.0
+    stages = [stage["stage"] for stage in result["fdkt"]["metrics"]["stages"]]
+    assert stages[0] == "generators" and result.values["rounds"] == 4
 
 
 def test_filters_work_in_the_pipeline(run):
@@ -146,6 +171,8 @@ def test_bad_input(run):
     for wrong in ({"methods.fdkt.strategy.candidates": 0}, {"methods.fdkt.strategy.winners": 0.0}):
         with pytest.raises(InstantiationException, match=next(iter(wrong)).rsplit(".", 1)[1]):
             run(**wrong)
+    with pytest.raises(BadInput, match=r"unknown variant of study\.only 'vote'"):
+        run(**{"study.only": ["vote"]})
     with pytest.raises(BadInput, match="has no cell"):
         run(**{"study.labelled": []})
     with pytest.raises(InstantiationException, match=r"epsilon=-1"):
