@@ -85,6 +85,8 @@ class FDKT:
         What is released, and its noise; the server has the same.
     group
         Which group of a text names its domain.
+    domain
+        The domain of all clients, where no group tells it.
     texts
         Private texts of a client, at most; None is all it has.
     labelled
@@ -110,6 +112,7 @@ class FDKT:
     labels: Sequence[str]
     budget: Budget
     group: str = "domain"
+    domain: str | None = None
     texts: int | None = None
     labelled: int = 50
     head: Head = field(default_factory=Head)
@@ -200,6 +203,23 @@ class FDKT:
             x.cpu().numpy()[rows], labels.cpu().numpy()[rows], split.take(rows), min(self.labelled, len(rows))
         )
 
+    def domains(self, split: Split) -> np.ndarray:
+        """Return the domain of each text, (n,).
+
+        Raises
+        ------
+        BadInput
+            Nothing says it.
+        """
+        if self.domain is not None:
+            return np.full(len(split), self.domain)
+        if self.group not in split.groups:
+            raise BadInput(
+                f"texts have the groups {sorted(split.groups)}, and no {self.group!r} to name their domain: choose "
+                "one by model.group, or name it by model.domain"
+            )
+        return split.groups[self.group]
+
     def taught(self, private: Private, arrays: Mapping[str, np.ndarray], seed: int) -> np.ndarray:
         """Return the small model (c, d + 1) after the labelled texts and the server's.
 
@@ -226,12 +246,7 @@ class FDKT:
 
     def _hello(self, private: Private) -> Arrays:
         """The domain is public: it is what the client asks for."""
-        if self.group not in private.split.groups:
-            raise BadInput(
-                f"texts have the groups {sorted(private.split.groups)}, and no {self.group!r} to name their domain: "
-                "choose one by model.group"
-            )
-        named = private.split.groups[self.group]
+        named = self.domains(private.split)
         return pack_texts([str(named[0]) if len(named) else ""])
 
     def _synthesise(self, private: Private, arrays: Mapping[str, np.ndarray], seed: int) -> Arrays:

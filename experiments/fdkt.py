@@ -99,11 +99,11 @@ def marks(
     """
     learner: FDKT = instantiate(describe(cfg, METHOD)["model"], num_classes=everyone.num_classes)
     dataset = everyone.federation.dataset
-    tested = dataset.test.groups[learner.group]
+    tested = learner.domains(dataset.test)
     for who in range(everyone.federation.num_clients):
         x, labels = everyone.client(who)
         split = dataset.train.take(everyone.federation.parts[who])
-        domain = str(split.groups[learner.group][0])
+        domain = str(learner.domains(split)[0])
         rows = torch.from_numpy(np.flatnonzero(tested == domain))
         test, truth = everyone.test[rows].numpy(), everyone.test_labels[rows].numpy()
         private = learner.private(x, labels, split, learner.of(cfg.seed, who))

@@ -8,6 +8,7 @@ from clients.fdkt import FDKT, HEAD
 from fedlab.data.phrases import Phrases
 from fedlab.errors import BadInput
 from fedlab.features.hashed import HashedWords
+from fedlab.llm.base import TinyBase
 from fedlab.llm.budget import Budget
 from fedlab.llm.small_model import Head
 from fedlab.llm.texts import unpack_texts
@@ -112,6 +113,6 @@ def test_bad_input():
     with pytest.raises(BadInput, match="name 1 of 2 classes"):
         FDKT(2, ["good"], Budget())
     with pytest.raises(BadInput, match="generator and base belong together"):
-        client(base=object())
+        client(base=TinyBase())
     with pytest.raises(BadInput, match="0 candidates"):
         ask(client(), "vote", {"embedded": CANDIDATES[:0]})
