@@ -20,7 +20,7 @@ from jaxtyping import Float64
 from torch import nn
 
 from fedlab.errors import BadInput
-from fedlab.llm.generator import context_of, encode
+from fedlab.llm.codes import context_of, encode
 from fedlab.llm.objectives import Examples, evaluate, kind_of
 
 

@@ -11,7 +11,8 @@ from scipy.stats import binom
 
 from fedlab.errors import BadInput
 from fedlab.llm.adapters import Adapters
-from fedlab.llm.generator import NO_NOISE, Generator, encode, sample
+from fedlab.llm.codes import encode
+from fedlab.llm.generator import NO_NOISE, Generator, sample
 from fedlab.privacy.dpsgd import generator_of
 from fedlab.privacy.ledger import BudgetSpent, Ledger
 from fedlab.privacy.promise import Promise
