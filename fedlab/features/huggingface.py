@@ -65,8 +65,8 @@ class HuggingFace:
 
     def fingerprint(self) -> str:
         """Hash the folder's files, or the commit the hub id resolves to, and the transform."""
-        source = _local_folder(self.id)
-        weights = folder_digest(source) if source else [self.id, _commit(self.id, self.revision)]
+        source = local_folder(self.id)
+        weights = folder_digest(source) if source else [self.id, commit_of(self.id, self.revision)]
         return fingerprint_of(
             "huggingface", weights=weights, pooling=self.pooling, max_tokens=self.max_tokens
         )
@@ -107,13 +107,13 @@ class HuggingFace:
             from fedlab.features.transformer import load_transformer
 
             where = torch_device(device)
-            folder = _local_folder(self.id)
+            folder = local_folder(self.id)
             transform, network = load_transformer(
                 str(folder) if folder else self.id,
                 kind,
                 device,
                 fingerprint=self.fingerprint(),
-                revision=None if folder else _commit(self.id, self.revision),
+                revision=None if folder else commit_of(self.id, self.revision),
             )
 
         def pooled(tensors: dict[str, Any]) -> Any:
@@ -164,8 +164,14 @@ def _positions(network: Any) -> int:
     return limit if isinstance(limit, int) and limit > 0 else 2**31
 
 
-def _local_folder(name: str) -> Path | None:
-    """Tell a folder from a hub id, which is 'name' or 'owner/name'."""
+def local_folder(name: str) -> Path | None:
+    """Return the folder of this name, or None for a hub id, which is 'name' or 'owner/name'.
+
+    Raises
+    ------
+    BadInput
+        If the name can only be a folder, and there is none.
+    """
     path = Path(name).expanduser()
     if path.is_dir():
         return path.resolve()
@@ -176,8 +182,14 @@ def _local_folder(name: str) -> Path | None:
     return None
 
 
-def _commit(name: str, revision: str | None) -> str:
-    """Resolve a hub id to the commit on this machine, or else on the hub."""
+def commit_of(name: str, revision: str | None) -> str:
+    """Resolve a hub id to the commit on this machine, or else on the hub.
+
+    Raises
+    ------
+    BadInput
+        If the hub has no such model, or gives no answer.
+    """
     with needs("HuggingFace", "text"):
         from huggingface_hub import HfApi, try_to_load_from_cache
         from huggingface_hub.errors import HfHubHTTPError, HFValidationError

@@ -47,7 +47,7 @@ def load_transformer(
     """
     options = {"revision": revision} if revision else {}
     try:
-        with loading(), _quiet():
+        with loading(), quiet():
             network, report = transformers.AutoModel.from_pretrained(
                 source, dtype=torch.float32, output_loading_info=True, **options
             )
@@ -78,7 +78,7 @@ def load_transformer(
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Silence transformers' loading bars and reports within the block, then restore them."""
     logging = transformers.utils.logging
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()

@@ -1,0 +1,144 @@
+"""Any causal language model of Hugging Face, by id or from a folder, with a LoRA adapter or without.
+
+Pinned before it is asked anything, like the frozen extractors: a folder by the hash of its files, an id by the
+commit it resolves to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from jaxtyping import Float64
+
+from fedlab.errors import BadInput, unknown
+from fedlab.features.huggingface import commit_of, local_folder
+from fedlab.features.weights import file_digest, fingerprint_of, folder_digest
+from fedlab.llm.extras import needs
+from fedlab.llm.models import Arrived, Completion, LanguageModel, Progress, Prompt, Sampling
+
+if TYPE_CHECKING:
+    from fedlab.llm.causal import Causal
+
+DTYPES = ("float32", "bfloat16", "float16")
+
+
+@dataclass
+class HuggingFace(LanguageModel):
+    """A causal language model through `transformers.AutoModelForCausalLM`.
+
+    What a seed promises is said in `causal.py`: the same call gives the same texts, and with `batch=1` the
+    same prompt, sampling and seed do, whatever else is asked.
+
+    Parameters
+    ----------
+    id
+        A hub id ('google/gemma-3-270m') or the path of a folder.
+    revision
+        Branch, tag or commit of a hub id.
+    adapter
+        Folder of a LoRA adapter that peft saved; None for none.
+    device
+        'cpu', 'cuda', 'cuda:1', ...
+    dtype
+        'float32', 'bfloat16' or 'float16' of the weights.
+    batch
+        Prompts at once; halved when memory does not suffice.
+    context
+        Tokens of a prompt and its text together; None is the model's own limit.
+
+    Raises
+    ------
+    BadInput
+        If the dtype is unknown, or batch or context below 1.
+    """
+
+    id: str
+    revision: str | None = None
+    adapter: str | None = None
+    device: str = "cpu"
+    dtype: str = "float32"
+    batch: int = 8
+    context: int | None = None
+    _loaded: Causal | None = field(default=None, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if self.dtype not in DTYPES:
+            raise unknown("dtype", self.dtype, DTYPES)
+        for name in ("batch", "context"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise BadInput(f"{name} {value}: at least 1")
+
+    def fingerprint(self) -> str:
+        """Hash the folder's files, or the commit the hub id resolves to, the adapter and the dtype."""
+        source = local_folder(self.id)
+        weights = folder_digest(source) if source else [self.id, commit_of(self.id, self.revision)]
+        return fingerprint_of("causal", weights=weights, adapter=self._adapter_digest(), dtype=self.dtype)
+
+    def complete(
+        self,
+        prompts: Sequence[Prompt],
+        sampling: Sampling,
+        seeds: Sequence[int],
+        progress: Progress | None = None,
+        *,
+        arrived: Arrived | None = None,
+    ) -> list[Completion]:
+        """Continue texts and answer chats; see `LanguageModel.complete`.
+
+        Raises
+        ------
+        BadInput
+            If prompts do not fit the context (says how many), there is a chat but the model has no template for
+            it, memory does not suffice for one prompt, or the model cannot be loaded.
+        """
+        return self._model().complete(prompts, sampling, seeds, progress, arrived)
+
+    def log_likelihood(
+        self, prompts: Sequence[str], continuations: Sequence[str]
+    ) -> Float64[np.ndarray, "n 2"]:
+        """Log p and number of tokens of each continuation; see `LanguageModel.log_likelihood`.
+
+        Raises
+        ------
+        BadInput
+            If the numbers differ, or a prompt with its continuation does not fit the context.
+        """
+        return self._model().log_likelihood(prompts, continuations)
+
+    def close(self) -> None:
+        """Let the weights go."""
+        self._loaded = None
+
+    def _model(self) -> Causal:
+        if self._loaded is None:
+            with needs(f"the language model {self.id!r}"):
+                from fedlab.llm.causal import Causal, load
+            folder = local_folder(self.id)
+            network, tokenizer = load(
+                str(folder) if folder else self.id,
+                revision=None if folder else commit_of(self.id, self.revision),
+                adapter=self._adapter_folder(),
+                device=self.device,
+                dtype=self.dtype,
+            )
+            self._loaded = Causal(self.id, network, tokenizer, self.batch, self.context)
+        return self._loaded
+
+    def _adapter_folder(self) -> Path | None:
+        if self.adapter is None:
+            return None
+        folder = Path(self.adapter).expanduser().resolve()
+        if not (folder / "adapter_config.json").is_file():
+            raise BadInput(
+                f"no adapter_config.json in {folder}: expected the folder peft's save_pretrained wrote"
+            )
+        return folder
+
+    def _adapter_digest(self) -> dict[str, str]:
+        folder = self._adapter_folder()
+        return {} if folder is None else {p.name: file_digest(p) for p in sorted(folder.glob("adapter_*"))}
