@@ -91,7 +91,9 @@ class Reviews:
             Not fetched, an unknown task, a threshold outside [0, 4), or each below 10.
         """
         if self.each is not None and self.each < 10:
-            raise BadInput(f"each={self.each} sentences of a domain are too few to hold some out: at least 10")
+            raise BadInput(
+                f"each={self.each} sentences of a domain are too few to hold some out: at least 10"
+            )
         if self.task not in ("sentiment", "domain"):
             raise unknown("task", self.task, ("sentiment", "domain"))
         if not 0 <= self.threshold < 4:
