@@ -115,9 +115,7 @@ class Writer:
         BadInput
             A domain or label is unknown to the prompts, or the model does not answer.
         """
-        codes = [code for code, number in wanted.items() for _ in range(-(-number // self.each))]
-        draw = generator(seed, "demonstrations")
-        asked = [self._prompt(*code, demonstrations.get(code, ()), draw) for code in codes]
+        codes, asked = self._codes(wanted), self.prompts_of(wanted, demonstrations, seed)
         if self._kept is None:
             self._kept = Texts.of(self.llm) if self._folder is None else Texts(self._folder)
 
@@ -133,6 +131,17 @@ class Writer:
             for text in self._texts(answer)
         ]
 
+    def prompts_of(
+        self, wanted: Mapping[tuple[str, str], int], demonstrations: Demonstrations, seed: int
+    ) -> list[Prompt]:
+        """Return what `write` asks."""
+        draw = generator(seed, "demonstrations")
+        return [self._prompt(*code, demonstrations.get(code, ()), draw) for code in self._codes(wanted)]
+
+    def keep_in(self, folder: str | Path) -> None:
+        """Keep answers in another folder from now on."""
+        self._folder, self._kept = Path(folder), None
+
     def likelihood(self, prompts: Sequence[str], continuations: Sequence[str]) -> np.ndarray:
         """Return the log likelihood of each continuation, (n,)."""
         return self.llm.log_likelihood(prompts, continuations)[:, 0]
@@ -140,6 +149,9 @@ class Writer:
     def usage(self) -> dict[str, Any]:
         """Return what was asked and paid for."""
         return asdict(self._usage) | {"dropped": dict(self.dropped)}
+
+    def _codes(self, wanted: Mapping[tuple[str, str], int]) -> list[tuple[str, str]]:
+        return [code for code, number in wanted.items() for _ in range(-(-number // self.each))]
 
     def _texts(self, answer: Completion) -> Iterator[str]:
         if self.prompts.chat:

@@ -1,0 +1,75 @@
+"""What the server's own work costs beside its language model: tokens a second of both, of the model's alone.
+
+    python -m experiments.benchmarks.augmentation [--texts 10] [--repeats 3] [llm=gemma ...]
+
+    model       the prompts of `experiment=fdkt`, completed by the model and nothing else
+    pipeline    the same prompts built from demonstrations, answers parsed, kept on the disk, sifted, embedded, packed
+                as clients are sent them
+
+Both answer the same prompts with the same seeds, so that both write the same tokens; in turn, medians of the repeats.
+The pipeline is to reach 80 % of the model's own rate.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from statistics import median
+
+import numpy as np
+from hydra.utils import instantiate
+from rich.console import Console
+from rich.table import Table
+
+from experiments.compare import describe
+from experiments.compose import compose
+from fedlab.llm.generation import complete_all
+from fedlab.llm.texts import pack_texts
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--texts", type=int, default=10, help="of each domain and label")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("overrides", nargs="*")
+    args = parser.parse_args()
+    cfg = compose(["experiment=fdkt", *args.overrides])
+    strategy = instantiate(describe(cfg, "fdkt")["strategy"])
+    writer, sieve, embedder = strategy.writer, strategy.sieve, strategy.embedder
+    wanted = {(domain, label): args.texts for domain in writer.prompts.domains for label in strategy.labels}
+    embedder.extract(["the first call loads the weights"])
+    asked: list[str] = []
+    model, pipeline, tokens = [], [], []
+    for seed in range(args.repeats):
+        with tempfile.TemporaryDirectory() as folder:
+            cell = instantiate(describe(cfg, "fdkt")["strategy"]).writer
+            cell.llm = writer.llm  # loaded once
+            cell.keep_in(folder)
+            asked[:] = cell.prompts_of(wanted, {}, seed)
+            started = time.perf_counter()
+            answers = complete_all(writer.llm, asked, writer.sampling, seed)
+            model.append(time.perf_counter() - started)
+            started = time.perf_counter()
+            kept = sieve.words(cell.write(wanted, {}, seed), writer.prompts.texts())
+            embedded = embedder.extract([one.text for one in kept])
+            stays = sieve.meaning(embedded, seed)
+            pack_texts([one.text for one, stay in zip(kept, stays, strict=True) if stay])
+            pipeline.append(time.perf_counter() - started)
+            tokens.append(sum(answer.tokens for answer in answers))
+            assert cell.usage()["completion_tokens"] == tokens[-1], "both must write the same"
+    table = Table(title=f"{len(asked)} prompts, {int(np.sum(tokens)):,} tokens in all")
+    for column in ("", "tokens a second", "of the model's"):
+        table.add_column(column, justify="right" if column else "left")
+    rates = [median(n / s for n, s in zip(tokens, seconds, strict=True)) for seconds in (model, pipeline)]
+    share = median(a / b for a, b in zip(model, pipeline, strict=True))
+    table.add_row("model", f"{rates[0]:.1f}", "")
+    table.add_row("pipeline", f"{rates[1]:.1f}", f"{100 * share:.0f} %")
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()
