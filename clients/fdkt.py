@@ -179,7 +179,7 @@ class FDKT:
             )
         private = self.private(*samples(), self.of(int(str(config["run-seed"])), who))
         if step == "hello":
-            return self._hello(private), memory
+            return self._hello(private, seed), memory
         if step == "synthesise":
             return self._synthesise(private, arrays, seed), memory
         if step == "vote":
@@ -244,10 +244,21 @@ class FDKT:
 
     # -- the steps ------------------------------------------------------------------------------------------------
 
-    def _hello(self, private: Private) -> Arrays:
-        """The domain is public: it is what the client asks for."""
+    def _hello(self, private: Private, seed: int) -> Arrays:
+        """The domain is public: it is what the client asks for. How many texts of a label it has is noised."""
         named = self.domains(private.split)
-        return pack_texts([str(named[0]) if len(named) else ""])
+        answer = pack_texts([str(named[0]) if len(named) else ""])
+        if not self.budget.labels:
+            return answer
+        counts = np.bincount(private.labels[: private.labelled], minlength=self.num_classes).astype(
+            np.float64
+        )
+        return {**answer, "counts": self._noised(counts, seed, "labels", private.labels.tobytes())}
+
+    def _noised(self, counts: np.ndarray, seed: int, purpose: str, *about: bytes) -> np.ndarray:
+        # About anything else, other noise: the same noise on two histograms would give both away.
+        drawn = self._drawn_for(seed, purpose, repr(self.budget), *about, counts.tobytes())
+        return noisy(counts, self.budget.votes_multiplier, noise(self.entropy, seed, f"{purpose} {drawn:x}"))
 
     def _synthesise(self, private: Private, arrays: Mapping[str, np.ndarray], seed: int) -> Arrays:
         """Texts for every label, as many for each: how many texts of a class there are does not show."""
@@ -283,9 +294,7 @@ class FDKT:
     def _vote(self, private: Private, arrays: Mapping[str, np.ndarray], seed: int) -> Arrays:
         candidates = arrays["embedded"].astype(np.float32).reshape(-1, private.x.shape[1])
         counts = histogram(private.x.astype(np.float32), candidates)
-        # Other candidates or other texts, other noise: the same noise on two histograms would give both away.
-        purpose = f"votes {self._drawn_for(seed, 'votes', repr(self.budget), candidates.tobytes(), counts.tobytes()):x}"
-        return {"votes": noisy(counts, self.budget.votes_multiplier, noise(self.entropy, seed, purpose))}
+        return {"votes": self._noised(counts, seed, "votes", candidates.tobytes())}
 
     def _drawn_for(self, seed: int, *parts: str | bytes) -> int:
         digest = hashlib.sha256(str(seed).encode())

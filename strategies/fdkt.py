@@ -103,6 +103,7 @@ class FDKT(Strategy):
         self.seed, self.entropy = seed, check_entropy(entropy)
         self.ledger: Ledger | None = None
         self.domains: dict[int, str] = {}
+        self.counts: dict[str, np.ndarray] = {}
         self.demonstrations: Demonstrations = {}
         self.pool: list[Text] = []
         self.embedded = np.zeros((0, 0), np.float32)
@@ -220,7 +221,12 @@ class FDKT(Strategy):
             (domain,) = unpack_texts(arrays)
             if domain not in self.writer.prompts.domains:
                 raise unknown("domain", domain, self.writer.prompts.domains)
-            return domain
+            counts = arrays["counts"] if self.budget.labels else np.zeros(len(self.labels))
+            if counts.shape != (len(self.labels),) or not np.isfinite(counts).all():
+                raise BadInput(
+                    f"counts have shape {counts.shape}, expected ({len(self.labels)},) finite numbers"
+                )
+            return domain, counts
         if step == "synthesise":
             texts, labels = unpack_texts(arrays), arrays["labels"].tolist()
             if len(labels) != len(texts) or any(not 0 <= label < len(self.labels) for label in labels):
@@ -238,7 +244,8 @@ class FDKT(Strategy):
 
     def _take_in(self, step: str, node: int, said: Any) -> None:
         if step == "hello":
-            self.domains[node] = said
+            self.domains[node], counts = said
+            self.counts[said[0]] = self.counts.get(said[0], 0.0) + counts
         elif step == "synthesise":
             self.pool += said
         elif step == "vote":
@@ -272,7 +279,7 @@ class FDKT(Strategy):
         for code in dict.fromkeys((one.domain, one.label) for one in self.pool):
             rows = np.flatnonzero([(one.domain, one.label) == code for one in self.pool])
             order = rows[np.argsort(-self.votes[rows], kind="stable")]
-            stays[order[: max(1, round(self.winners * len(rows)))]] = True
+            stays[order[: self._places(*code, len(rows))]] = True
         before = len(self.pool)
         order = np.flatnonzero(stays)[np.argsort(-self.votes[stays], kind="stable")]
         self.pool, self.embedded = [self.pool[row] for row in order], self.embedded[order]
@@ -280,6 +287,14 @@ class FDKT(Strategy):
         self.sieve.dropped["outvoted"] += before - len(self.pool)
         self._note(f"elected {server_round}", before)
         self.demonstrations = _by_code(self.pool)
+
+    def _places(self, domain: str, label: str, candidates: int) -> int:
+        """Return how many candidates of a label stay: a share of them, more of a label that clients have more of."""
+        places = self.winners * candidates
+        if self.budget.labels:
+            counts = np.maximum(self.counts[domain], 1.0)
+            places *= len(self.labels) * counts[self.labels.index(label)] / counts.sum()
+        return min(candidates, max(1, round(places)))
 
     def _finish(self, server_round: int, emit: Any) -> None:
         """Write more like the winners."""
@@ -344,6 +359,7 @@ class FDKT(Strategy):
         """Return what a checkpoint keeps."""
         return {
             "domains": {str(node): domain for node, domain in self.domains.items()},
+            "counts": self.counts,
             "pool": [[one.text, one.domain, one.label] for one in self.pool],
             "embedded": self.embedded,
             "votes": self.votes,
@@ -356,6 +372,7 @@ class FDKT(Strategy):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take up what `state_dict` once returned."""
         self.domains = {int(node): domain for node, domain in state["domains"].items()}
+        self.counts = dict(state["counts"])
         self.pool = [Text(*said) for said in state["pool"]]
         self.embedded, self.votes = state["embedded"], state["votes"]
         self.demonstrations = _by_code(self.pool) if state["elected"] else {}

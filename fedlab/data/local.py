@@ -105,6 +105,8 @@ def _read_csv(path: str) -> DataFrame:
     file = _existing(path)
     try:
         frame = pandas.read_csv(file)
+    except UnicodeDecodeError as error:
+        raise BadInput(f"{path} cannot be read as CSV ({error}): save it as UTF-8") from error
     except (ValueError, OSError, zipfile.BadZipFile) as error:
         raise BadInput(f"{path} cannot be read as CSV ({error}): give a comma-separated table") from error
     if frame.empty:

@@ -1,6 +1,8 @@
 """What FDKT's clients release about a text, and how much noise each release takes, so that all keep one promise.
 
-    (epsilon, delta)  >=  T steps of DP-SGD (share of epsilon)  o  V histograms of votes (what is left)
+    (epsilon, delta)  >=  T steps of DP-SGD (share of epsilon)  o  V histograms (what is left)
+
+Of the V, all are of votes, but for one of labels where it is asked for; a text is in one entry of each.
 
 The generator is calibrated for its share by itself; the votes' noise is the least with which both together, composed
 as privacy losses and not as two epsilons, keep the whole. Both sides of a federation compute the same from the same
@@ -32,6 +34,8 @@ class Budget:
         Of everything; epsilon None or infinite adds no noise, and promises nothing.
     votes
         Histograms; 0 asks clients for none, and what the server writes then knows nothing of them.
+    labels
+        Whether each client tells too, with the same noise, how many of its labelled texts have which label.
     generator
         Its settings, whose epsilon is its share; None where clients only vote.
 
@@ -43,7 +47,8 @@ class Budget:
 
     epsilon: float | None = 8.0
     delta: float = 1e-5
-    votes: int = 2
+    votes: int = 1
+    labels: bool = False
     generator: Generator | None = None
 
     def __post_init__(self) -> None:
@@ -68,21 +73,26 @@ class Budget:
             return None
         return Promise(epsilon=self.epsilon, delta=self.delta)
 
+    @property
+    def histograms(self) -> int:
+        """V: how many each client releases."""
+        return self.votes + self.labels
+
     @cached_property
     def votes_multiplier(self) -> float:
         """The noise of each entry of each histogram: standard deviation over sensitivity; 0 without noise."""
-        if self.noiseless or not self.votes:
+        if self.noiseless or not self.histograms:
             return 0.0
         assert self.epsilon is not None
         beside = () if self.generator is None else (self.generator.release("generator", "generator"),)
-        return votes_multiplier(self.epsilon, self.delta, self.votes, beside)
+        return votes_multiplier(self.epsilon, self.delta, self.histograms, beside)
 
     @property
     def told(self) -> list[float]:
         """What client and server must have the same: multipliers and steps."""
         made = self.generator
         steps = [] if made is None else [made.multiplier, made.sampling_probability, float(made.total_steps)]
-        return [self.votes_multiplier, float(self.votes), *steps]
+        return [self.votes_multiplier, float(self.votes), float(self.labels), *steps]
 
     def release(
         self, step: str, release_id: Callable[[], str], clients: tuple[int, ...], number: int
@@ -102,9 +112,10 @@ class Budget:
         """
         if self.noiseless:
             return None
-        if step == "vote":
+        if step == "vote" or (step == "hello" and self.labels):
             said = {"noise_multiplier": self.votes_multiplier, "clients": clients}
-            return Release(release_id(), f"FDKT: votes, round {number}", "gaussian", **said)
+            what = "votes" if step == "vote" else "labels"
+            return Release(release_id(), f"FDKT: {what}, round {number}", "gaussian", **said)
         if step == "synthesise" and self.generator is not None:
             return self.generator.release(release_id(), f"FDKT: generator, round {number}", clients)
         return None

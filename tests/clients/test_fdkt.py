@@ -36,6 +36,16 @@ def test_it_names_its_domain_and_nothing_else():
     assert unpack_texts(answer) == ["food"] and set(answer) == {"text", "ends"} and not memory
 
 
+def test_it_counts_its_labels_under_noise_where_it_is_asked_to():
+    one = client(budget=Budget(epsilon=8.0, votes=1, labels=True))
+    said = np.array([ask(one, "hello", seed=s)[0]["counts"] for s in range(300)])
+    private = one.private(X, LABELS, SPLIT, one.of(0, 0))
+    counts = np.bincount(private.labels[:10], minlength=2)
+    assert np.abs(said.mean(0) - counts).max() < 5 * one.budget.votes_multiplier / 300**0.5
+    assert (said - counts).std() == pytest.approx(one.budget.votes_multiplier, rel=0.15)  # of 600 numbers
+    assert one.budget.votes_multiplier > client().budget.votes_multiplier, "two histograms share one budget"
+
+
 def test_votes_are_those_of_its_texts_and_noise():
     silent = client(budget=Budget(epsilon=None, votes=1))
     counts, _ = ask(silent, "vote", {"embedded": CANDIDATES})

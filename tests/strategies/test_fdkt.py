@@ -3,6 +3,7 @@
 import json
 import os
 
+import numpy as np
 import pytest
 from hydra.errors import InstantiationException
 from rapidfuzz.distance import Levenshtein
@@ -11,9 +12,11 @@ import fedlab
 from fedlab.data.phrases import Phrases
 from fedlab.engine.host import Host
 from fedlab.errors import BadInput, ClientFailed
+from fedlab.llm.budget import Budget
 from fedlab.llm.texts import normal, unpack_texts
 from fedlab.privacy.gaussian import epsilon_of
 from fedlab.report.texts import sample_cells
+from strategies.fdkt import FDKT
 
 DATA = Phrases(seed=0).load()
 BOOK = {"llm._target_": "tests.llm.phrasebook.Phrasebook"}
@@ -88,6 +91,7 @@ def test_workers_change_nothing(run):
         ({"methods.fdkt.votes": 0}, 2, 0.0),
         ({"methods.fdkt.votes": 2, "methods.fdkt.strategy.more": 4}, 4, 8.0),
         ({"study.epsilon": [None]}, 3, None),
+        ({"methods.fdkt.count_labels": True}, 3, 8.0),
     ],
 )
 def test_variants(run, settings, rounds, epsilon):
@@ -145,6 +149,17 @@ def test_generators_and_votes_spend_one_budget(run):
     assert alone["mechanisms"] == ["subsampled_gaussian"] and 3.8 < alone["epsilon"] <= 4.0
     stages = [stage["stage"] for stage in result["fdkt"]["metrics"]["stages"]]
     assert stages[0] == "generators" and result.values["rounds"] == 4
+
+
+def test_labels_that_clients_have_more_of_keep_more_candidates():
+    budget = Budget(votes=1, labels=True)
+    server = FDKT(None, None, ["good", "bad"], budget, winners=0.5)  # pyright: ignore[reportArgumentType]
+    server.counts = {"food": np.array([30.0, 10.0])}
+    assert [server._places("food", label, 20) for label in server.labels] == [15, 5]
+    server.counts = {"food": np.array([-2.0, 50.0])}
+    assert [server._places("food", label, 20) for label in server.labels] == [1, 20]
+    plain = FDKT(None, None, ["good", "bad"], Budget(), winners=0.5)  # pyright: ignore[reportArgumentType]
+    assert plain._places("food", "bad", 20) == 10
 
 
 def test_filters_work_in_the_pipeline(run):
