@@ -34,6 +34,7 @@ from flwr.serverapp.strategy import DifferentialPrivacyServerSideFixedClipping, 
 from fedlab.engine.broadcast import Broadcast
 from fedlab.engine.records import WEIGHT, from_record, layout_of, records_of, to_record, unlike, views
 from fedlab.engine.replies import refuse
+from fedlab.engine.server_judged import ServerJudged
 from fedlab.errors import BadInput
 from fedlab.privacy.calibration import check_noise, check_sampling, multiplier_for
 from fedlab.privacy.entropy import check_entropy, check_place, noise, seeded_note
@@ -43,7 +44,7 @@ from fedlab.privacy.release import Release, fresh_id, seeded_id
 from fedlab.privacy.sensitivity import check_bound
 
 
-class DPFedAvg(Strategy):
+class DPFedAvg(ServerJudged, Strategy):
     """Average clipped updates of a Poisson sample of the clients, and noise the average.
 
     Parameters
@@ -227,19 +228,6 @@ class DPFedAvg(Strategy):
         )
 
     # -- the rest ----------------------------------------------------------------------------------------------
-
-    def configure_evaluate(
-        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
-    ) -> Iterable[Message]:
-        """Evaluate on the server only: a client's accuracy on its own samples is data that nobody noises."""
-        return []
-
-    def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
-        """Nothing was asked."""
-        return None
-
-    def summary(self) -> None:
-        """Nothing to log: the ledger says it."""
 
     def report(self) -> dict[str, object]:
         """Return what the noise was, and what a reader must know of it."""

@@ -26,6 +26,7 @@ from flwr.serverapp.strategy import Strategy
 from fedlab.engine.host import partition_of
 from fedlab.engine.records import from_record, records_of, to_record
 from fedlab.engine.replies import refuse
+from fedlab.engine.server_judged import ServerJudged
 from fedlab.errors import BadInput, unknown
 from fedlab.llm.budget import Budget
 from fedlab.llm.filtering import Sieve, Text, counted
@@ -37,7 +38,7 @@ from fedlab.privacy.promise import Promise
 from fedlab.privacy.release import fresh_id, seeded_id
 
 
-class FDKT(Strategy):
+class FDKT(ServerJudged, Strategy):
     """Flower's strategy; the model it ends with is texts: `text`, `ends`, `labels` and `embedded`.
 
     Parameters
@@ -199,19 +200,6 @@ class FDKT(Strategy):
         if step == "vote":
             self._elect(server_round)
         return to_record(self._model()), None
-
-    def configure_evaluate(
-        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
-    ) -> Iterable[Message]:
-        """Ask nobody: a client's accuracy on its own texts is data that no noise covers."""
-        return []
-
-    def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
-        """Nothing was asked."""
-        return None
-
-    def summary(self) -> None:
-        """Nothing to log: the table says it."""
 
     # -- what clients say -------------------------------------------------------------------------------------------
 

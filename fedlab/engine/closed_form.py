@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
-from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
@@ -15,13 +15,14 @@ from fedlab.engine.addition import StatisticsSum, packed_of
 from fedlab.engine.broadcast import Broadcast
 from fedlab.engine.records import to_record
 from fedlab.engine.replies import refuse
+from fedlab.engine.server_judged import ServerJudged
 from fedlab.errors import BadInput
 from fedlab.stats import Solution, StatisticsTotal, notes, plain_sums, unpack
 
 NOBODY: Mapping[int, Sequence[int]] = MappingProxyType({})
 
 
-class ClosedForm(Strategy):
+class ClosedForm(ServerJudged, Strategy):
     """A strategy whose clients need no model and whose model is a solve: Flower's interface but for two methods.
 
     What is left to say is `configure_train` and `aggregate_train`.
@@ -133,16 +134,3 @@ class ClosedForm(Strategy):
             "saturated": statistics.saturated,
             "notes": notes(plain_sums(statistics), solution),
         }
-
-    def configure_evaluate(
-        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
-    ) -> Iterable[Message]:
-        """Evaluate on the server only: the head does not depend on the clients."""
-        return []
-
-    def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
-        """Nothing was asked."""
-        return None
-
-    def summary(self) -> None:
-        """Nothing to log: the table says it."""
