@@ -21,7 +21,7 @@ from fedlab.engine.ray_grid import RayGrid
 from fedlab.errors import BadInput
 
 #: seconds: less than Ray's own patience of minutes, and more than a busy machine takes to be told
-PATIENCE = 30
+PATIENCE = 60
 
 
 def pids(grid: RayGrid) -> dict[int, int]:
