@@ -41,7 +41,7 @@ format: $(VENV)/.installed-dev ## rewrite the code as ruff wants it
 	$(BIN)/ruff format .
 
 bench: $(VENV)/.installed-dev ## the benchmarks of experiments/benchmarks, one after the other
-	@for name in aggregation recursion sgd engine continual secagg unlearning dp_language; do echo "== $$name" && $(BIN)/python -m experiments.benchmarks.$$name || exit 1; done
+	@for name in aggregation recursion sgd engine continual secagg unlearning dp_language augmentation; do echo "== $$name" && $(BIN)/python -m experiments.benchmarks.$$name || exit 1; done
 
 notebook: $(VENV)/.installed-notebook ## open the notebooks in JupyterLab
 	$(BIN)/jupyter lab experiments/notebooks
