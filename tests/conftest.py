@@ -1,6 +1,7 @@
 """Shapes stand in the types; here they are checked at every call of the mathematics."""
 
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -18,6 +19,9 @@ from fedlab.engine.allocator import keep_freed_memory  # noqa: E402
 os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
 # Ray's workers are nice to others: among tests that run at once they would wait for all of them.
 os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 - the name that Ray reads
+# Whoever starts the tests in the background of a shell has them ignore Ctrl-C, and with them all that they start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 # A loaded machine is no fault of the code.
 settings.register_profile("fedlab", deadline=None)
 settings.load_profile("fedlab")
