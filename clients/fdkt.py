@@ -24,9 +24,9 @@ from torch import Tensor
 
 from fedlab.data.dataset import Split
 from fedlab.errors import BadInput, unknown
-from fedlab.llm.base import Base
 from fedlab.llm.budget import Budget
 from fedlab.llm.generator import Generator, sample
+from fedlab.llm.local_model import LocalModel
 from fedlab.llm.small_model import Head, scores
 from fedlab.llm.texts import pack_texts, unpack_texts
 from fedlab.privacy.dpsgd import generator_of
@@ -117,7 +117,7 @@ class FDKT:
     labelled: int = 50
     head: Head = field(default_factory=Head)
     generator: Generator | None = None
-    base: Base | None = None
+    base: LocalModel | None = None
     written: int = 50
     min_words: int = 10
     entropy: str = "seeded"

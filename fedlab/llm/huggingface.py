@@ -6,19 +6,15 @@ commit it resolves to.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-import numpy as np
-from jaxtyping import Float64
 
 from fedlab.errors import BadInput, unknown
 from fedlab.features.huggingface import commit_of, local_folder
 from fedlab.features.weights import file_digest, fingerprint_of, folder_digest
 from fedlab.llm.extras import needs
-from fedlab.llm.models import Arrived, Completion, LanguageModel, Progress, Prompt, Sampling
+from fedlab.llm.local_model import LocalModel
 
 if TYPE_CHECKING:
     from fedlab.llm.causal import Causal
@@ -27,7 +23,7 @@ DTYPES = ("float32", "bfloat16", "float16")
 
 
 @dataclass
-class HuggingFace(LanguageModel):
+class HuggingFace(LocalModel):
     """A causal language model through `transformers.AutoModelForCausalLM`.
 
     What a seed promises is said in `causal.py`: the same call gives the same texts, and with `batch=1` the
@@ -63,7 +59,6 @@ class HuggingFace(LanguageModel):
     dtype: str = "float32"
     batch: int = 8
     context: int | None = None
-    _loaded: Causal | None = field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:
@@ -79,55 +74,25 @@ class HuggingFace(LanguageModel):
         weights = folder_digest(source) if source else [self.id, commit_of(self.id, self.revision)]
         return fingerprint_of("causal", weights=weights, adapter=self._adapter_digest(), dtype=self.dtype)
 
-    def complete(
-        self,
-        prompts: Sequence[Prompt],
-        sampling: Sampling,
-        seeds: Sequence[int],
-        progress: Progress | None = None,
-        *,
-        arrived: Arrived | None = None,
-    ) -> list[Completion]:
-        """Continue texts and answer chats; see `LanguageModel.complete`.
+    def load(self) -> Causal:
+        """Return the model with its weights.
 
         Raises
         ------
         BadInput
-            If prompts do not fit the context (says how many), there is a chat but the model has no template for
-            it, memory does not suffice for one prompt, or the model cannot be loaded.
+            They cannot be loaded, or the extra is not installed.
         """
-        return self._model().complete(prompts, sampling, seeds, progress, arrived)
-
-    def log_likelihood(
-        self, prompts: Sequence[str], continuations: Sequence[str]
-    ) -> Float64[np.ndarray, "n 2"]:
-        """Log p and number of tokens of each continuation; see `LanguageModel.log_likelihood`.
-
-        Raises
-        ------
-        BadInput
-            If the numbers differ, or a prompt with its continuation does not fit the context.
-        """
-        return self._model().log_likelihood(prompts, continuations)
-
-    def close(self) -> None:
-        """Let the weights go."""
-        self._loaded = None
-
-    def _model(self) -> Causal:
-        if self._loaded is None:
-            with needs(f"the language model {self.id!r}"):
-                from fedlab.llm.causal import Causal, load
-            folder = local_folder(self.id)
-            network, tokenizer = load(
-                str(folder) if folder else self.id,
-                revision=None if folder else commit_of(self.id, self.revision),
-                adapter=self._adapter_folder(),
-                device=self.device,
-                dtype=self.dtype,
-            )
-            self._loaded = Causal(self.id, network, tokenizer, self.batch, self.context)
-        return self._loaded
+        with needs(f"the language model {self.id!r}"):
+            from fedlab.llm.causal import Causal, load
+        folder = local_folder(self.id)
+        network, tokenizer = load(
+            str(folder) if folder else self.id,
+            revision=None if folder else commit_of(self.id, self.revision),
+            adapter=self._adapter_folder(),
+            device=self.device,
+            dtype=self.dtype,
+        )
+        return Causal(self.id, network, tokenizer, self.batch, self.context)
 
     def _adapter_folder(self) -> Path | None:
         if self.adapter is None:

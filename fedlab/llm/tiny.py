@@ -7,16 +7,13 @@ that every step works.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
-from jaxtyping import Float64
 
 from fedlab.errors import BadInput
 from fedlab.features.weights import fingerprint_of
 from fedlab.llm.extras import needs
-from fedlab.llm.models import Arrived, Completion, LanguageModel, Progress, Prompt, Sampling
+from fedlab.llm.local_model import LocalModel
 
 if TYPE_CHECKING:
     from fedlab.llm.causal import Causal
@@ -96,7 +93,7 @@ def tiny(
 
 
 @dataclass
-class Tiny(LanguageModel):
+class Tiny(LocalModel):
     """The tiny model as one that can be asked.
 
     Parameters
@@ -112,53 +109,15 @@ class Tiny(LanguageModel):
     seed: int = 0
     context: int = 1024
     batch: int = 16
-    _loaded: Causal | None = field(default=None, init=False, repr=False, compare=False)
 
     def fingerprint(self) -> str:
         """Hash what it is made from."""
         return fingerprint_of("tiny", seed=self.seed, context=self.context)
 
-    def complete(
-        self,
-        prompts: Sequence[Prompt],
-        sampling: Sampling,
-        seeds: Sequence[int],
-        progress: Progress | None = None,
-        *,
-        arrived: Arrived | None = None,
-    ) -> list[Completion]:
-        """Continue texts with what random weights say; see `LanguageModel.complete`.
+    def load(self) -> Causal:
+        """Return the model with its weights."""
+        network, tokenizer = tiny(seed=self.seed, context=self.context)
+        from fedlab.features.encoders import frozen, torch_device
+        from fedlab.llm.causal import Causal
 
-        Raises
-        ------
-        BadInput
-            If prompts do not fit the context, or there is a chat.
-        """
-        return self._model().complete(prompts, sampling, seeds, progress, arrived)
-
-    def log_likelihood(
-        self, prompts: Sequence[str], continuations: Sequence[str]
-    ) -> Float64[np.ndarray, "n 2"]:
-        """Log p and number of tokens of each continuation; see `LanguageModel.log_likelihood`.
-
-        Raises
-        ------
-        BadInput
-            If the numbers differ, or a prompt with its continuation does not fit the context.
-        """
-        return self._model().log_likelihood(prompts, continuations)
-
-    def close(self) -> None:
-        """Let the weights go."""
-        self._loaded = None
-
-    def _model(self) -> Causal:
-        if self._loaded is None:
-            network, tokenizer = tiny(seed=self.seed, context=self.context)
-            from fedlab.features.encoders import frozen, torch_device
-            from fedlab.llm.causal import Causal
-
-            self._loaded = Causal(
-                "the tiny model", frozen(network, torch_device("cpu")), tokenizer, self.batch, None
-            )
-        return self._loaded
+        return Causal("the tiny model", frozen(network, torch_device("cpu")), tokenizer, self.batch, None)

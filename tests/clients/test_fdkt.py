@@ -8,10 +8,10 @@ from clients.fdkt import FDKT, HEAD
 from fedlab.data.phrases import Phrases
 from fedlab.errors import BadInput
 from fedlab.features.hashed import HashedWords
-from fedlab.llm.base import TinyBase
 from fedlab.llm.budget import Budget
 from fedlab.llm.small_model import Head
 from fedlab.llm.texts import unpack_texts
+from fedlab.llm.tiny import Tiny
 
 DATA = Phrases(each=40).load()
 ROWS = np.flatnonzero(DATA.train.groups["domain"] == "food")
@@ -123,6 +123,6 @@ def test_bad_input():
     with pytest.raises(BadInput, match="name 1 of 2 classes"):
         FDKT(2, ["good"], Budget())
     with pytest.raises(BadInput, match="generator and base belong together"):
-        client(base=TinyBase())
+        client(base=Tiny())
     with pytest.raises(BadInput, match="0 candidates"):
         ask(client(), "vote", {"embedded": CANDIDATES[:0]})
