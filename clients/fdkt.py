@@ -17,6 +17,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -314,11 +315,16 @@ class FDKT:
 
     def scores(self, arrays: Mapping[str, np.ndarray], h: Tensor) -> Tensor:
         """Return the logits of a head that has seen the server's texts and nothing else: (n, c)."""
-        return torch.from_numpy(scores(self._server_head(arrays), h.cpu().numpy()))
+        embedded, labels = arrays["embedded"], arrays["labels"]
+        head = _head_of(self.head, self.num_classes, embedded.shape, embedded.tobytes(), labels.tobytes())
+        return torch.from_numpy(scores(head, h.cpu().numpy()))
 
-    def _server_head(self, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
-        d = arrays["embedded"].shape[-1] if arrays["embedded"].ndim == 2 else 0
-        none = np.zeros((0, d), np.float32)
-        return self.head.fit(
-            none, np.zeros(0, np.int64), arrays["embedded"], arrays["labels"], self.num_classes, 0
-        )
+
+@lru_cache(maxsize=1)  # test samples are judged part by part, each by the same head
+def _head_of(
+    head: Head, num_classes: int, shape: tuple[int, int], embedded: bytes, labels: bytes
+) -> np.ndarray:
+    """Return the head that these texts alone teach."""
+    sent = np.frombuffer(embedded, np.float32).reshape(shape)
+    none = sent[:0], np.zeros(0, np.int64)
+    return head.fit(*none, sent, np.frombuffer(labels, np.int64), num_classes, 0)

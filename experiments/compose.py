@@ -43,6 +43,26 @@ def compose(overrides: Iterable[str]) -> DictConfig:
         return cfg
 
 
+def recompose(run: Path, changes: Iterable[str]) -> DictConfig:
+    """Return the config of a run with some changes: composed anew, for a setting stands in many places.
+
+    Parameters
+    ----------
+    run
+        Its directory.
+    changes
+        Overrides, after the run's own.
+
+    Raises
+    ------
+    BadInput
+        A key or a value is unknown.
+    """
+    overrides = OmegaConf.to_container(OmegaConf.load(run / "overrides.yaml"))
+    assert isinstance(overrides, list)
+    return compose([*map(str, overrides), *changes])
+
+
 @contextmanager
 def composing(words: Iterable[str] = ()) -> Iterator[None]:
     """Turn what Hydra and OmegaConf raise within the block into `BadInput`.

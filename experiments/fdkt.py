@@ -20,12 +20,12 @@ import numpy as np
 import torch
 from flwr.app import ArrayRecord
 from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from safetensors.numpy import save
 
 from clients.fdkt import FDKT
 from experiments.compare import build_world, describe, make_grid, run_method
-from experiments.compose import compose
+from experiments.compose import recompose
 from fedlab.engine.records import from_record
 from fedlab.errors import BadInput, unknown
 from fedlab.llm.small_model import scores
@@ -165,11 +165,9 @@ def _cells(cfg: DictConfig) -> Iterator[tuple[str, float | None, int]]:
 def _composed(
     directory: RunDirectory, variant: str, changes: Any, epsilon: float | None, seed: int
 ) -> DictConfig:
-    """Return the run's config with a seed, an epsilon and a variant's overrides: composed anew."""
-    overrides = OmegaConf.to_container(OmegaConf.load(directory.path / "overrides.yaml"))
-    assert isinstance(overrides, list)
+    """Return the run's config with a seed, an epsilon and a variant's overrides."""
     more = [f"seed={seed}", f"methods.{METHOD}.epsilon={'null' if epsilon is None else epsilon}"]
-    return compose([*map(str, overrides), *map(str, changes or []), *more])
+    return recompose(directory.path, [*map(str, changes or []), *more])
 
 
 def _check(cfg: DictConfig) -> None:

@@ -10,11 +10,11 @@ from statistics import mean
 from typing import Any
 
 from flwr.app import ArrayRecord
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from safetensors.numpy import save
 
 from experiments.compare import build_world, make_grid, run_method
-from experiments.compose import compose
+from experiments.compose import recompose
 from fedlab.engine.records import from_record
 from fedlab.errors import BadInput, unknown
 from fedlab.privacy.gaussian import check_promise
@@ -112,7 +112,5 @@ def _check(cfg: DictConfig) -> None:
 
 
 def _cell(directory: RunDirectory, seed: int, **privacy: Any) -> DictConfig:
-    """Return the run's config with another seed and promise: composed anew, for both stand in many places."""
-    overrides = OmegaConf.to_container(OmegaConf.load(directory.path / "overrides.yaml"))
-    assert isinstance(overrides, list)
-    return compose([*map(str, overrides), f"seed={seed}", *(f"privacy.{k}={v}" for k, v in privacy.items())])
+    """Return the run's config with another seed and promise."""
+    return recompose(directory.path, [f"seed={seed}", *(f"privacy.{k}={v}" for k, v in privacy.items())])

@@ -25,7 +25,7 @@ from fedlab.privacy.entropy import check_entropy, check_place, noise, seeded_not
 from fedlab.privacy.guarantee import Guarantee
 from fedlab.privacy.ledger import Ledger, required
 from fedlab.privacy.promise import Promise
-from fedlab.privacy.release import Release, fresh_id, seeded_id
+from fedlab.privacy.release import Release, id_of
 from fedlab.stats import NoisyGram, StatisticsTotal
 
 
@@ -139,9 +139,7 @@ class DPAFL(ClosedForm):
         ledger = required(self.ledger)
         p = self.guarantee
         said: dict[str, Any] = {
-            "id": seeded_id("dp_afl", self.seed, server_round, p, content)
-            if self.entropy == "seeded"
-            else fresh_id(),
+            "id": id_of(self.entropy, "dp_afl", self.seed, server_round, p, content),
             "label": f"noisy statistics, {p.trust} trust, round {server_round}",
             "unit": p.unit,
             "relation": p.relation,

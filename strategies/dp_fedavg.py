@@ -40,7 +40,7 @@ from fedlab.privacy.calibration import check_noise, check_sampling, multiplier_f
 from fedlab.privacy.entropy import check_entropy, check_place, noise, seeded_note
 from fedlab.privacy.ledger import Ledger, required
 from fedlab.privacy.promise import Promise
-from fedlab.privacy.release import Release, fresh_id, seeded_id
+from fedlab.privacy.release import Release, id_of
 from fedlab.privacy.sensitivity import check_bound
 
 
@@ -217,9 +217,8 @@ class DPFedAvg(ServerJudged, Strategy):
 
     def _release(self, server_round: int, content: str) -> Release:
         """Return one round's release: about all clients, for who was drawn is not known outside."""
-        parts = ("dp_fedavg", self.seed, server_round, content)
         return Release(
-            seeded_id(*parts) if self.entropy == "seeded" else fresh_id(),
+            id_of(self.entropy, "dp_fedavg", self.seed, server_round, content),
             f"DP-FedAvg, round {server_round}",
             "subsampled_gaussian",
             noise_multiplier=self.noise_multiplier,

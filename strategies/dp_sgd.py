@@ -26,7 +26,7 @@ from fedlab.privacy.calibration import check_noise, multiplier_for
 from fedlab.privacy.entropy import check_entropy, check_place, seeded_note
 from fedlab.privacy.ledger import Ledger, required
 from fedlab.privacy.promise import Promise
-from fedlab.privacy.release import Release, fresh_id, seeded_id
+from fedlab.privacy.release import Release, id_of
 
 
 class DPSGD(FedAvg):
@@ -123,12 +123,9 @@ class DPSGD(FedAvg):
         simulated = getattr(grid, "simulated", False)
         asked = tuple(sorted(partition_of(node) if simulated else node for node in nodes))
         sent = digest_of(from_record(arrays))
-        seeded = self.entropy == "seeded"
         ledger.charge(
             Release(
-                seeded_id("dp_sgd", self.seed, server_round, asked, sent, config["dp-sgd"])
-                if seeded
-                else fresh_id(),
+                id_of(self.entropy, "dp_sgd", self.seed, server_round, asked, sent, config["dp-sgd"]),
                 f"DP-SGD, round {server_round}",
                 "subsampled_gaussian",
                 noise_multiplier=self.noise_multiplier,

@@ -35,7 +35,7 @@ from fedlab.llm.writer import Demonstrations, Writer
 from fedlab.privacy.entropy import check_entropy, check_place, seeded_note
 from fedlab.privacy.ledger import Ledger, required
 from fedlab.privacy.promise import Promise
-from fedlab.privacy.release import fresh_id, seeded_id
+from fedlab.privacy.release import id_of
 
 
 class FDKT(ServerJudged, Strategy):
@@ -254,12 +254,8 @@ class FDKT(ServerJudged, Strategy):
 
     def _write_candidates(self, server_round: int, emit: Any) -> None:
         """Ask for candidates; those that won before stand again, so that a round can only improve on them."""
-        known = sorted(set(self.domains.values()))
-        wanted = {(domain, label): self.candidates for domain in known for label in self.labels}
-        new = self.writer.write(wanted, self.demonstrations, self.seed + server_round, emit)
-        self.pool = self._sifted([*self.pool, *new], server_round)
+        self._write(self.candidates, f"candidates {server_round}", server_round, emit)
         self.votes = np.zeros(len(self.pool))
-        self._note(f"candidates {server_round}", len(new))
 
     def _elect(self, server_round: int) -> None:
         """Keep the candidates with the most votes, of each domain and label."""
@@ -286,14 +282,16 @@ class FDKT(ServerJudged, Strategy):
 
     def _finish(self, server_round: int, emit: Any) -> None:
         """Write more like the winners."""
-        if not self.more and self.pool:
-            return
+        if self.more or not self.pool:
+            self._write(self.more or self.candidates, "augmented", server_round, emit)
+
+    def _write(self, number: int, stage: str, server_round: int, emit: Any) -> None:
+        """Add so many texts of each domain and label to the pool, but for what the sieve takes from both."""
         known = sorted(set(self.domains.values()))
-        each = self.more or self.candidates
-        wanted = {(domain, label): each for domain in known for label in self.labels}
+        wanted = {(domain, label): number for domain in known for label in self.labels}
         new = self.writer.write(wanted, self.demonstrations, self.seed + server_round, emit)
         self.pool = self._sifted([*self.pool, *new], server_round)
-        self._note("augmented", len(new))
+        self._note(stage, len(new))
 
     def _sifted(self, texts: Sequence[Text], number: int) -> list[Text]:
         """Return what passes the sieve, and embed it."""
@@ -330,15 +328,12 @@ class FDKT(ServerJudged, Strategy):
 
     def _charge(self, step: str, server_round: int, nodes: Sequence[int], simulated: bool) -> None:
         asked = tuple(sorted(partition_of(node) if simulated else node for node in nodes))
+        if not asked:
+            return
         sent = repr([one.text for one in self.pool])
-
-        def release_id() -> str:
-            if self.entropy == "os":
-                return fresh_id()
-            return seeded_id("fdkt", self.seed, server_round, asked, self.budget.told, sent)
-
-        release = self.budget.release(step, release_id, asked, server_round)
-        if release is not None and asked:
+        draw = id_of(self.entropy, "fdkt", self.seed, server_round, asked, self.budget.told, sent)
+        release = self.budget.release(step, draw, asked, server_round)
+        if release is not None:
             required(self.ledger).charge(release)
 
     # -- what is kept, and told ----------------------------------------------------------------------------------------

@@ -12,7 +12,6 @@ public settings.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -94,9 +93,7 @@ class Budget:
         steps = [] if made is None else [made.multiplier, made.sampling_probability, float(made.total_steps)]
         return [self.votes_multiplier, float(self.votes), float(self.labels), *steps]
 
-    def release(
-        self, step: str, release_id: Callable[[], str], clients: tuple[int, ...], number: int
-    ) -> Release | None:
+    def release(self, step: str, release_id: str, clients: tuple[int, ...], number: int) -> Release | None:
         """Return what a step releases, as the ledger counts it; None for a step, or a budget, that counts nothing.
 
         Parameters
@@ -104,7 +101,7 @@ class Budget:
         step
             'synthesise', 'vote' or another.
         release_id
-            Makes the id.
+            See `fedlab.privacy.release.id_of`.
         clients
             Who is asked.
         number
@@ -115,7 +112,7 @@ class Budget:
         if step == "vote" or (step == "hello" and self.labels):
             said = {"noise_multiplier": self.votes_multiplier, "clients": clients}
             what = "votes" if step == "vote" else "labels"
-            return Release(release_id(), f"FDKT: {what}, round {number}", "gaussian", **said)
+            return Release(release_id, f"FDKT: {what}, round {number}", "gaussian", **said)
         if step == "synthesise" and self.generator is not None:
-            return self.generator.release(release_id(), f"FDKT: generator, round {number}", clients)
+            return self.generator.release(release_id, f"FDKT: generator, round {number}", clients)
         return None

@@ -1,4 +1,4 @@
-"""A causal model of transformers in this process: asked for texts, or taken to be tuned; loaded for whichever is first."""
+"""A causal model of transformers in this process: asked for texts, or taken to be tuned; loaded when it is needed."""
 
 from __future__ import annotations
 

@@ -16,6 +16,7 @@ https://arxiv.org/abs/2205.10683. n samples, t positions of each, d inputs, d' o
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -181,14 +182,14 @@ class Ghost:
 
 
 @dataclass
-class _Sum:
+class _Sum(ABC):
     """Norms of the gradients of single samples in a parameter, and their weighted sum."""
 
     parameter: Any
     norms: Tensor
 
-    def sum(self, factors: Tensor) -> Tensor:
-        raise NotImplementedError
+    @abstractmethod
+    def sum(self, factors: Tensor) -> Tensor: ...
 
 
 @dataclass

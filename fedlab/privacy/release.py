@@ -192,6 +192,19 @@ def fresh_id() -> str:
     return secrets.token_hex(16)
 
 
+def id_of(entropy: str, *parts: object) -> str:
+    """Return the id of a draw from this source: see `seeded_id`, and `fresh_id` for what nothing repeats.
+
+    Parameters
+    ----------
+    entropy
+        'seeded' or 'os'.
+    *parts
+        As for `seeded_id`; unused with 'os'.
+    """
+    return seeded_id(*parts) if entropy == "seeded" else fresh_id()
+
+
 def ranges(clients: Iterable[int]) -> str:
     """Return rising ids as '0-99,120'."""
     found: list[list[int]] = []
