@@ -26,8 +26,9 @@ from torch import Tensor
 from fedlab.data.dataset import Split
 from fedlab.errors import BadInput, unknown
 from fedlab.llm.budget import Budget
-from fedlab.llm.generator import Generator, sample
+from fedlab.llm.generator import Generator, Written, sample
 from fedlab.llm.local_model import LocalModel
+from fedlab.llm.recalled import recalled
 from fedlab.llm.small_model import Head, scores
 from fedlab.llm.texts import pack_texts, unpack_texts
 from fedlab.privacy.dpsgd import generator_of
@@ -270,25 +271,22 @@ class FDKT:
         behind = [codes[label] for label in private.labels[:n]]
         # Whatever has no label stands behind its domain alone, and teaches the same model.
         behind += [domain] * (len(private) - n)
-        module, tokenizer = self.base.module_and_tokenizer()
         drawn = self._drawn_for(seed, "generator", repr(self.generator), *private.texts)
-        tuned, _ = self.generator.fit(
-            module,
-            tokenizer,
-            behind,
-            private.texts,
-            generator_of(self.entropy, drawn),
-            secure=self.entropy == "os",
-        )
-        written = sample(
-            tuned,
-            tokenizer,
-            codes,
-            self.written,
-            seed,
-            max_tokens=self.generator.max_tokens,
-            min_words=self.min_words,
-        )
+
+        def write() -> Written:
+            assert self.generator is not None and self.base is not None
+            module, tokenizer = self.base.module_and_tokenizer()
+            noise = generator_of(self.entropy, drawn)
+            secure = self.entropy == "os"
+            tuned, _ = self.generator.fit(module, tokenizer, behind, private.texts, noise, secure=secure)
+            limits = {"max_tokens": self.generator.max_tokens, "min_words": self.min_words}
+            return sample(tuned, tokenizer, codes, self.written, seed, **limits)
+
+        if self.entropy == "seeded":
+            settings = repr(self.generator), self.base.fingerprint(), behind, codes, self.written, self.min_words
+            written = recalled(write, drawn, seed, *settings)
+        else:
+            written = write()
         labels = np.array([codes.index(code) for code in written.codes], np.int64)
         return {**pack_texts(written.texts), "labels": labels}
 

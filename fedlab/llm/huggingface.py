@@ -15,6 +15,7 @@ from fedlab.features.huggingface import commit_of, local_folder
 from fedlab.features.weights import file_digest, fingerprint_of, folder_digest
 from fedlab.llm.extras import needs
 from fedlab.llm.local_model import LocalModel
+from fedlab.llm.packaged import gemma_folder, packaged_gemma
 
 if TYPE_CHECKING:
     from fedlab.llm.causal import Causal
@@ -32,7 +33,7 @@ class HuggingFace(LocalModel):
     Parameters
     ----------
     id
-        A hub id ('google/gemma-3-270m') or the path of a folder.
+        A hub id ('google/gemma-3-270m') or the path of a folder; None is the packaged Gemma 3 270M.
     revision
         Branch, tag or commit of a hub id.
     adapter
@@ -52,7 +53,7 @@ class HuggingFace(LocalModel):
         If the dtype is unknown, or batch or context below 1.
     """
 
-    id: str
+    id: str | None = None
     revision: str | None = None
     adapter: str | None = None
     device: str = "cpu"
@@ -70,8 +71,11 @@ class HuggingFace(LocalModel):
 
     def fingerprint(self) -> str:
         """Hash the folder's files, or the commit the hub id resolves to, the adapter and the dtype."""
-        source = local_folder(self.id)
-        weights = folder_digest(source) if source else [self.id, commit_of(self.id, self.revision)]
+        if self.id is None:
+            weights: object = file_digest(packaged_gemma())
+        else:
+            source = local_folder(self.id)
+            weights = folder_digest(source) if source else [self.id, commit_of(self.id, self.revision)]
         return fingerprint_of("causal", weights=weights, adapter=self._adapter_digest(), dtype=self.dtype)
 
     def load(self) -> Causal:
@@ -82,17 +86,18 @@ class HuggingFace(LocalModel):
         BadInput
             They cannot be loaded, or the extra is not installed.
         """
-        with needs(f"the language model {self.id!r}"):
+        name = self.id or "the packaged Gemma"
+        with needs(f"the language model {name!r}"):
             from fedlab.llm.causal import Causal, load
-        folder = local_folder(self.id)
+        folder = gemma_folder() if self.id is None else local_folder(self.id)
         network, tokenizer = load(
-            str(folder) if folder else self.id,
-            revision=None if folder else commit_of(self.id, self.revision),
+            str(folder) if folder else name,
+            revision=None if folder else commit_of(name, self.revision),
             adapter=self._adapter_folder(),
             device=self.device,
             dtype=self.dtype,
         )
-        return Causal(self.id, network, tokenizer, self.batch, self.context)
+        return Causal(name, network, tokenizer, self.batch, self.context)
 
     def _adapter_folder(self) -> Path | None:
         if self.adapter is None:
