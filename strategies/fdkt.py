@@ -15,7 +15,9 @@ V rounds of votes; (m, d) embeddings of m texts.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import compress
 from typing import Any
 
 import numpy as np
@@ -100,6 +102,8 @@ class FDKT(ServerJudged, Strategy):
         self.writer, self.embedder, self.budget = writer, embedder, budget
         self.labels = tuple(labels)
         self.sieve = (sieve or Sieve()).fresh()
+        if self.sieve.judge == "chat":
+            writer.prompts.check_judge()
         self.candidates, self.winners, self.more = candidates, winners, more
         self.seed, self.entropy = seed, check_entropy(entropy)
         self.ledger: Ledger | None = None
@@ -296,12 +300,21 @@ class FDKT(ServerJudged, Strategy):
     def _sifted(self, texts: Sequence[Text], number: int) -> list[Text]:
         """Return what passes the sieve, and embed it."""
         kept = self.sieve.words(texts, self.writer.prompts.texts())
-        if kept and self.sieve.doubt:
-            kept = self.sieve.doubts(kept, self.labels, self.writer.prompts.asks, self.writer.likelihood)
+        kept = self.sieve.doubts(kept, self.labels, self.writer.prompts.asks, self.writer.likelihood)
         self.embedded = self.embedder.extract([one.text for one in kept]).astype(np.float32)
-        stays = self.sieve.meaning(self.embedded, self.seed + number)
-        self.embedded = self.embedded[stays]
-        return [one for one, stay in zip(kept, stays, strict=True) if stay]
+        # What a judge is asked about is paid for: it comes last.
+        for filtered in (self._meaning, self._verdicts):
+            stays = filtered(kept, number)
+            kept, self.embedded = list(compress(kept, stays)), self.embedded[stays]
+        return kept
+
+    def _meaning(self, _: Sequence[Text], number: int) -> np.ndarray:
+        return self.sieve.meaning(self.embedded, self.seed + number)
+
+    def _verdicts(self, texts: Sequence[Text], number: int) -> np.ndarray:
+        return self.sieve.verdicts(
+            texts, self.embedded, self.seed + number, self.writer.judge, self.writer.answer
+        )
 
     def _note(self, stage: str, came: int) -> None:
         """Keep how many texts came and stayed, and some of them for the report."""
@@ -348,6 +361,7 @@ class FDKT(ServerJudged, Strategy):
             "votes": self.votes,
             "elected": bool(self.demonstrations),
             "dropped": dict(self.sieve.dropped),
+            "asked": dict(self.sieve.asked),
             "stages": self.stages,
             "notes": self.notes,
         }
@@ -360,6 +374,7 @@ class FDKT(ServerJudged, Strategy):
         self.embedded, self.votes = state["embedded"], state["votes"]
         self.demonstrations = _by_code(self.pool) if state["elected"] else {}
         self.sieve.dropped.update(state["dropped"])
+        self.sieve.asked.update(state.get("asked", {}))
         self.stages, self.notes = list(state["stages"]), list(state["notes"])
 
     def report(self) -> dict[str, Any]:
@@ -369,14 +384,17 @@ class FDKT(ServerJudged, Strategy):
             if not self.budget.noiseless
             else ("no noise was added: the texts promise nothing about those of the clients")
         )
-        dropped = self.writer.dropped + self.sieve.dropped
+        dropped, asked = self.writer.dropped + self.sieve.dropped, Counter(self.sieve.asked)
+        questions = asked.pop("questions", 0)
+        unread = f"judge: of {questions} answers {counted(asked)}" if +asked else None
         return {
             "texts": len(self.pool),
             "dropped": dict(dropped),
+            "judge": dict(self.sieve.asked),
             "stages": self.stages,
             "usage": self.writer.usage(),
             "votes_noise_multiplier": self.budget.votes_multiplier,
-            "notes": [said for said in (note, f"dropped: {counted(dropped)}", *self.notes) if said],
+            "notes": [said for said in (note, f"dropped: {counted(dropped)}", unread, *self.notes) if said],
         }
 
 
