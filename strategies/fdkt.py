@@ -15,6 +15,7 @@ V rounds of votes; (m, d) embeddings of m texts.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -30,8 +31,9 @@ from fedlab.engine.server_judged import ServerJudged
 from fedlab.errors import BadInput, unknown
 from fedlab.llm.budget import Budget
 from fedlab.llm.filtering import Sieve, Text, counted
+from fedlab.llm.pool import Pool
 from fedlab.llm.texts import pack_texts, unpack_texts
-from fedlab.llm.writer import Demonstrations, Writer
+from fedlab.llm.writer import Writer
 from fedlab.privacy.entropy import check_entropy, check_place, seeded_note
 from fedlab.privacy.ledger import Ledger, required
 from fedlab.privacy.promise import Promise
@@ -97,19 +99,17 @@ class FDKT(ServerJudged, Strategy):
             raise BadInput(f"candidates={candidates} must be at least 1, more={more} at least 0")
         if not 0 < winners <= 1:
             raise BadInput(f"winners={winners} must lie in (0, 1]: the share of the candidates that is kept")
-        self.writer, self.embedder, self.budget = writer, embedder, budget
+        self.writer, self.budget = writer, budget
         self.labels = tuple(labels)
-        self.sieve = (sieve or Sieve()).fresh()
+        self.pool = Pool(sieve or Sieve(), writer, embedder, labels)
+        if self.pool.sieve.judge == "chat":
+            writer.prompts.check_judge()
         self.candidates, self.winners, self.more = candidates, winners, more
         self.seed, self.entropy = seed, check_entropy(entropy)
         self.ledger: Ledger | None = None
         self.domains: dict[int, str] = {}
         self.counts: dict[str, np.ndarray] = {}
-        self.demonstrations: Demonstrations = {}
-        self.pool: list[Text] = []
-        self.embedded = np.zeros((0, 0), np.float32)
-        self.votes = np.zeros(0)
-        self.stages: list[dict[str, Any]] = []
+        self.synthesised: list[Text] = []
         self.notes: list[str] = []
 
     @property
@@ -145,15 +145,17 @@ class FDKT(ServerJudged, Strategy):
         check_place(self.entropy, simulated)
         nodes = sorted(grid.get_node_ids()) if step == "hello" else sorted(self.domains)
         if step == "vote":
-            self._write_candidates(server_round, getattr(grid, "emit", None))
+            self._write(
+                self.candidates, f"candidates {server_round}", server_round, getattr(grid, "emit", None)
+            )
             # Where nothing was written there is nothing to ask, and nothing is spent.
             nodes = [node for node in nodes if len(self._rows(node))]
-            for domain in sorted({*self.domains.values()} - {one.domain for one in self.pool}):
+            for domain in sorted({*self.domains.values()} - {one.domain for one in self.pool.texts}):
                 self.notes.append(
                     f"round {server_round}: no candidate of {domain} passed the filters, so nobody voted"
                 )
-        if step == "teach":
-            self._finish(server_round, getattr(grid, "emit", None))
+        if step == "teach" and (self.more or not len(self.pool)):
+            self._write(self.more or self.candidates, "augmented", server_round, getattr(grid, "emit", None))
         self._charge(step, server_round, nodes, simulated)
         told = ConfigRecord(
             {
@@ -196,10 +198,10 @@ class FDKT(ServerJudged, Strategy):
                 "no client named a domain that the prompts know: nothing can be written for anyone"
             )
         if step == "synthesise":
-            self._demonstrate()
+            self.pool.add(self.synthesised, "generators", self.seed)
         if step == "vote":
-            self._elect(server_round)
-        return to_record(self._model()), None
+            self.pool.elect(self._places, f"elected {server_round}")
+        return to_record(self.pool.model()), None
 
     # -- what clients say -------------------------------------------------------------------------------------------
 
@@ -235,42 +237,15 @@ class FDKT(ServerJudged, Strategy):
             self.domains[node], counts = said
             self.counts[said[0]] = self.counts.get(said[0], 0.0) + counts
         elif step == "synthesise":
-            self.pool += said
+            self.synthesised += said
         elif step == "vote":
-            self.votes[self._rows(node)] += said
+            self.pool.votes[self._rows(node)] += said
 
     def _rows(self, node: int) -> np.ndarray:
         """Return which candidates are of a node's domain."""
-        return np.flatnonzero([one.domain == self.domains[node] for one in self.pool])
+        return self.pool.rows(self.domains[node])
 
     # -- what the server does with it --------------------------------------------------------------------------------
-
-    def _demonstrate(self) -> None:
-        """Take what clients' generators wrote as demonstrations, where enough of it is left."""
-        written = len(self.pool)
-        self.pool = self._sifted(self.pool, 0)
-        self._note("generators", written)
-        self.demonstrations = _by_code(self.pool)
-
-    def _write_candidates(self, server_round: int, emit: Any) -> None:
-        """Ask for candidates; those that won before stand again, so that a round can only improve on them."""
-        self._write(self.candidates, f"candidates {server_round}", server_round, emit)
-        self.votes = np.zeros(len(self.pool))
-
-    def _elect(self, server_round: int) -> None:
-        """Keep the candidates with the most votes, of each domain and label."""
-        stays = np.zeros(len(self.pool), bool)
-        for code in dict.fromkeys((one.domain, one.label) for one in self.pool):
-            rows = np.flatnonzero([(one.domain, one.label) == code for one in self.pool])
-            order = rows[np.argsort(-self.votes[rows], kind="stable")]
-            stays[order[: self._places(*code, len(rows))]] = True
-        before = len(self.pool)
-        order = np.flatnonzero(stays)[np.argsort(-self.votes[stays], kind="stable")]
-        self.pool, self.embedded = [self.pool[row] for row in order], self.embedded[order]
-        self.votes = self.votes[order]
-        self.sieve.dropped["outvoted"] += before - len(self.pool)
-        self._note(f"elected {server_round}", before)
-        self.demonstrations = _by_code(self.pool)
 
     def _places(self, domain: str, label: str, candidates: int) -> int:
         """Return how many candidates of a label stay: a share of them, more of a label that clients have more of."""
@@ -280,36 +255,15 @@ class FDKT(ServerJudged, Strategy):
             places *= len(self.labels) * counts[self.labels.index(label)] / counts.sum()
         return min(candidates, max(1, round(places)))
 
-    def _finish(self, server_round: int, emit: Any) -> None:
-        """Write more like the winners."""
-        if self.more or not self.pool:
-            self._write(self.more or self.candidates, "augmented", server_round, emit)
-
     def _write(self, number: int, stage: str, server_round: int, emit: Any) -> None:
-        """Add so many texts of each domain and label to the pool, but for what the sieve takes from both."""
+        """Add so many texts of each domain and label to the pool; those that won before stand again.
+
+        So a round can only improve on them.
+        """
         known = sorted(set(self.domains.values()))
         wanted = {(domain, label): number for domain in known for label in self.labels}
-        new = self.writer.write(wanted, self.demonstrations, self.seed + server_round, emit)
-        self.pool = self._sifted([*self.pool, *new], server_round)
-        self._note(stage, len(new))
-
-    def _sifted(self, texts: Sequence[Text], number: int) -> list[Text]:
-        """Return what passes the sieve, and embed it."""
-        kept = self.sieve.words(texts, self.writer.prompts.texts())
-        if kept and self.sieve.doubt:
-            kept = self.sieve.doubts(kept, self.labels, self.writer.prompts.asks, self.writer.likelihood)
-        self.embedded = self.embedder.extract([one.text for one in kept]).astype(np.float32)
-        stays = self.sieve.meaning(self.embedded, self.seed + number)
-        self.embedded = self.embedded[stays]
-        return [one for one, stay in zip(kept, stays, strict=True) if stay]
-
-    def _note(self, stage: str, came: int) -> None:
-        """Keep how many texts came and stayed, and some of them for the report."""
-        samples = [[one.domain, one.label, one.text] for one in self.pool]
-        step = max(1, len(samples) // 8)
-        self.stages.append(
-            {"stage": stage, "came": came, "kept": len(self.pool), "samples": samples[::step][:8]}
-        )
+        seed = self.seed + server_round
+        self.pool.add(self.writer.write(wanted, self.pool.by_code(), seed, emit), stage, seed)
 
     # -- what goes out -----------------------------------------------------------------------------------------------
 
@@ -319,18 +273,14 @@ class FDKT(ServerJudged, Strategy):
         if step == "synthesise":
             return pack_texts([self.domains[node]])
         if step == "vote":
-            return {"embedded": self.embedded[self._rows(node)]}
-        return self._model()
-
-    def _model(self) -> dict[str, np.ndarray]:
-        labels = np.array([self.labels.index(one.label) for one in self.pool], np.int64)
-        return {**pack_texts([one.text for one in self.pool]), "labels": labels, "embedded": self.embedded}
+            return {"embedded": self.pool.embedded[self._rows(node)]}
+        return self.pool.model()
 
     def _charge(self, step: str, server_round: int, nodes: Sequence[int], simulated: bool) -> None:
         asked = tuple(sorted(partition_of(node) if simulated else node for node in nodes))
         if not asked:
             return
-        sent = repr([one.text for one in self.pool])
+        sent = repr([one.text for one in self.pool.texts])
         draw = id_of(self.entropy, "fdkt", self.seed, server_round, asked, self.budget.told, sent)
         release = self.budget.release(step, draw, asked, server_round)
         if release is not None:
@@ -343,24 +293,16 @@ class FDKT(ServerJudged, Strategy):
         return {
             "domains": {str(node): domain for node, domain in self.domains.items()},
             "counts": self.counts,
-            "pool": [[one.text, one.domain, one.label] for one in self.pool],
-            "embedded": self.embedded,
-            "votes": self.votes,
-            "elected": bool(self.demonstrations),
-            "dropped": dict(self.sieve.dropped),
-            "stages": self.stages,
             "notes": self.notes,
+            **self.pool.state_dict(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take up what `state_dict` once returned."""
         self.domains = {int(node): domain for node, domain in state["domains"].items()}
         self.counts = dict(state["counts"])
-        self.pool = [Text(*said) for said in state["pool"]]
-        self.embedded, self.votes = state["embedded"], state["votes"]
-        self.demonstrations = _by_code(self.pool) if state["elected"] else {}
-        self.sieve.dropped.update(state["dropped"])
-        self.stages, self.notes = list(state["stages"]), list(state["notes"])
+        self.notes = list(state["notes"])
+        self.pool.load_state_dict(state)
 
     def report(self) -> dict[str, Any]:
         """Return what was written, dropped and spent, and what a reader must know."""
@@ -369,20 +311,16 @@ class FDKT(ServerJudged, Strategy):
             if not self.budget.noiseless
             else ("no noise was added: the texts promise nothing about those of the clients")
         )
-        dropped = self.writer.dropped + self.sieve.dropped
+        sieve = self.pool.sieve
+        dropped, asked = self.writer.dropped + sieve.dropped, Counter(sieve.asked)
+        questions = asked.pop("questions", 0)
+        unread = f"judge: of {questions} answers {counted(asked)}" if +asked else None
         return {
             "texts": len(self.pool),
             "dropped": dict(dropped),
-            "stages": self.stages,
+            "judge": dict(sieve.asked),
+            "stages": self.pool.stages,
             "usage": self.writer.usage(),
             "votes_noise_multiplier": self.budget.votes_multiplier,
-            "notes": [said for said in (note, f"dropped: {counted(dropped)}", *self.notes) if said],
+            "notes": [said for said in (note, f"dropped: {counted(dropped)}", unread, *self.notes) if said],
         }
-
-
-def _by_code(pool: Sequence[Text]) -> Demonstrations:
-    """Return texts by domain and label, in their order."""
-    found: dict[tuple[str, str], list[str]] = {}
-    for one in pool:
-        found.setdefault((one.domain, one.label), []).append(one.text)
-    return found

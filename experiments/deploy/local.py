@@ -40,7 +40,7 @@ def deploy_locally(overrides: Sequence[str], out: Path | None = None, console: C
     Parameters
     ----------
     overrides
-        As for `fedlab run`; `clients` is the number of SuperNodes.
+        As for `fedlab run`; `clients` is the number of SuperNodes. Without an experiment, 4 of them run AFL.
     out
         Where results and logs are left; None for a folder of this moment under outputs/.
     console
@@ -56,7 +56,9 @@ def deploy_locally(overrides: Sequence[str], out: Path | None = None, console: C
     BadInput
         The config is not one of a deployment, a process failed, or the head is not the simulation's.
     """
-    cfg, name = one_method([*DEFAULTS, *overrides])
+    # An experiment says itself which method it is of.
+    chosen = any(word.startswith("experiment=") for word in overrides)
+    cfg, name = one_method(overrides if chosen else [*DEFAULTS, *overrides])
     config = describe(cfg, name)
     console = console or Console(highlight=False)
     out = out or Path("outputs") / "deploy_local" / f"{datetime.now():%Y-%m-%d_%H-%M-%S-%f}"

@@ -85,6 +85,10 @@ class Causal:
         self.name, self.network, self.tokenizer, self.batch = name, network, tokenizer, batch
         own = getattr(network.config.get_text_config(), "max_position_embeddings", None) or 2**31
         self.context = min(own, context or own)
+        # Masks alone say here what is padding. transformers drops a mask of ones, and would then take a token that a
+        # text has for padding, if it were told that one is.
+        for config in (network.config, network.config.get_text_config()):
+            config.pad_token_id = None
 
     def complete(
         self,

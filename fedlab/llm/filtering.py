@@ -5,6 +5,7 @@
     near         |e_i - e_j|^2 < 2 - 2 s for an earlier text j: the cosine of the two is above s
     crowded      beyond the first `each` of its cluster: k-means, ceil(n / 4) clusters
     doubtful     log p(label | text) below that of another label, by the language model that wrote it
+    ineligible   left out by the same model in a chat, asked once for each cluster which of its texts are eligible
 
 Every text that goes is counted under the name of why, and nothing goes unsaid: see `Sieve.dropped`. Filters that
 trust a client's weak local model throw away what that model lacks, so there is none here.
@@ -17,17 +18,23 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-from jaxtyping import Bool, Float32
+from jaxtyping import Bool, Float32, Int64
 
-from fedlab.errors import BadInput
+from fedlab.errors import BadInput, unknown
+from fedlab.llm.models import Completion, Prompt
 from fedlab.llm.texts import normal
+from fedlab.llm.verdicts import numbers_in
 
 Likelihoods = Callable[[Sequence[str], Sequence[str]], np.ndarray]
 """(prompts, continuations) to the log likelihood of each continuation, (n,)."""
+JUDGES = ("likelihood", "chat")
+"""How a language model judges: by the probability of a label, or by what it answers when it is asked."""
+AT_ONCE = 16
+"""Texts that a judge is asked about in one prompt, at most: a cluster may be large, and a context is not."""
 
 
 @dataclass(frozen=True)
@@ -59,20 +66,25 @@ class Sieve:
         Cosine above which two texts are one; 1 keeps all that are not equal.
     per_cluster
         Texts of a cluster that are kept; None does not cluster.
-    doubt
-        Whether texts go whose label the language model doubts.
+    judge
+        'likelihood': texts go whose label the language model doubts, for a model that follows no instructions. 'chat':
+        those that it leaves out when it is asked, for one that does. None judges nothing.
 
     Attributes
     ----------
     dropped
         Why to how many, of everything sifted so far.
+    asked
+        What the judge was asked and what of its answers could not be read: 'questions', and the reasons of
+        `fedlab.llm.verdicts`.
     """
 
     min_words: int = 4
     similarity: float = 0.95
     per_cluster: int | None = None
-    doubt: bool = False
+    judge: str | None = None
     dropped: Counter[str] = field(default_factory=Counter, compare=False)
+    asked: Counter[str] = field(default_factory=Counter, compare=False)
 
     def __post_init__(self) -> None:
         if self.min_words < 1:
@@ -81,10 +93,12 @@ class Sieve:
             raise BadInput(f"similarity={self.similarity} must lie in (-1, 1]: 0.95 drops near copies")
         if self.per_cluster is not None and self.per_cluster < 1:
             raise BadInput(f"per_cluster={self.per_cluster} must be at least 1, or null for no clusters")
+        if self.judge is not None and self.judge not in JUDGES:
+            raise unknown("judge", self.judge, JUDGES)
 
     def fresh(self) -> Sieve:
         """Return the same filters with nothing dropped yet."""
-        return replace(self, dropped=Counter())
+        return replace(self, dropped=Counter(), asked=Counter())
 
     def words(self, texts: Iterable[Text], known: Iterable[str] = ()) -> list[Text]:
         """Return texts long enough that say nothing said before.
@@ -126,15 +140,11 @@ class Sieve:
             self.dropped["near"] += int((~stays).sum())
         if self.per_cluster is None or stays.sum() < 2:
             return stays
-        from sklearn.cluster import KMeans
-
         rows = np.flatnonzero(stays)
-        clusters = math.ceil(len(rows) / 4)
-        found = KMeans(clusters, n_init="auto", random_state=seed).fit(embedded[rows])
-        distance = found.transform(embedded[rows])[np.arange(len(rows)), found.labels_]
-        for cluster in range(clusters):
-            mine = rows[found.labels_ == cluster]
-            order = np.argsort(distance[found.labels_ == cluster], kind="stable")
+        found, distance = clusters(embedded[rows], seed)
+        for cluster in range(found.max() + 1):
+            mine = rows[found == cluster]
+            order = np.argsort(distance[found == cluster], kind="stable")
             stays[mine[order[self.per_cluster :]]] = False
             self.dropped["crowded"] += max(0, len(mine) - self.per_cluster)
         return stays
@@ -159,7 +169,7 @@ class Sieve:
         likelihood
             Of a language model.
         """
-        if not self.doubt or not texts:
+        if self.judge != "likelihood" or not texts:
             return list(texts)
         asked = [question(one.domain, one.text) for one in texts for _ in labels]
         answers = [f" {label}" for _ in texts for label in labels]
@@ -170,6 +180,69 @@ class Sieve:
         kept = [one for one, row in zip(texts, found, strict=True) if labels[int(row.argmax())] == one.label]
         self.dropped["doubtful"] += len(texts) - len(kept)
         return kept
+
+    def verdicts(
+        self,
+        texts: Sequence[Text],
+        embedded: Float32[np.ndarray, "n d"],
+        seed: int,
+        question: Callable[[Sequence[Text]], Prompt],
+        answer: Callable[[Sequence[Prompt]], Iterable[Completion]],
+    ) -> Bool[np.ndarray, " n"]:
+        """Return which texts a judge finds eligible; those of an answer that cannot be read stay, and it is counted.
+
+        Near copies lie in one cluster, so whoever is asked about a cluster sees them side by side.
+
+        Parameters
+        ----------
+        texts, embedded
+            n of them.
+        seed
+            Of the clusters.
+        question
+            Makes a prompt that shows some texts by numbers from 1 on.
+        answer
+            Answers prompts, in their order.
+        """
+        stays = np.ones(len(texts), bool)
+        if self.judge != "chat" or not texts:
+            return stays
+        groups = list(_groups(clusters(embedded, seed)[0]))
+        prompts = [question([texts[row] for row in rows]) for rows in groups]
+        for rows, said in zip(groups, answer(prompts), strict=True):
+            numbers = numbers_in(said, len(rows), self.asked)
+            stays[rows] = [number in numbers for number in range(1, len(rows) + 1)]
+        self.asked["questions"] += len(groups)
+        self.dropped["ineligible"] += int((~stays).sum())
+        return stays
+
+
+def clusters(
+    embedded: Float32[np.ndarray, "n d"], seed: int
+) -> tuple[Int64[np.ndarray, " n"], Float32[np.ndarray, " n"]]:
+    """Return the cluster of each text and its distance from the cluster's mean: k-means, ceil(n / 4) clusters.
+
+    Parameters
+    ----------
+    embedded
+        n > 0 of them.
+    seed
+        Of the first means.
+    """
+    from sklearn.cluster import KMeans
+
+    # There are no more clusters than different texts: k-means would warn of empty ones.
+    number = min(math.ceil(len(embedded) / 4), len(np.unique(embedded, axis=0)))
+    found = KMeans(number, n_init="auto", random_state=seed).fit(embedded)
+    labels = np.asarray(found.labels_, np.int64)
+    return labels, found.transform(embedded)[np.arange(len(embedded)), labels]
+
+
+def _groups(found: np.ndarray) -> Iterator[np.ndarray]:
+    """Yield the rows of each cluster, of a large one in parts."""
+    for cluster in range(found.max() + 1):
+        rows = np.flatnonzero(found == cluster)
+        yield from (rows[start : start + AT_ONCE] for start in range(0, len(rows), AT_ONCE))
 
 
 def counted(dropped: Mapping[str, int]) -> str:

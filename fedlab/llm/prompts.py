@@ -2,6 +2,7 @@
 
     completion    instruction, one record per demonstration, and the beginning of one more record
     chat          system; user: the same records and what is wanted
+    judge         user: numbered texts, and which of them are eligible
 
 A record is a template of `domain`, `label` and `text`. A base model continues where {text} would stand and stops
 at `stop`; a model tuned for chat answers with records, which `parsing.py` finds again.
@@ -47,11 +48,15 @@ class Prompts:
         What a chat begins with; fields domain, label. Empty for none.
     request
         What a chat asks after the records; fields domain, label.
+    judge
+        What a judge is asked in a chat; field texts. Empty for prompts that ask no judge.
+    judged
+        How a text is shown to it, in a line; fields number, domain, label, text.
 
     Raises
     ------
     BadInput
-        A template has an unknown field, an unpaired brace or lacks {text}; there is no domain or no stop
+        A template has an unknown field, an unpaired brace or lacks one it needs; there is no domain or no stop
         string; a demonstration is of no known domain.
     """
 
@@ -66,6 +71,8 @@ class Prompts:
     chat: bool = False
     system: str = ""
     request: str = "Write one more record of {domain} ({label}), in the same form, and nothing else."
+    judge: str = ""
+    judged: str = "{number}. ({domain}, {label}) {text}"
 
     def __post_init__(self) -> None:
         # a config's own containers neither compare nor travel like plain ones
@@ -80,10 +87,12 @@ class Prompts:
         }
         for name, value in plain.items():
             object.__setattr__(self, name, value)
-        _check("record", self.record, FIELDS, needed="text")
-        _check("question", self.question, ("text", "domain"), needed="text")
+        _check("record", self.record, FIELDS, "text")
+        _check("question", self.question, ("text", "domain"), "text")
         for name in ("instruction", "system", "request"):
             _check(name, getattr(self, name), ("domain", "label"))
+        _check("judge", self.judge, ("texts",), *(["texts"] if self.judge else []))
+        _check("judged", self.judged, ("number", *FIELDS), "number", "text")
         if not self.domains:
             raise BadInput("prompts without domains: name at least one, as domains: {reviews: Review}")
         if not self.chat and not all(self.stop or [""]):
@@ -135,6 +144,45 @@ class Prompts:
         """
         return self.question.format(text=" ".join(text.split()), domain=self.called(domain))
 
+    def which(self, texts: Sequence[tuple[str, str, str]]) -> Prompt:
+        """Ask a judge which of some texts are eligible: it sees them all, numbered from 1 on.
+
+        Parameters
+        ----------
+        texts
+            Domain, label and text of each.
+
+        Raises
+        ------
+        BadInput
+            There is no template `judge`, or a domain or label is unknown.
+        """
+        self.check_judge()
+        shown = [
+            self.judged.format(
+                number=number,
+                domain=self.called(domain),
+                label=self.label(label),
+                text=" ".join(text.split()),
+            )
+            for number, (domain, label, text) in enumerate(texts, 1)
+        ]
+        return (Message("user", self.judge.format(texts="\n".join(shown))),)
+
+    def check_judge(self) -> None:
+        """Refuse to ask a judge without words to ask with.
+
+        Raises
+        ------
+        BadInput
+            There is no template `judge`.
+        """
+        if not self.judge:
+            raise BadInput(
+                "a judge is to be asked in a chat (judge=chat), and these prompts have no template judge: write one "
+                "with the field {texts} as prompts.judge, or choose judge=likelihood"
+            )
+
     def called(self, domain: str) -> str:
         """Return what a domain is called in a prompt.
 
@@ -160,7 +208,7 @@ class Prompts:
         return self.labels.get(label, label)
 
 
-def _check(name: str, template: str, known: Sequence[str], needed: str | None = None) -> None:
+def _check(name: str, template: str, known: Sequence[str], *needed: str) -> None:
     try:
         found = [(word, spec, how) for _, word, spec, how in Formatter().parse(template) if word is not None]
     except ValueError as error:
@@ -172,6 +220,7 @@ def _check(name: str, template: str, known: Sequence[str], needed: str | None = 
             raise unknown(f"field of the template {name}", word, known)
         if spec or how:
             raise BadInput(f"template {name} {template!r}: write the field as {{{word}}} and nothing more")
-    times = sum(word == needed for word, _, _ in found)
-    if needed is not None and times != 1:
-        raise BadInput(f"template {name} {template!r} has {{{needed}}} {times} times: once is needed")
+    for one in needed:
+        times = sum(word == one for word, _, _ in found)
+        if times != 1:
+            raise BadInput(f"template {name} {template!r} has {{{one}}} {times} times: once is needed")

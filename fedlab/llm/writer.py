@@ -21,7 +21,7 @@ import numpy as np
 from fedlab.data.drawing import generator
 from fedlab.errors import BadInput
 from fedlab.llm.filtering import Text
-from fedlab.llm.generation import Texts, complete_all
+from fedlab.llm.generation import Answers, Texts, complete_all
 from fedlab.llm.models import Completion, LanguageModel, Prompt, Sampling, Usage
 from fedlab.llm.parsing import NO_FORMAT, first_text, records_in
 from fedlab.llm.prompts import Prompts
@@ -30,6 +30,8 @@ Demonstrations = Mapping[tuple[str, str], Sequence[str]]
 """Domain and label to texts of both, the best first."""
 Emit = Callable[..., object]
 LIST_ENDS = "\n\n"
+VERDICT = Sampling(max_tokens=96, temperature=0.0, top_p=1.0)
+"""How a judge answers: a list of numbers, and no chance in it."""
 
 
 class Writer:
@@ -116,15 +118,7 @@ class Writer:
             A domain or label is unknown to the prompts, or the model does not answer.
         """
         codes, asked = self._codes(wanted), self.prompts_of(wanted, demonstrations, seed)
-        if self._kept is None:
-            self._kept = Texts.of(self.llm) if self._folder is None else Texts(self._folder)
-
-        def progress(done: int, total: int) -> None:
-            if emit is not None:
-                emit("progress", done=done, total=total)
-
-        answers = complete_all(self.llm, asked, self.sampling, seed, self._kept, progress)
-        self._usage += answers.usage
+        answers = self._answers(asked, self.sampling, seed, emit)
         return [
             Text(text, *code)
             for code, answer in zip(codes, answers, strict=True)
@@ -138,6 +132,20 @@ class Writer:
         draw = generator(seed, "demonstrations")
         return [self._prompt(*code, demonstrations.get(code, ()), draw) for code in self._codes(wanted)]
 
+    def judge(self, texts: Sequence[Text]) -> Prompt:
+        """Return the question which of some texts are eligible; see `Prompts.which`."""
+        return self.prompts.which([(one.domain, one.label, one.text) for one in texts])
+
+    def answer(self, prompts: Sequence[Prompt], emit: Emit | None = None) -> Answers:
+        """Return what the model most probably answers to each prompt.
+
+        Raises
+        ------
+        BadInput
+            The model does not answer, or has no chat.
+        """
+        return self._answers(prompts, VERDICT, 0, emit)
+
     def keep_in(self, folder: str | Path) -> None:
         """Keep answers in another folder from now on."""
         self._folder, self._kept = Path(folder), None
@@ -149,6 +157,21 @@ class Writer:
     def usage(self) -> dict[str, Any]:
         """Return what was asked and paid for."""
         return asdict(self._usage) | {"dropped": dict(self.dropped)}
+
+    def _answers(
+        self, prompts: Sequence[Prompt], sampling: Sampling, seed: int, emit: Emit | None
+    ) -> Answers:
+        """Ask for what was not paid for yet."""
+        if self._kept is None:
+            self._kept = Texts.of(self.llm) if self._folder is None else Texts(self._folder)
+
+        def progress(done: int, total: int) -> None:
+            if emit is not None:
+                emit("progress", done=done, total=total)
+
+        answers = complete_all(self.llm, prompts, sampling, seed, self._kept, progress)
+        self._usage += answers.usage
+        return answers
 
     def _codes(self, wanted: Mapping[tuple[str, str], int]) -> list[tuple[str, str]]:
         return [code for code, number in wanted.items() for _ in range(-(-number // self.each))]

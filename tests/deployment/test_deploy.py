@@ -118,6 +118,7 @@ def test_a_cut_cable_loses_one_host_of_three_and_the_run_finishes(cable_cut: Tol
         (["local", "methods=[centralised]"], "a deployment runs one method that has a strategy"),
         (["local", "clients=null"], "clients=null: give the number of SuperNodes"),
         (["local", "clients=-1"], "clients=-1: give the number of SuperNodes, at least 1"),
+        (["local", "experiment=fdkt_tiny"], "clients=null: give the number of SuperNodes"),
         (["local", "client=4"], "unknown key 'client'"),
         (["probe", "nowhere"], "address 'nowhere' is no HOST:PORT"),
         (["probe", "no host:80"], "address 'no host:80' is no HOST:PORT"),

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from fedlab.data.phrases import NOUNS, WORDS, Phrases
-from fedlab.llm.models import Completion, LanguageModel
+from fedlab.llm.models import Completion, LanguageModel, Prompt
 
 
 @dataclass
@@ -21,7 +21,7 @@ class Phrasebook(LanguageModel):
     seed: int = 0
     context: int = 2048
     batch: int = 16
-    asked: list[str] = field(default_factory=list)
+    asked: list[Prompt] = field(default_factory=list)
 
     def fingerprint(self) -> str:
         return "phrasebook"
@@ -46,7 +46,9 @@ class Phrasebook(LanguageModel):
     def close(self) -> None:
         pass
 
-    def _answer(self, prompt: str, draw: np.random.Generator) -> Completion:
+    def _answer(self, prompt: Prompt, draw: np.random.Generator) -> Completion:
+        if not isinstance(prompt, str):
+            return self._verdict(prompt[-1].content)
         label = next(name for name in WORDS if name in prompt)
         domain = next(name for name in NOUNS if re.search(rf"about {name}\b", prompt))
         chance = draw.random()
@@ -55,3 +57,12 @@ class Phrasebook(LanguageModel):
         if chance < 0.1:
             return Completion("and then the", 60, 20, "length")
         return Completion(f" {Phrases()._phrase(domain, label, draw)}", 14, 20, "stop")
+
+    @staticmethod
+    def _verdict(question: str) -> Completion:
+        """Of numbered texts those are eligible that have a word of their label, but for those about coffee."""
+        found = re.findall(r"^(\d+)\. \(.*, (\w+)\) (.*)$", question, re.MULTILINE)
+        right = [
+            n for n, label, text in found if any(w in text for w in WORDS[label]) and "coffee" not in text
+        ]
+        return Completion(" and ".join(right) or "none", 5, 20, "stop")

@@ -1,10 +1,19 @@
-"""A small OpenAI-compatible server that misbehaves as it is told, and counts what it was asked."""
+"""A small OpenAI-compatible server that misbehaves as it is told, and counts what it was asked.
+
+As a program it is the phrasebook behind an endpoint, which writes down what it is asked and dies when it is told to:
+
+    python -m tests.llm.stub_endpoint PORT LOG [the request that kills it, by its number]
+"""
 
 import json
+import os
+import signal
+import sys
 import threading
 import time
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 
 class Server(ThreadingHTTPServer):
@@ -17,6 +26,7 @@ class Server(ThreadingHTTPServer):
         self.starts = []
         self.script = []  # what the next completions get, instead of an answer
         self.always = None
+        self.says = None  # body -> Completion, for answers that mean something
         self.models_status = 200
         self.delay = 0.0
         self.lock = threading.Lock()
@@ -66,6 +76,9 @@ class Handler(BaseHTTPRequestHandler):
             return self.answer("", chat)
         if what == "cut":
             return self.answer("half a sen", chat, "length")
+        if self.server.says is not None:
+            answer = self.server.says(body)
+            return self.answer(answer.text, chat, answer.finish)
         said = body["messages"][-1]["content"] if chat else body["prompt"]
         return self.answer(f"{said}/{body['seed']}", chat)
 
@@ -101,3 +114,28 @@ def stub(port=0):
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+def main(port, log, deadly=None):
+    import numpy as np
+
+    from fedlab.llm.models import Message
+    from tests.llm.phrasebook import Phrasebook
+
+    book, server = Phrasebook(), Server(int(port))
+
+    def says(body):
+        with Path(log).open("a") as file:
+            file.write(json.dumps(body.get("messages") or [body["prompt"], body["seed"]]) + "\n")
+        if len(server.asked) == (deadly and int(deadly)):
+            os.kill(os.getpid(), signal.SIGKILL)  # in the middle of an answer
+        chat = tuple(Message(**one) for one in body.get("messages", ()))
+        return book._answer(chat or body["prompt"], np.random.default_rng(body["seed"]))
+
+    server.says = says
+    print("ready", flush=True)
+    server.serve_forever()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

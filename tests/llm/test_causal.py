@@ -57,6 +57,18 @@ def test_texts_and_what_they_took(model):
     assert isinstance(model, LanguageModel)
 
 
+def test_a_token_that_others_call_padding_is_one_of_the_text(model, saved, monkeypatch):
+    """Nor is anyone warned of it: a mask goes with every prompt."""
+    from transformers.utils import logging
+
+    warned = []
+    monkeypatch.setattr(logging.get_logger("transformers.modeling_utils"), "warning_once", warned.append)
+    # Of one length, so that no mask is needed; long enough that each of the 259 tokens is drawn.
+    answers = model.complete(["a prompt"] * 16, Sampling(max_tokens=100), list(range(16)))
+    pad = transformers.AutoTokenizer.from_pretrained(saved).decode([0])
+    assert not warned and not any(pad in answer.text for answer in answers)
+
+
 def test_a_text_is_its_own_whoever_is_beside_it(saved, model):
     together = model.complete(PROMPTS, SAMPLING, SEEDS)
     alone = HuggingFace(str(saved), batch=1)

@@ -1,4 +1,5 @@
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,10 @@ def test_a_chat_shows_the_records_and_asks():
         ({"record": "{text!r}"}, r"write the field as \{text\}"),
         ({"record": "{text"}, "write a brace that is no field twice"),
         ({"instruction": "{text}"}, "unknown field .*instruction 'text': known are domain, label"),
+        ({"judge": "Which?"}, r"template judge .* has \{texts\} 0 times: once is needed"),
+        ({"judge": "{texts} {label}"}, "unknown field .*judge 'label': known are texts"),
+        ({"judged": "{text}"}, r"template judged .* has \{number\} 0 times"),
+        ({"judged": "{number} {txt}"}, "unknown field .*judged 'txt': .*did you mean 'text'"),
         ({"domains": {}}, "prompts without domains"),
         ({"stop": [""]}, "needs one that ends it"),
         ({"stop": []}, "needs one that ends it"),
@@ -58,6 +63,17 @@ def test_a_chat_shows_the_records_and_asks():
 def test_templates_that_cannot_work_are_refused(options, message):
     with pytest.raises(BadInput, match=message):
         Prompts(**({"record": "{label}: {text}", "domains": {"d": "D"}} | options))
+
+
+def test_a_judge_sees_every_text_by_its_number():
+    asks = replace(REVIEWS, judge="Judge:\n{texts}\nWhich?")
+    (message,) = asks.which([("film", "pos", "A\n joy."), ("film_plot", "neg", "A {bore}.")])
+    expected = "Judge:\n1. (Film, positive) A joy.\n2. (Film plot, negative) A {bore}.\nWhich?"
+    assert message == Message("user", expected)
+    with pytest.raises(
+        BadInput, match=r"no template judge: write one .*\{texts\}.* or choose judge=likelihood"
+    ):
+        REVIEWS.which([("film", "pos", "A joy.")])
 
 
 def test_unknown_names_are_refused_with_the_known_ones():
@@ -149,6 +165,9 @@ def test_every_choice_of_prompts_can_be_built(path):
             assert isinstance(asked, tuple if prompts.chat else str)
             assert not any(stop in text for text in texts for stop in prompts.stop)
     assert Sampling(stop=prompts.stop).stop == prompts.stop
+    domain, label = next((d, label) for d, of in prompts.demonstrations.items() for label in of)
+    (asked,) = prompts.which([(domain, label, "one of a kind")])
+    assert "1. (" in asked.content and "one of a kind" in asked.content and "{" not in asked.content
 
 
 @pytest.mark.parametrize(

@@ -168,10 +168,29 @@ def test_filters_work_in_the_pipeline(run):
         **{
             "methods.fdkt.strategy.sieve.per_cluster": 1,
             "methods.fdkt.votes": 0,
-            "methods.fdkt.strategy.sieve.doubt": True,
+            "methods.fdkt.strategy.sieve.judge": "likelihood",
         }
     )
     assert first(clustered, "dropped")["crowded"] > 0 and first(clustered, "texts") < first(all_in, "texts")
+
+
+def test_a_model_that_follows_instructions_judges_in_a_chat_and_is_paid_once(run):
+    asked = {"methods.fdkt.strategy.sieve.judge": "chat", "methods.fdkt.votes": 0}
+    result, again, plain = run(**asked), run(**asked), run(**{"methods.fdkt.votes": 0})
+    metrics, texts = result["fdkt"]["metrics"], unpack_texts(model_of(result))
+    dropped = first(plain, "texts") - metrics["texts"]
+    assert metrics["dropped"]["ineligible"] == dropped > 0 and metrics["judge"] == {
+        "questions": -(-first(plain, "texts") // 4)
+    }
+    left = set(unpack_texts(model_of(plain))) - set(texts)
+    assert left and all("coffee" in text for text in left) and not any("coffee" in text for text in texts)
+    assert metrics["usage"]["requests"] == first(plain, "usage")["recalled"] + metrics["judge"]["questions"]
+    assert first(again, "usage")["requests"] == 0 and first(again, "texts") == metrics["texts"]
+
+
+def test_prompts_without_words_for_a_judge_are_refused_by_name(run):
+    with pytest.raises(InstantiationException, match=r"no template judge.*prompts\.judge"):
+        run(**{"methods.fdkt.strategy.sieve.judge": "chat", "prompts.judge": ""})
 
 
 def test_a_domain_that_the_prompts_do_not_know_is_named(run):
