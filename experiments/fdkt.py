@@ -105,6 +105,7 @@ def marks(
         domain = str(learner.domains(split)[0])
         rows = np.flatnonzero(tested == domain)
         test, texts = everyone.test[torch.from_numpy(rows)].numpy(), dataset.test.take(rows).inputs
+        assert isinstance(texts, list)
         truth = everyone.test_labels[torch.from_numpy(rows)].numpy()
         private = learner.private(x, labels, split, learner.of(cfg.seed, who))
         fits: dict[str, dict[str, Any]] = {}
