@@ -2,7 +2,7 @@
 
     synthesise   a language model tuned on its texts by DP-SGD writes others           (who has the means)
     vote         N(h, m^2 I), h_j the private texts nearest to candidate j             (everyone)
-    teach        min_W  CE(W; private) + w CE(W; the server's texts)                   (at home; nothing is sent)
+    teach        min  CE(private) + w CE(the server's texts), of a small model         (at home; nothing is sent)
 
 A client holds many texts, of which few are labelled: the generator and the votes learn from all of them, the small
 model from the labelled. Neither texts nor embeddings of theirs leave; the small model stays at home too. All noise is
@@ -21,6 +21,7 @@ from functools import lru_cache
 
 import numpy as np
 import torch
+from safetensors.numpy import save
 from torch import Tensor
 
 from fedlab.data.dataset import Split
@@ -29,7 +30,7 @@ from fedlab.llm.budget import Budget
 from fedlab.llm.generator import Generator, Written, sample
 from fedlab.llm.local_model import LocalModel
 from fedlab.llm.recalled import recalled
-from fedlab.llm.small_model import Head, scores
+from fedlab.llm.small_model import Head, Labelled, SmallModel, Taught
 from fedlab.llm.texts import pack_texts, unpack_texts
 from fedlab.privacy.dpsgd import generator_of
 from fedlab.privacy.entropy import check_entropy, noise
@@ -38,8 +39,8 @@ from fedlab.privacy.votes import histogram, noisy
 Arrays = dict[str, np.ndarray]
 Memory = Mapping[str, bytes]
 STEPS = ("hello", "synthesise", "vote", "teach")
-HEAD = "head"
-"""Under which a client remembers its small model."""
+SMALL_MODEL = "small_model"
+"""Under which a client remembers its small model, as safetensors."""
 
 
 @dataclass(frozen=True)
@@ -93,8 +94,8 @@ class FDKT:
         Private texts of a client, at most; None is all it has.
     labelled
         How many of them have a label.
-    head
-        The small model.
+    small_model
+        What learns: a head on the embeddings, or a network of its own.
     generator, base
         How a generator is tuned, and of which language model; None where clients only vote.
     written
@@ -117,7 +118,7 @@ class FDKT:
     domain: str | None = None
     texts: int | None = None
     labelled: int = 50
-    head: Head = field(default_factory=Head)
+    small_model: SmallModel = field(default_factory=Head)
     generator: Generator | None = None
     base: LocalModel | None = None
     written: int = 50
@@ -186,8 +187,7 @@ class FDKT:
             return self._synthesise(private, arrays, seed), memory
         if step == "vote":
             return self._vote(private, arrays, seed), memory
-        head = self.taught(private, arrays, seed)
-        return {}, {**memory, HEAD: head.astype("<f4").tobytes()}
+        return {}, {**memory, SMALL_MODEL: save(self.taught(private, arrays, seed).weights)}
 
     def private(self, x: Tensor, labels: Tensor, split: Split, seed: int) -> Private:
         """Return what a client has of what is its own: some texts, fewer labels.
@@ -222,22 +222,26 @@ class FDKT:
             )
         return split.groups[self.group]
 
-    def taught(self, private: Private, arrays: Mapping[str, np.ndarray], seed: int) -> np.ndarray:
-        """Return the small model (c, d + 1) after the labelled texts and the server's.
+    def taught(self, private: Private, arrays: Mapping[str, np.ndarray], seed: int) -> Taught:
+        """Return the small model after the labelled texts and the server's.
 
         Parameters
         ----------
         private
             What the client has.
         arrays
-            The server's texts: `embedded` (m, d) and `labels` (m,); without them local training.
+            The server's texts: `text` and `ends`, `embedded` (m, d) and `labels` (m,); without them local training.
         seed
-            Of the folds.
+            Of what the small model draws.
         """
         n, d = private.labelled, private.x.shape[1]
-        sent = arrays.get("embedded", np.zeros((0, d), np.float32)).reshape(-1, d)
-        theirs = arrays.get("labels", np.zeros(0, np.int64))
-        return self.head.fit(private.x[:n], private.labels[:n], sent, theirs, self.num_classes, seed)
+        own = Labelled(private.x[:n], private.labels[:n], private.texts[:n])
+        sent = Labelled(
+            arrays.get("embedded", np.zeros((0, d), np.float32)).reshape(-1, d),
+            arrays.get("labels", np.zeros(0, np.int64)),
+            unpack_texts(arrays) if "text" in arrays else [],
+        )
+        return self.small_model.teach(own, sent, self.num_classes, seed)
 
     @staticmethod
     def of(run_seed: int, who: int) -> int:
@@ -312,10 +316,15 @@ class FDKT:
         return x
 
     def scores(self, arrays: Mapping[str, np.ndarray], h: Tensor) -> Tensor:
-        """Return the logits of a head that has seen the server's texts and nothing else: (n, c)."""
+        """Return the logits of a head that has seen the server's texts and nothing else: (n, c).
+
+        The server knows test texts as embeddings only. A small model that reads the texts themselves is not what is
+        judged here: a head stands for it, and says how good the texts are (`SmallModel.judge`).
+        """
         embedded, labels = arrays["embedded"], arrays["labels"]
-        head = _head_of(self.head, self.num_classes, embedded.shape, embedded.tobytes(), labels.tobytes())
-        return torch.from_numpy(scores(head, h.cpu().numpy()))
+        judge = self.small_model.judge
+        head = _head_of(judge, self.num_classes, embedded.shape, embedded.tobytes(), labels.tobytes())
+        return torch.from_numpy(judge.scores({"weight": head}, h.cpu().numpy()))
 
 
 @lru_cache(maxsize=1)  # test samples are judged part by part, each by the same head

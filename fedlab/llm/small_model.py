@@ -1,9 +1,10 @@
-"""The small model of a client: a head on frozen embeddings, taught by its own texts and by those it was sent.
+"""The small model of a client, taught by its own texts and by those it was sent; and the smallest, a head.
 
     min_W  [ sum_i CE(W; x_i) + w sum_j CE(W; s_j) ] / (n + w m) + g/2 |W|^2
 
-x are private, s synthetic. w is what a synthetic text weighs against a private one. g is chosen on private texts that
-are held out, which costs nothing: the head stays with its client. A head that has seen private texts is private to
+x are embeddings of private texts, s of synthetic ones; they are frozen, and W is all that learns. (`fine_tuned.py`
+trains what embeds too.) w is what a synthetic text weighs against a private one. g is chosen on private texts that
+are held out, which costs nothing: the head stays with its client. A model that has seen private texts is private to
 nobody it is shown to.
 
 Li et al., FDKT, 2024, https://arxiv.org/abs/2405.14212 (augmented loss with a weight of its own). n private and m
@@ -12,18 +13,80 @@ synthetic texts, (n, d) embeddings, c classes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float32, Int64
 
 from fedlab.errors import BadInput
 
+Weights = dict[str, np.ndarray]
+"""What a client remembers of its small model: arrays by name."""
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Texts with labels, as a small model is taught by them.
+
+    Attributes
+    ----------
+    x
+        (n, d) embeddings.
+    labels
+        (n,).
+    texts
+        The n texts.
+    """
+
+    x: Float32[np.ndarray, "n d"]
+    labels: Int64[np.ndarray, " n"]
+    texts: Sequence[str]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True)
+class Taught:
+    """A small model that has learned.
+
+    Attributes
+    ----------
+    weights
+        What it knows.
+    told
+        How it went, in plain values. It says something of the private texts, and stays where they are.
+    """
+
+    weights: Weights
+    told: Mapping[str, Any] = field(default_factory=dict)
+
+
+@runtime_checkable
+class SmallModel(Protocol):
+    """What every small model offers."""
+
+    def teach(self, private: Labelled, sent: Labelled, num_classes: int, seed: int) -> Taught:
+        """Return the model after n private and m sent texts of c classes; either may be none."""
+        ...
+
+    def scores(
+        self, weights: Mapping[str, np.ndarray], x: Float32[np.ndarray, "n d"], texts: Sequence[str]
+    ) -> Float32[np.ndarray, "n c"]:
+        """Return the logits of n texts, given with their embeddings."""
+        ...
+
+    @property
+    def judge(self) -> Head:
+        """What judges the sent texts where test texts are known as embeddings only."""
+        ...
+
 
 @dataclass(frozen=True)
 class Head:
-    """A softmax head.
+    """A softmax head on embeddings: a `SmallModel` that never looks at the texts.
 
     Parameters
     ----------
@@ -54,6 +117,21 @@ class Head:
             raise BadInput(f"penalties={list(self.penalties)} must be numbers > 0")
         if self.folds < 2:
             raise BadInput(f"folds={self.folds} must be at least 2")
+
+    def teach(self, private: Labelled, sent: Labelled, num_classes: int, seed: int) -> Taught:
+        """Return `fit`'s head as `weight`."""
+        return Taught({"weight": self.fit(private.x, private.labels, sent.x, sent.labels, num_classes, seed)})
+
+    def scores(
+        self, weights: Mapping[str, np.ndarray], x: Float32[np.ndarray, "n d"], texts: Sequence[str] = ()
+    ) -> Float32[np.ndarray, "n c"]:
+        """Return the logits of embeddings."""
+        return scores(weights["weight"], x)
+
+    @property
+    def judge(self) -> Head:
+        """Itself."""
+        return self
 
     def fit(
         self,

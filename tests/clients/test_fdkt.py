@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import load
 
-from clients.fdkt import FDKT, HEAD
+from clients.fdkt import FDKT, SMALL_MODEL
 from fedlab.data.phrases import Phrases
 from fedlab.errors import BadInput
 from fedlab.features.hashed import HashedWords
@@ -67,11 +68,13 @@ def test_votes_are_those_of_its_texts_and_noise():
 def test_the_small_model_stays_at_home():
     sent = {"embedded": CANDIDATES, "labels": np.array([0, 0, 1])}
     answer, memory = ask(client(), "teach", sent, memory={"other": b"x"})
-    assert answer == {} and set(memory) == {"other", HEAD}
-    head = np.frombuffer(memory[HEAD], "<f4").reshape(2, 65)
+    assert answer == {} and set(memory) == {"other", SMALL_MODEL}
+    head = load(memory[SMALL_MODEL])["weight"]
+    assert head.shape == (2, 65)
     one = client()
     private = one.private(X, LABELS, SPLIT, one.of(0, 0))
-    assert (head == one.taught(private, sent, 3)).all() and not (head == one.taught(private, {}, 3)).all()
+    taught, local = (one.taught(private, arrays, 3).weights["weight"] for arrays in (sent, {}))
+    assert (head == taught).all() and not (head == local).all()
 
 
 def test_a_client_has_some_of_its_texts_and_labels_of_fewer():
@@ -87,24 +90,25 @@ def test_a_client_has_some_of_its_texts_and_labels_of_fewer():
     changed = LABELS.clone()
     changed[rows[5:]] = 1 - changed[rows[5:]]
     blind = one.private(X, changed, SPLIT, 7)
-    assert (one.taught(private, {}, 0) == one.taught(blind, {}, 0)).all()
+    seeing, not_seeing = (one.taught(what, {}, 0).weights["weight"] for what in (private, blind))
+    assert (seeing == not_seeing).all()
 
 
 def test_a_client_without_texts_votes_noise_and_learns_from_others():
     def nothing():
         return X[:0], LABELS[:0], SPLIT.take(np.zeros(0, np.int64))
 
-    one = client(head=Head(penalties=(1e-3,)))
+    one = client(small_model=Head(penalties=(1e-3,)))
     config = {"run-seed": 0, "noise": one.budget.told}
     votes, _ = one.converse({"embedded": CANDIDATES}, {"step": "vote", **config}, nothing, {}, 0, 3, 1)
     assert votes["votes"].shape == (3,) and votes["votes"].any()
     sent = {"embedded": CANDIDATES, "labels": np.array([0, 0, 1])}
     _, memory = one.converse(sent, {"step": "teach", **config}, nothing, {}, 0, 3, 1)
-    assert np.frombuffer(memory[HEAD], "<f4").any()
+    assert load(memory[SMALL_MODEL])["weight"].any()
 
 
 def test_the_server_can_judge_what_it_sent():
-    one = client(head=Head(penalties=(1e-3,)))
+    one = client(small_model=Head(penalties=(1e-3,)))
     assert not one.scores(one.initial(64, 0), X).any()
     sent = {"embedded": CANDIDATES, "labels": np.array([0, 0, 1])}
     assert one.scores(sent, X).shape == (len(X), 2) and one.features(X) is X

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
-from hydra.utils import get_method
+from hydra.utils import get_method, instantiate
 
 from experiments.compare import describe
 from experiments.compose import compose, configuration
 from fedlab.errors import BadInput
+from fedlab.llm.small_model import SmallModel
+from fedlab.llm.training import Training
 
 
 def options(group: str) -> list[str]:
@@ -47,6 +50,18 @@ def test_every_option_of_a_group_is_reachable_from_the_default_experiment(group)
             )
 
 
+@pytest.mark.parametrize("small", options("small_model"))
+def test_every_small_model_can_teach_fdkt(small):
+    said = ["small_model.id=owner/name"] if small == "huggingface" else []
+    cfg = compose(["experiment=fdkt", f"small_model={small}", "small_model.weight=0.7", *said])
+    described = describe(cfg, "fdkt")["model"]["small_model"]
+    model = instantiate(described)
+    assert isinstance(model, SmallModel) and model.weight == 0.7 and model.judge.weight == 0.7
+    if small != "head":
+        assert model.training == Training() and model.device == cfg.device
+        assert described["training"].keys() - {"_target_"} == {one.name for one in fields(Training)}
+
+
 @pytest.mark.parametrize(
     ("override", "said"),
     [
@@ -54,6 +69,7 @@ def test_every_option_of_a_group_is_reachable_from_the_default_experiment(group)
         ("partition.alpa=1", "unknown key 'partition.alpa': known here are alpha; did you mean 'alpha'?"),
         ("methods.afl.strategy.rigde=1", "did you mean 'ridge'?"),
         ("engine=loco", "unknown engine 'loco': known are local, ray; did you mean 'local'?"),
+        ("small_model=minlm", "unknown small_model 'minlm': known are head, huggingface, minilm"),
         ("methods=[afll]", "unknown methods 'afll'"),
         ("experiment=afl_digit", "did you mean 'afl_digits'?"),
         ("mode=exactly", "expected one of [exact, float64]"),
