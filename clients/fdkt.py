@@ -270,12 +270,14 @@ class FDKT:
         """Texts for every label, as many for each: how many texts of a class there are does not show."""
         if self.generator is None or self.base is None:
             return {}
-        (domain,) = unpack_texts(arrays)
-        n, codes = private.labelled, [f"{domain} | {label}" for label in self.labels]
+        *codes, alone = unpack_texts(arrays)
+        if len(codes) != self.num_classes:
+            raise BadInput(f"the server names codes for {len(codes)} of {self.num_classes} labels")
+        n, base = private.labelled, self.base.fingerprint()
         behind = [codes[label] for label in private.labels[:n]]
-        # Whatever has no label stands behind its domain alone, and teaches the same model.
-        behind += [domain] * (len(private) - n)
-        drawn = self._drawn_for(seed, "generator", repr(self.generator), *private.texts)
+        # Whatever has no label stands behind a code without one, and teaches the same model.
+        behind += [alone] * (len(private) - n)
+        drawn = self._drawn_for(seed, "generator", repr(self.generator), base, *behind, *private.texts)
 
         def write() -> Written:
             assert self.generator is not None and self.base is not None
@@ -287,8 +289,7 @@ class FDKT:
             return sample(tuned, tokenizer, codes, self.written, seed, **limits)
 
         if self.entropy == "seeded":
-            settings = repr(self.generator), self.base.fingerprint(), behind, codes, self.written, self.min_words
-            written = recalled(write, drawn, seed, *settings)
+            written = recalled(write, drawn, seed, codes, self.written, self.min_words)
         else:
             written = write()
         labels = np.array([codes.index(code) for code in written.codes], np.int64)

@@ -271,7 +271,7 @@ class FDKT(ServerJudged, Strategy):
         if step == "hello":
             return {}
         if step == "synthesise":
-            return pack_texts([self.domains[node]])
+            return pack_texts(self.writer.prompts.codes(self.domains[node], self.labels))
         if step == "vote":
             return {"embedded": self.pool.embedded[self._rows(node)]}
         return self.pool.model()

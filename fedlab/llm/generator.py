@@ -88,7 +88,7 @@ class Generator:
     max_tokens: int = 256
     adapters: Adapters = field(default_factory=Adapters)
     clipping: str = "ghost"
-    physical_batch: int = 16
+    physical_batch: int = field(default=16, repr=False)  # of no other noise
     noise_multiplier: float | None = None
     learn_codes: bool = False
 

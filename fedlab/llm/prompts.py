@@ -48,6 +48,9 @@ class Prompts:
         What a chat begins with; fields domain, label. Empty for none.
     request
         What a chat asks after the records; fields domain, label.
+    code, code_alone
+        Behind what a generator learns a text of a label, and one whose label nobody knows; fields domain, label. Words
+        that a language model understands serve it from the first step.
     judge
         What a judge is asked in a chat; field texts. Empty for prompts that ask no judge.
     judged
@@ -71,6 +74,8 @@ class Prompts:
     chat: bool = False
     system: str = ""
     request: str = "Write one more record of {domain} ({label}), in the same form, and nothing else."
+    code: str = "{domain} | {label}"
+    code_alone: str = "{domain}"
     judge: str = ""
     judged: str = "{number}. ({domain}, {label}) {text}"
 
@@ -91,6 +96,8 @@ class Prompts:
         _check("question", self.question, ("text", "domain"), "text")
         for name in ("instruction", "system", "request"):
             _check(name, getattr(self, name), ("domain", "label"))
+        _check("code", self.code, ("domain", "label"), "label")
+        _check("code_alone", self.code_alone, ("domain",))
         _check("judge", self.judge, ("texts",), *(["texts"] if self.judge else []))
         _check("judged", self.judged, ("number", *FIELDS), "number", "text")
         if not self.domains:
@@ -168,6 +175,18 @@ class Prompts:
             for number, (domain, label, text) in enumerate(texts, 1)
         ]
         return (Message("user", self.judge.format(texts="\n".join(shown))),)
+
+    def codes(self, domain: str, labels: Sequence[str]) -> list[str]:
+        """Return the code of each label, and in the end that of texts without one.
+
+        Raises
+        ------
+        BadInput
+            The domain or a label is unknown.
+        """
+        called = self.called(domain)
+        named = [self.code.format(domain=called, label=self.label(label)) for label in labels]
+        return [*named, self.code_alone.format(domain=called)]
 
     def check_judge(self) -> None:
         """Refuse to ask a judge without words to ask with.

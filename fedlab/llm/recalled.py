@@ -1,6 +1,6 @@
 """What a generator wrote is written once: tuning it again would give the same texts, hours later.
 
-key = sha256(base model, generator, codes, texts, what is asked for, seeds)
+key = sha256(what the noise was drawn for: base model, generator, codes, texts, seed; what is asked for)
 
 With seeded noise the texts are a function of these, so a sweep over what the server makes of them tunes each generator
 once. Noise of the operating system is a fresh draw every time: nothing is kept of it. The file holds what was written

@@ -51,7 +51,7 @@ def sample(
     temperature: float = 1.0,
     top_k: int = 50,
     top_p: float = 0.9,
-    batch_size: int = 32,
+    batch_size: int = 64,
 ) -> Written:
     """Write texts behind codes.
 
