@@ -122,10 +122,7 @@ def test_what_does_not_pass_is_said_at_once(server, make, status, remedy):
 
 def test_what_was_on_its_way_when_another_failed_is_told(server, make):
     model, _ = make(server)
-    server.delay, server.script = (
-        0.5,
-        [400, "slow"],
-    )  # both are asked before the refusal, which a text follows
+    server.delay, server.script = 0.5, [400, "slow"]  # both are asked before the refusal, which a text follows
     told = []
     with pytest.raises(BadInput, match="refused with 400"):
         model.complete(
