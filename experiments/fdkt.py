@@ -104,8 +104,8 @@ def marks(
         split = dataset.train.take(everyone.federation.parts[who])
         domain = str(learner.domains(split)[0])
         rows = np.flatnonzero(tested == domain)
-        test, texts = everyone.test[torch.from_numpy(rows)].numpy(), dataset.test.take(rows).inputs
-        assert isinstance(texts, list)
+        test = everyone.test[torch.from_numpy(rows)].numpy()
+        texts = [str(text) for text in dataset.test.take(rows).inputs]
         truth = everyone.test_labels[torch.from_numpy(rows)].numpy()
         private = learner.private(x, labels, split, learner.of(cfg.seed, who))
         fits: dict[str, dict[str, Any]] = {}

@@ -248,8 +248,8 @@ def _probe(
     own, sent = (x[:private], labels[:private]), (x[private:], labels[private:] % c)
     none = x[:0], labels[:0]
     # of two heads each has texts of its own
-    taught = [(*own, *sent)] if heads == 1 else [(*own, *none), (*sent, *none)]
-    fitted = np.concatenate([head.fit(*both, c, seed) for both in taught])
+    taught = [(own, sent)] if heads == 1 else [(own, none), (sent, none)]
+    fitted = np.concatenate([head.fit(ax, ay, bx, by, c, seed) for (ax, ay), (bx, by) in taught])
     bias = np.maximum(fitted[:, -1], _UNSEEN)  # minus infinity would stay for ever
     with torch.no_grad():
         layer.weight.copy_(torch.from_numpy(fitted[:, :-1] / scale))

@@ -5,6 +5,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import (
     BertConfig,
     BertForSequenceClassification,
+    BertModel,
     Gemma3ForCausalLM,
     Gemma3TextConfig,
     GPT2Config,
@@ -84,3 +85,13 @@ def tokenizer():
     plain.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     names = {"pad_token": "<pad>", "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
     return PreTrainedTokenizerFast(tokenizer_object=plain, **names)
+
+
+def save_encoder(folder):
+    """Save a tiny encoder of random weights, with its tokenizer."""
+    shape = {k: v for k, v in GROUPED.items() if k != "num_key_value_heads"}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        BertModel(BertConfig(**shape)).save_pretrained(folder)
+    tokenizer().save_pretrained(folder)
+    return str(folder)

@@ -6,13 +6,12 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from transformers import BertConfig, BertModel
 
 from fedlab.errors import BadInput
 from fedlab.llm.fine_tuned import SEEN, FineTuned, held_out
 from fedlab.llm.small_model import Head, Labelled, SmallModel
 from fedlab.llm.training import Training
-from tests.llm.families import GROUPED, bert, model_of, tokenizer
+from tests.llm.families import bert, model_of, save_encoder, tokenizer
 
 FAST = Training(learning_rate=3e-3, head_learning_rate=1e-2, epochs=8)
 NONE = Labelled(np.zeros((0, 1), np.float32), np.zeros(0, np.int64), [])
@@ -37,14 +36,7 @@ def texts_of(n: int, seed: int, classes: int = 2, wrong: float = 0.0) -> Labelle
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A tiny encoder of random weights."""
-    path = tmp_path_factory.mktemp("encoder")
-    shape = {k: v for k, v in GROUPED.items() if k != "num_key_value_heads"}
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        BertModel(BertConfig(**shape)).save_pretrained(path)
-    tokenizer().save_pretrained(path)
-    return str(path)
+    return save_encoder(tmp_path_factory.mktemp("encoder"))
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ from fedlab.llm.texts import normal, unpack_texts
 from fedlab.privacy.gaussian import epsilon_of
 from fedlab.report.texts import sample_cells
 from strategies.fdkt import FDKT
+from tests.llm.families import save_encoder
 
 DATA = Phrases(seed=0).load()
 BOOK = {"llm._target_": "tests.llm.phrasebook.Phrasebook"}
@@ -64,6 +65,18 @@ def test_what_a_good_model_writes_helps_and_every_release_is_in_the_ledger(run):
     assert samples and {row[0] for row in samples[1]} == {stage["stage"] for stage in metrics["stages"]}
     for kind in ("gain", "epsilon", "pipeline"):
         assert (result.directory / "figures" / f"{kind}.png").exists()
+
+
+def test_a_fine_tuned_model_can_be_taught_and_says_how_it_went(run, tmp_path):
+    folder = save_encoder(tmp_path / "encoder")
+    small = {"small_model": "huggingface", "small_model.id": folder, "small_model.training.epochs": 2}
+    result, plain = run(**small), run()
+    assert result["fdkt"]["head_sha256"] == plain["fdkt"]["head_sha256"], "the server's texts are the same"
+    for row in result.values["study"]["rows"]:
+        assert set(row["fits"]) >= {"local", "taught"} and 0 <= row["accuracy"] <= 1
+        fit = row["fits"]["taught"]
+        assert fit["trained"] <= 2 and len(fit["losses"]) == fit["trained"] + 1 and fit["held_out"] == 2
+    assert set(plain.values["study"]["rows"][0]["fits"]["upper"]) == {"seconds"}
 
 
 def model_of(result):
