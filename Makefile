@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo deploy-local llm dev test lint format bench notebook clean
+.PHONY: help install demo deploy-local llm dev test test-slow lint format bench notebook clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -23,12 +23,15 @@ llm: $(VENV)/.installed-llm ## an OpenAI-compatible server of Gemma 270M on this
 
 dev: $(VENV)/.installed-dev ## install, with what the tests and checks need
 
-test: $(VENV)/.installed-dev ## everything that must pass: lint, format, types, layers, tests
+test: $(VENV)/.installed-dev ## lint, format, types, layers, and the tests of some minutes
 	@echo "== ruff check" && $(BIN)/ruff check .
 	@echo "== ruff format" && $(BIN)/ruff format --check .
 	@echo "== basedpyright" && $(BIN)/basedpyright
 	@echo "== import-linter" && $(BIN)/lint-imports
-	@echo "== pytest" && $(BIN)/python -m pytest -n 2 --dist loadfile
+	@echo "== pytest" && $(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
+
+test-slow: $(VENV)/.installed-dev ## the tests that make test leaves out: whole runs, servers, kills and clusters
+	@echo "== pytest, slow" && $(BIN)/python -m pytest -n 2 --dist loadfile -m slow
 
 lint: $(VENV)/.installed-dev ## the checks without the tests
 	@echo "== ruff check" && $(BIN)/ruff check .

@@ -76,6 +76,7 @@ def test_an_installed_wheel_is_imported_from_where_it_was_installed(installed: P
     assert str(ROOT) not in path
 
 
+@pytest.mark.slow
 def test_an_installed_wheel_runs_outside_a_checkout(installed: Path, tmp_path: Path) -> None:
     words = ("run", "methods=[afl]", "clients=20", "features.expansion.width=128", "hydra.run.dir=here")
     run(installed / "bin" / "fedlab", *words, cwd=tmp_path)
@@ -142,11 +143,16 @@ def test_make_help_lists_every_target() -> None:
     assert re.findall(r"^  make ([\w-]+) +\S", shown, re.M) == phony.split()
 
 
-def test_ci_runs_the_test_command_and_nothing_else() -> None:
+def test_ci_runs_the_test_command_and_the_slow_tests_and_nothing_else() -> None:
     script = ROOT / ".ci" / "run"
     assert os.access(script, os.X_OK)
     commands = [line for line in script.read_text().splitlines() if line and not line.startswith("#")]
-    assert commands == ["set -euo pipefail", 'cd "$(dirname "${BASH_SOURCE[0]}")/.."', "make test"]
+    assert commands == [
+        "set -euo pipefail",
+        'cd "$(dirname "${BASH_SOURCE[0]}")/.."',
+        "make test",
+        "make test-slow",
+    ]
 
 
 def normal(name: str) -> str:

@@ -128,6 +128,7 @@ def test_beyond_the_tolerated_share_the_round_stops_with_the_list():
     assert f"({len(dropped) - 1} more clients failed: " in str(stopped.value)
 
 
+@pytest.mark.slow
 def test_ray_gives_the_same_models_and_survives_its_workers():
     from fedlab.engine.ray_grid import RayGrid
 

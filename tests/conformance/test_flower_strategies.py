@@ -18,6 +18,8 @@ from flwr.serverapp import strategy as flower
 from experiments.main import main
 from fedlab.engine.cluster import available_cpus
 
+pytestmark = pytest.mark.slow
+
 APPS = Path(__file__).parents[1] / "apps"
 SHIPPED, NUMBERS = (FlowerApp.read(APPS / name) for name in ("shipped", "numbers"))
 SHIPPED.client()  # its folder joins the path, and so the table is found

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 import fedlab
 
 SMALL = {"features.expansion.width": 16, "analytic.bits": 8, "source.seed": 0}
@@ -12,6 +14,7 @@ def heads(methods: list[str], **settings: object) -> dict[str, str]:
     return {name: result[name]["head_sha256"] for name in methods}
 
 
+@pytest.mark.slow
 def test_workers_change_no_bit():
     both = ["dp_afl", "dp_secagg_afl"]
     assert heads(both) == heads(both, **{"engine": "ray", "engine.num_workers": 2})

@@ -75,6 +75,7 @@ def test_the_skew_leaves_no_trace(run, method):
     assert heads(run(*METHODS), method) == heads(run(*METHODS, partition="iid"), method)
 
 
+@pytest.mark.slow
 @EVERY
 def test_the_workers_leave_no_trace(run, method):
     there = run(*METHODS, engine="ray", engine__num_workers=2)
@@ -126,6 +127,7 @@ def test_every_step_is_the_joint_solution_of_one_machine(run):
     assert result["acil"]["metrics"]["steps"] == result["centralised"]["metrics"]["steps"]
 
 
+@pytest.mark.slow
 def test_the_number_of_phases_leaves_no_trace_in_acil(run):
     cut = [run("acil", stream="sample_incremental", stream__phases=n, clients=3) for n in (1, 5, 50, 500)]
     assert len({heads(result, "acil")[0] for result in cut}) == 1

@@ -104,6 +104,7 @@ def test_the_real_reviews_have_the_counted_samples():
     }
 
 
+@pytest.mark.slow
 def test_the_real_emoji_have_the_counted_images():
     needs("emoji", *EMOJI.values())
     data = Emoji().load()

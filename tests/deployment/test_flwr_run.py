@@ -21,6 +21,8 @@ from clients.app import app as client_app
 from fedlab.engine.grid import LocalGrid
 from strategies.app import app as server_app
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 FLWR = Path(sys.executable).parent / "flwr"
 NODES = 10

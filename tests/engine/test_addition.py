@@ -44,6 +44,7 @@ def test_the_sum_is_that_of_the_replies_one_by_one(grid):
     np.testing.assert_allclose(total, expected, rtol=1e-14)  # a sum of seven in another order
 
 
+@pytest.mark.slow
 def test_float_sums_have_the_same_bits_on_any_number_of_workers(app, ray_runtime):
     from fedlab.engine.ray_grid import RayGrid
 

@@ -31,6 +31,7 @@ def pids(grid: RayGrid) -> dict[int, int]:
     return {reply.content["metrics"]["partition"]: reply.content["metrics"]["pid"] for reply in replies}
 
 
+@pytest.mark.slow
 def test_nodes_are_pinned_to_workers_and_a_second_grid_does_not_wait_for_ever(ray_runtime, app, monkeypatch):
     with RayGrid(app, 5, num_workers=2, cpus_per_worker=1.5, chunk=1, sizes=[9, 1, 1, 1, 1]) as grid:
         placed = pids(grid)
@@ -64,6 +65,7 @@ def test_a_worker_that_is_killed_is_replaced_and_nothing_is_lost(ray_runtime, ap
         assert counted(grid) == [4] * 6
 
 
+@pytest.mark.slow
 def test_clients_that_kill_every_worker_are_one_clear_message(ray_runtime, app, ask):
     with RayGrid(app, 3, num_workers=1, cpus_per_worker=0.5, chunk=1) as grid:
         with pytest.raises(
@@ -148,6 +150,7 @@ def test_auto_means_what_the_environment_says(app, no_ray, monkeypatch):
         RayGrid(app, 2, address="auto")
 
 
+@pytest.mark.slow
 def test_a_cluster_that_answers_is_joined_and_left_running(ray_runtime):
     address = ray.get_runtime_context().gcs_address
     script = f"""
@@ -177,6 +180,7 @@ def test_too_many_workers_are_refused_before_ray_is_started(app, no_ray):
         RayGrid(app, wanted, num_workers=wanted)
 
 
+@pytest.mark.slow
 def test_ctrl_c_in_the_middle_of_a_stream_ends_the_ray_that_the_grid_started(tmp_path):
     script = tmp_path / "interrupted.py"
     script.write_text(

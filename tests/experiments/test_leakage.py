@@ -15,6 +15,8 @@ from fedlab.errors import BadInput
 from fedlab.privacy.gaussian import multiplier
 from fedlab.tracking import RunDirectory
 
+pytestmark = pytest.mark.slow
+
 SMALL = [
     *("experiment=leakage", "clients=20", "study.epsilons=[1.0]", "study.targets=30"),
     *("study.candidates=80", "study.halves=3", "study.shadows=4", "study.tries=4"),

@@ -20,6 +20,8 @@ from experiments.resume import changed_versions, reopen
 from fedlab.errors import BadInput
 from fedlab.tracking import RunDirectory
 
+pytestmark = pytest.mark.slow
+
 KILLS = 20
 SMALL = ["clients=6", "rounds=6", "features.expansion.width=16", "cohort.minimum=3", "gradient.batch_size=50"]
 METHODS = "methods=[afl,fedavg,fedadam]"

@@ -80,6 +80,7 @@ def test_the_same_command_gives_the_same_bits(everything, tmp_path):
         assert again[name]["head_sha256"] == before[name]["head_sha256"], name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
 def test_the_head_does_not_depend_on_the_engine(everything, tmp_path, workers):
     heads = json.loads((everything / "results.json").read_text())["methods"]
@@ -91,6 +92,7 @@ def test_the_head_does_not_depend_on_the_engine(everything, tmp_path, workers):
     assert ray["fedavg"]["head_sha256"] == heads["fedavg"]["head_sha256"]
 
 
+@pytest.mark.slow
 def test_every_method_runs_beside_the_others(tmp_path):
     names = {path.stem for path in (configuration() / "methods").glob("*.yaml")}
     names = sorted(names - {"fdkt"})  # which reads texts, and runs in tests/strategies/test_fdkt.py
@@ -106,6 +108,7 @@ def test_every_method_runs_beside_the_others(tmp_path):
     assert len({size for name, size in sent.items() if name not in own}) == 1 and len(sent) > 10, sent
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
@@ -133,18 +136,21 @@ def test_a_client_whose_training_diverges_is_named(tmp_path, capsys):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("split", ["stratified", "last"])
 def test_methods_named_alone_run_alone(tmp_path, split):
     results = run(tmp_path / "one", "methods=[afl]", "clients=3", f"source.split={split}")
     assert list(results["methods"]) == ["afl"]
 
 
+@pytest.mark.slow
 def test_more_clients_than_samples_is_legal(tmp_path):
     results = run(tmp_path / "many", "methods=[afl,fedavg,centralised]", "clients=1600", "partition=iid")
     assert results["clients"] == 1600
     assert results["methods"]["afl"]["head_sha256"] == results["methods"]["centralised"]["head_sha256"]
 
 
+@pytest.mark.slow
 def test_a_sweep_runs_every_job_and_summarises(tmp_path, capsys):
     jobs = ["clients=2,5", "partition.alpha=.1,1", "methods=[afl]", f"hydra.sweep.dir={tmp_path}"]
     assert main(["run", "-m", *SMALL, *jobs]) == 0
@@ -221,6 +227,7 @@ def test_an_unwritable_run_directory_is_named(tmp_path, capsys):
     assert str(tmp_path / "file") in error and "hydra.run.dir=FOLDER" in error
 
 
+@pytest.mark.slow
 def test_a_run_prints_where_letters_are_few_and_where_nobody_listens(tmp_path):
     command = [sys.executable, "-m", "experiments.main", "run", *SMALL, "methods=[afl]", "clients=2"]
     ascii_only = os.environ | {"PYTHONIOENCODING": "ascii"}

@@ -72,6 +72,7 @@ class Stopped(BaseException):
     """As Ctrl-C is: no error of the run's."""
 
 
+@pytest.mark.slow
 def test_a_stream_that_was_stopped_goes_on_to_the_same_marks(tmp_path, monkeypatch):
     methods = ["acil", "dsal", "air", "air_two_rounds", "aefocl", "replay"]
     whole = run(tmp_path / "whole", f"methods=[{','.join(methods)}]")["methods"]

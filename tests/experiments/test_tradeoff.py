@@ -10,6 +10,8 @@ from experiments.main import main
 from experiments.tradeoff import over_seeds
 from fedlab.report.result import Result
 
+pytestmark = pytest.mark.slow
+
 SMALL = ["clients=4", "features.expansion.width=16", "study.seeds=[0,1]"]
 
 

@@ -163,6 +163,7 @@ print(complete_all(model, prompts, Sampling(), 1, Texts(sys.argv[2])).usage.reca
 """
 
 
+@pytest.mark.slow
 def test_killed_in_the_middle_it_goes_on_without_paying_twice(tmp_path):
     pytest.importorskip("openai", reason="extra 'llm' is not installed")
     with stub() as server:

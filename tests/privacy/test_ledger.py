@@ -307,6 +307,7 @@ print(json.dumps(counts))
 """
 
 
+@pytest.mark.slow
 def test_kill_9_at_any_moment_forgets_nothing_and_counts_nothing_twice(tmp_path):
     path = tmp_path / "ledger.jsonl"
     command = [sys.executable, "-c", CHARGING, str(path), str(tmp_path / "acknowledged"), str(KILLS)]

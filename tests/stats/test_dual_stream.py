@@ -88,6 +88,7 @@ def model_fit(model, phases):
     return model.fit([model.observe(*phase) for phase in phases])
 
 
+@pytest.mark.slow
 @MODES
 @few
 @given(seed=seeds, batch=st.integers(1, 40), clients=st.integers(1, 8))

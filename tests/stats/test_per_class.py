@@ -101,6 +101,7 @@ def test_small_classes_are_rows_and_large_ones_a_triangle(mode):
     assert (found + found).num_bytes == per_class_bytes([8, 52], D)
 
 
+@pytest.mark.slow
 def test_many_small_clients_are_held_in_the_memory_of_their_sum():
     total = StatisticsTotal()
     for seed in range(200):

@@ -347,6 +347,7 @@ for steps, folder in enumerate(sys.argv[1:]):
 """
 
 
+@pytest.mark.slow
 def test_a_kill_leaves_the_former_state_or_the_new_one(kept, tmp_path):
     before = unlearning(kept, "afl").head()
     after = without(tmp_path, "afl", "exact", absent=(4,)).numpy()

@@ -46,6 +46,7 @@ def first(result, key: str):
     return result.values["study"]["cells"][0][key]
 
 
+@pytest.mark.slow
 def test_what_a_good_model_writes_helps_and_every_release_is_in_the_ledger(run):
     result = run(**{"study.seeds": [0, 1, 2]})
     mean = next(row for row in result.values["study"]["summary"] if row["domain"] == "all")
@@ -85,6 +86,7 @@ def model_of(result):
     return load_file(result.directory / "model.safetensors")
 
 
+@pytest.mark.slow
 def test_equal_seeds_are_equal_bits_and_texts_are_not_asked_for_twice(run):
     one, two = run(), run()
     assert one["fdkt"]["head_sha256"] == two["fdkt"]["head_sha256"]
@@ -114,6 +116,7 @@ def test_variants(run, settings, rounds, epsilon):
     assert privacy is None if epsilon is None else privacy["epsilon"] == pytest.approx(epsilon, rel=0.01)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("only_votes", [True, False])
 def test_no_private_text_is_in_any_message(run, monkeypatch, only_votes):
     """Nor one of fewer than ten edits from it: all strings that messages could hold are compared, as bytes.
@@ -155,6 +158,7 @@ def test_no_private_text_is_in_any_message(run, monkeypatch, only_votes):
             assert shortest >= 10
 
 
+@pytest.mark.slow
 def test_generators_and_votes_spend_one_budget(run):
     result = run(only_votes=False, **{"study.only": ["generator and votes", "generator"]})
     both, alone = (cell["privacy"] for cell in result.values["study"]["cells"])
@@ -175,6 +179,7 @@ def test_labels_that_clients_have_more_of_keep_more_candidates():
     assert plain._places("food", "bad", 20) == 10
 
 
+@pytest.mark.slow
 def test_filters_work_in_the_pipeline(run):
     all_in = run(**{"methods.fdkt.strategy.sieve.similarity": 1, "methods.fdkt.votes": 0})
     clustered = run(

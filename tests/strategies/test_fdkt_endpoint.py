@@ -13,6 +13,8 @@ from experiments.deploy.federation import free_port
 
 pytest.importorskip("openai", reason="extra 'llm' is not installed")
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 VOTES = {
     "study.only": ["votes"],

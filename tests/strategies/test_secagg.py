@@ -315,6 +315,7 @@ def test_a_step_that_nobody_knows_is_refused():
 # -- workers: last, for Ray's processes outlive the test that starts them -----------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
 def test_workers_give_the_same_head(workers):
     from fedlab.engine.ray_grid import RayGrid
