@@ -129,10 +129,12 @@ def run_method(
     grid: SimulatedGrid | None,
     directory: RunDirectory,
     checkpoints: Checkpoints | None = None,
+    ledger: str | None = None,
 ) -> tuple[dict[str, Any], ArrayRecord]:
     """Run one method, from its last checkpoint if it has one; return its result and its model.
 
-    Only a method without a strategy, the centralised one, runs without a grid.
+    Only a method without a strategy, the centralised one, runs without a grid. What a private method releases is
+    counted in the run's ledger of the name `ledger`; a study, whose cells have a budget each, gives each a name.
     """
     method = cfg.methods[name]
     begun = checkpoints is not None and checkpoints.last_round is not None
@@ -154,8 +156,8 @@ def run_method(
         grid.restart(config)
         where = {"folder": str(checkpoints.folder), "every": checkpoints.every} if checkpoints else None
         of_server = {"checkpoints": json.dumps(where), "directory": str(directory.path.absolute())}
-        if checkpoints:  # a run that may go on must not forget what it has released
-            of_server["ledger"] = str(ledger_of(directory.path.absolute(), name))
+        if checkpoints or ledger:  # a run that may go on must not forget what it has released
+            of_server["ledger"] = str(ledger_of(directory.path.absolute(), ledger or name))
         context = Context(0, 1, {}, RecordDict(), {**config, **of_server})
         server_app(MeteredGrid(grid, emit), context)
         result = json.loads(str(context.state.config_records["result"]["json"]))

@@ -46,7 +46,8 @@ def fdkt(cfg: DictConfig, directory: RunDirectory) -> dict[str, Any]:
         started = time.perf_counter()
         cell = _composed(directory, variant, cfg.study.variants[variant], epsilon, seed)
         with make_grid(cell, everyone) as grid:
-            result, model = run_method(cell, METHOD, everyone, grid, directory)
+            account = f"{variant}, epsilon {epsilon}, seed {seed}".replace("/", "-")
+            result, model = run_method(cell, METHOD, everyone, grid, directory, ledger=account)
         first = first or (result, model)
         told = {"variant": variant, "epsilon": epsilon, "seed": seed}
         seconds = time.perf_counter() - started

@@ -37,7 +37,8 @@ def tradeoff(cfg: DictConfig, directory: RunDirectory) -> dict[str, Any]:
             def measure(
                 cell: DictConfig, name: str, trust: str, epsilon: float | None, seed: int = seed
             ) -> tuple[dict[str, Any], ArrayRecord]:
-                found = run_method(cell, name, everyone, grid, directory)  # noqa: B023 - called in this turn
+                account = f"{trust}, epsilon {epsilon}, seed {seed}"
+                found = run_method(cell, name, everyone, grid, directory, ledger=account)  # noqa: B023 - in this turn
                 row = {"trust": trust, "epsilon": epsilon, "seed": seed, "accuracy": found[0]["accuracy"]}
                 rows.append(row | {"seconds": found[0]["seconds"]["total"]})
                 directory.event("cell", **rows[-1])

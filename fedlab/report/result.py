@@ -28,11 +28,20 @@ if TYPE_CHECKING:
 
 KINDS = (
     *("accuracy", "bytes", "classes", "clients", "dummy", "invariance", "leakage", "phases", "projections"),
-    *("steps", "tasks", "tradeoff", "gain", "epsilon", "pipeline"),
+    *("steps", "tasks", "tradeoff", "gain", "epsilon", "pipeline", "exposure"),
 )
 
-EXPERIMENTS = {"fdkt": "fdkt", "leakage": "leakage", "projections": "dp_projections", "tradeoff": "dp_afl"}
+EXPERIMENTS = {
+    "fdkt": "fdkt",
+    "fdkt_audit": "fdkt_audit",
+    "leakage": "leakage",
+    "projections": "dp_projections",
+    "tradeoff": "dp_afl",
+}
 """Which experiments make the studies that are not AFL's own."""
+
+OF_TEXTS = {"fdkt": ["gain", "epsilon", "pipeline"], "fdkt_audit": ["exposure"]}
+"""The figures of studies that write texts."""
 
 
 class TextTable(str):
@@ -151,7 +160,7 @@ class Result:
     def kinds(self) -> list[str]:
         """The figures that this run has the numbers for."""
         if study := (self.values.get("study") or {}).get("kind"):
-            return ["gain", "epsilon", "pipeline"] if study == "fdkt" else [study]
+            return OF_TEXTS.get(study, [study])
         return [
             *(("steps", "tasks", "classes") if streamed(self.values) else ("accuracy", "bytes")),
             "clients",
@@ -177,7 +186,8 @@ class Result:
             them, from `label_counts.json`); of a stream: steps (accuracy after each), tasks (what became of
             each), classes (their accuracy, many samples to few); of a study: invariance, dummy, phases, leakage
             (attacks against epsilon), tradeoff and projections (accuracy against epsilon), of fdkt gain (over local
-            training), epsilon (accuracy against it), pipeline (texts kept). None is the first of `kinds`.
+            training), epsilon (accuracy against it), pipeline (texts kept), of fdkt_audit exposure (of secrets).
+            None is the first of `kinds`.
         path
             Save the PNG there too.
         """
@@ -215,6 +225,8 @@ class Result:
             case "pipeline":
                 self._study_rows("fdkt")
                 figure = texts.pipeline(self.values["study"]["cells"])
+            case "exposure":
+                figure = texts.exposure(self._study_rows("fdkt_audit"))
             case "projections":
                 figure = privacy.accuracy_against_epsilon(self._study_rows(kind), by="projection")
             case _:

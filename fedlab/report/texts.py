@@ -139,6 +139,35 @@ def pipeline(cells: Rows) -> Figure:
     return figure
 
 
+def exposure(rows: Sequence[Mapping[str, Any]]) -> Figure:
+    """Mean exposure of secrets that were put among private texts, beside those that never were, at every epsilon.
+
+    Parameters
+    ----------
+    rows
+        Each with `epsilon` (None without noise), `exposure`, `exposure of others` and `most`, in bits.
+    """
+    with mpl.rc_context(STYLE):
+        figure, axes = canvas(_exposed(rows))
+        if not rows:
+            empty(axes)
+            return figure
+        places = np.arange(len(rows))
+        for side, (name, label) in enumerate(
+            [("exposure", "put among private texts"), ("exposure of others", "never there")]
+        ):
+            axes.bar(
+                places + 0.4 * side - 0.2, [row[name] for row in rows], 0.36, color=COLOURS[side], label=label
+            )
+        axes.axhline(1 / np.log(2), color="#888888", lw=1, ls="--", label="chance")
+        axes.axhline(rows[0]["most"], color="#888888", lw=1, label="known by heart")
+        named = ["no noise" if row["epsilon"] is None else f"epsilon {row['epsilon']:g}" for row in rows]
+        axes.set_xticks(places, named)
+        axes.set_ylabel("exposure, bits")
+        axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
+    return figure
+
+
 def sample_cells(study: Mapping[str, Any]) -> Cells | None:
     """Headers and rows of some texts after each stage of the first cell; None where a study has none."""
     cells = study.get("cells") or []
@@ -158,6 +187,15 @@ def _gained(rows: Rows) -> str:
     epsilon = "no noise" if rows[0]["epsilon"] is None else f"epsilon {rows[0]['epsilon']:g}"
     change = f"{gain:+.1f} points over local training"
     return f"{change} with {few} labelled texts ({epsilon})"
+
+
+def _exposed(rows: Sequence[Mapping[str, Any]]) -> str:
+    found = [f"{row['exposure']:.1f} bits {_noised(row['epsilon'])}" for row in rows]
+    return f"Exposure of secrets: {', '.join(found)}" if found else "Exposure of secrets"
+
+
+def _noised(epsilon: float | None) -> str:
+    return "without noise" if epsilon is None else f"at epsilon {epsilon:g}"
 
 
 def _kept(stages: Rows) -> str:
