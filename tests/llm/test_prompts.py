@@ -196,3 +196,17 @@ def test_unknown_roles_and_finishes_are_refused():
         Message("usr", "")
     with pytest.raises(BadInput, match="unknown finish 'stopped'"):
         Completion("", 0, 0, "stopped")
+
+
+def test_codes_name_each_label_and_then_none():
+    plain = Prompts("- {text}", domains={"shop": "review"}, labels={"good": "kind"})
+    assert plain.codes("shop", ["good"]) == ["review | kind", "review"]
+    said = Prompts(
+        "- {text}", domains={"shop": "review"}, code="A {label} {domain}:", code_alone="A {domain}:"
+    )
+    assert said.codes("shop", ["good", "bad"]) == ["A good review:", "A bad review:", "A review:"]
+    for wrong, named in (({"code": "A {domain}:"}, "label"), ({"code_alone": "A {label}:"}, "label")):
+        with pytest.raises(BadInput, match=named):
+            Prompts("- {text}", domains={"shop": "review"}, **wrong)
+    with pytest.raises(BadInput, match="unknown domain"):
+        said.codes("film", ["good"])
