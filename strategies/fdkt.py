@@ -90,7 +90,7 @@ class FDKT(ServerJudged, Strategy):
         budget: Budget,
         sieve: Sieve | None = None,
         candidates: int = 40,
-        winners: float = 0.5,
+        winners: float = 0.75,
         more: int = 0,
         seed: int = 0,
         entropy: str = "seeded",
