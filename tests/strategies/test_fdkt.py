@@ -15,6 +15,8 @@ from fedlab.errors import BadInput, ClientFailed
 from fedlab.llm.budget import Budget
 from fedlab.llm.texts import normal, unpack_texts
 from fedlab.privacy.gaussian import epsilon_of
+from fedlab.privacy.ledger import BudgetSpent, Ledger
+from fedlab.privacy.release import Release
 from fedlab.report.texts import sample_cells
 from strategies.fdkt import FDKT
 from tests.llm.families import save_encoder
@@ -56,6 +58,8 @@ def test_what_a_good_model_writes_helps_and_every_release_is_in_the_ledger(run):
     privacy, metrics = result.values["privacy"], result["fdkt"]["metrics"]
     assert privacy["epsilon"] == pytest.approx(8.0, rel=0.01) and privacy["unit"] == "sample"
     assert privacy["epsilon"] == pytest.approx(epsilon_of(metrics["votes_noise_multiplier"], 1e-5), rel=1e-3)
+    account = Ledger.read(result.directory / "privacy" / "votes, epsilon 8.0, seed 2.jsonl")
+    assert account.spent()[0] == pytest.approx(privacy["epsilon"])
     assert result.values["rounds"] == 3 and metrics["texts"] == len(unpack_texts(model_of(result)))
     # What was written is kept, dropped or outvoted: nothing is lost unsaid.
     written = sum(stage["came"] for stage in metrics["stages"] if not stage["stage"].startswith("elected"))
@@ -177,6 +181,23 @@ def test_labels_that_clients_have_more_of_keep_more_candidates():
     assert [server._places("food", label, 20) for label in server.labels] == [1, 20]
     plain = FDKT(None, None, ["good", "bad"], Budget(), winners=0.5)  # pyright: ignore[reportArgumentType]
     assert plain._places("food", "bad", 20) == 10
+
+
+def test_whoever_has_spent_its_budget_is_asked_for_nothing():
+    budget = Budget(epsilon=8.0)
+    server = FDKT(None, None, ["good", "bad"], budget)  # pyright: ignore[reportArgumentType]
+    assert budget.promise
+    server.ledger = Ledger(budget.promise)
+    server._charge("vote", 2, [1, 2], simulated=False)
+    before = server.ledger.spent()
+    server._charge("vote", 2, [1, 2], simulated=False)  # the replay of the same bits
+    assert server.ledger.spent() == before and before[0] == pytest.approx(8.0, rel=1e-3)
+    with pytest.raises(BudgetSpent, match="past the cap of 8"):
+        server._charge("vote", 3, [2], simulated=False)
+    assert server.ledger.spent() == before
+    server.ledger.charge(Release("other", "other", "gaussian", noise_multiplier=50.0, clients=(3,)))
+    with pytest.raises(BudgetSpent):
+        server._charge("vote", 2, [3], simulated=False)
 
 
 @pytest.mark.slow
