@@ -94,12 +94,12 @@ def audited(learner: FDKT, everyone: Any, cfg: DictConfig) -> Iterator[tuple[str
     secrets = Canaries()
     drawn = secrets.draw(2 * study.canaries + study.alternatives, rng)
     put_in, never, others = np.split(np.array(drawn), [study.canaries, 2 * study.canaries])
-    learned = insert(behind, private.texts, put_in.tolist(), codes[0], study.times, rng)
+    learned, texts = insert(behind, private.texts, put_in.tolist(), codes[0], study.times, rng)
 
     assert learner.generator is not None and learner.base is not None
     rule = learner.generator
     network, tokenizer = learner.base.module_and_tokenizer()
-    tuned, _ = rule.fit(network, tokenizer, *learned, generator_of("seeded", cfg.seed))
+    tuned, _ = rule.fit(network, tokenizer, learned, texts, generator_of("seeded", cfg.seed))
     limits = {"max_tokens": rule.max_tokens, "min_words": learner.min_words}
     uploads = sample(tuned, tokenizer, codes, learner.written, cfg.seed, **limits).texts
 
@@ -109,11 +109,11 @@ def audited(learner: FDKT, everyone: Any, cfg: DictConfig) -> Iterator[tuple[str
         yield name, float(found.mean())
     yield "most", float(np.log2(len(others) + 1))
     yield "secrets uploaded", int((secrets.appearances(put_in.tolist(), uploads) > 0).sum())
-    scores = (
+    inside, outside = (
         membership_scores(tuned, tokenizer, [codes[0]] * len(texts), texts, network, room)
         for texts in (private.texts, held_out)
     )
-    success = distinguish(*scores, rng).auc
+    success = distinguish(inside, outside, rng).auc
     yield "membership AUC", success.value
     yield "at least", success.low
     if not rule.noiseless:
