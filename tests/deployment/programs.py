@@ -23,7 +23,7 @@ from tests.deployment.gated import GATE
 ROOT = Path(__file__).parents[2]
 COMPOSE = ROOT / "docker" / "compose.yaml"
 PATIENCE = 240.0
-SOON = 90.0
+SOON = 240.0
 aborts: list[Callable[[], None]] = []
 """What ends a story early."""
 

@@ -17,7 +17,7 @@ from strategies.app import digest
 from tests.deployment.gated import Gated, Rows, Stripes, config
 from tests.deployment.stories import Told
 
-pytestmark = [pytest.mark.timeout(420), pytest.mark.slow]
+pytestmark = [pytest.mark.timeout(900), pytest.mark.slow]
 LEASE = 65.0
 """Seconds within which Flower gives a silent node up: two heartbeats of 30, and a look every few seconds."""
 
