@@ -25,7 +25,6 @@ from rich.table import Table
 from experiments.compare import describe
 from experiments.compose import compose
 from fedlab.llm.generation import complete_all
-from fedlab.llm.texts import pack_texts
 
 
 def main() -> None:
@@ -39,14 +38,15 @@ def main() -> None:
     args = parser.parse_args()
     cfg = compose(["experiment=fdkt", *args.overrides])
     strategy = instantiate(describe(cfg, "fdkt")["strategy"])
-    writer, sieve, embedder = strategy.writer, strategy.sieve, strategy.embedder
+    writer = strategy.writer
     wanted = {(domain, label): args.texts for domain in writer.prompts.domains for label in strategy.labels}
-    embedder.extract(["the first call loads the weights"])
+    strategy.embedder.extract(["the first call loads the weights"])
     asked: list[str] = []
     model, pipeline, tokens = [], [], []
     for seed in range(args.repeats):
         with tempfile.TemporaryDirectory() as folder:
-            cell = instantiate(describe(cfg, "fdkt")["strategy"]).writer
+            server = instantiate(describe(cfg, "fdkt")["strategy"])
+            cell = server.writer
             cell.llm = writer.llm  # loaded once
             cell.keep_in(folder)
             asked[:] = cell.prompts_of(wanted, {}, seed)
@@ -54,10 +54,8 @@ def main() -> None:
             answers = complete_all(writer.llm, asked, writer.sampling, seed)
             model.append(time.perf_counter() - started)
             started = time.perf_counter()
-            kept = sieve.words(cell.write(wanted, {}, seed), writer.prompts.texts())
-            embedded = embedder.extract([one.text for one in kept])
-            stays = sieve.meaning(embedded, seed)
-            pack_texts([one.text for one, stay in zip(kept, stays, strict=True) if stay])
+            server.pool.add(cell.write(wanted, {}, seed), "augmented", seed)
+            server.pool.model()
             pipeline.append(time.perf_counter() - started)
             tokens.append(sum(answer.tokens for answer in answers))
             assert cell.usage()["completion_tokens"] == tokens[-1], "both must write the same"
