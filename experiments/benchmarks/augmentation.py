@@ -40,7 +40,7 @@ def main() -> None:
     strategy = instantiate(describe(cfg, "fdkt")["strategy"])
     writer = strategy.writer
     wanted = {(domain, label): args.texts for domain in writer.prompts.domains for label in strategy.labels}
-    strategy.embedder.extract(["the first call loads the weights"])
+    instantiate(cfg.features.backbone).extract(["the first call loads the weights"])
     asked: list[str] = []
     model, pipeline, tokens = [], [], []
     for seed in range(args.repeats):
