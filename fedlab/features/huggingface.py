@@ -65,8 +65,7 @@ class HuggingFace:
 
     def fingerprint(self) -> str:
         """Hash the folder's files, or the commit the hub id resolves to, and the transform."""
-        source = local_folder(self.id)
-        weights = folder_digest(source) if source else [self.id, commit_of(self.id, self.revision)]
+        weights = weights_of(*pinned(self.id, self.revision))
         return fingerprint_of(
             "huggingface", weights=weights, pooling=self.pooling, max_tokens=self.max_tokens
         )
@@ -107,13 +106,9 @@ class HuggingFace:
             from fedlab.features.transformer import load_transformer
 
             where = torch_device(device)
-            folder = local_folder(self.id)
+            source, commit = pinned(self.id, self.revision)
             transform, network = load_transformer(
-                str(folder) if folder else self.id,
-                kind,
-                device,
-                fingerprint=self.fingerprint(),
-                revision=None if folder else commit_of(self.id, self.revision),
+                source, kind, device, fingerprint=self.fingerprint(), revision=commit
             )
 
         def pooled(tensors: dict[str, Any]) -> Any:
@@ -180,6 +175,23 @@ def local_folder(name: str) -> Path | None:
             f"no model folder at {name!r}: give an existing folder or a hub id such as 'owner/name'"
         )
     return None
+
+
+def pinned(name: str, revision: str | None) -> tuple[str, str | None]:
+    """Return where a model is loaded from: a folder and None, or a hub id and its commit.
+
+    Raises
+    ------
+    BadInput
+        There is no such folder, the hub has no such model, or gives no answer.
+    """
+    folder = local_folder(name)
+    return (str(folder), None) if folder else (name, commit_of(name, revision))
+
+
+def weights_of(source: str, commit: str | None) -> object:
+    """Return what says which weights lie there, for a fingerprint: the folder's files, or the hub id's commit."""
+    return folder_digest(Path(source)) if commit is None else [source, commit]
 
 
 def commit_of(name: str, revision: str | None) -> str:

@@ -27,8 +27,8 @@ from torch import nn
 from fedlab.errors import BadInput
 from fedlab.features.backbones import minilm_folder
 from fedlab.features.encoders import torch_device
-from fedlab.features.huggingface import commit_of, local_folder
-from fedlab.features.weights import fingerprint_of, folder_digest
+from fedlab.features.huggingface import pinned, weights_of
+from fedlab.features.weights import fingerprint_of
 from fedlab.llm.extras import needs
 from fedlab.llm.objectives import Example, Examples
 from fedlab.llm.small_model import Head, Labelled, Taught
@@ -190,14 +190,9 @@ class FineTuned:
         """Return tokenizer, a classifier of one's own, and its context."""
         with needs(f"the small model {self.id or 'MiniLM'!r}"):
             from fedlab.llm.classifier import load
-        folder = minilm_folder() if self.id is None else local_folder(self.id)
-        commit = None if folder else commit_of(str(self.id), self.revision)
-        tokenizer, model, context = load(
-            str(folder or self.id),
-            revision=commit,
-            outputs=outputs,
-            fingerprint=fingerprint_of("classifier", weights=folder_digest(folder) if folder else commit),
-        )
+        source, commit = (str(minilm_folder()), None) if self.id is None else pinned(self.id, self.revision)
+        fingerprint = fingerprint_of("classifier", weights=weights_of(source, commit))
+        tokenizer, model, context = load(source, revision=commit, outputs=outputs, fingerprint=fingerprint)
         return tokenizer, copy.deepcopy(model), context
 
     def _why_not(self, labels: np.ndarray) -> str:

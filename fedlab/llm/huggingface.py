@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fedlab.errors import BadInput, unknown
-from fedlab.features.huggingface import commit_of, local_folder
-from fedlab.features.weights import file_digest, fingerprint_of, folder_digest
+from fedlab.features.huggingface import pinned, weights_of
+from fedlab.features.weights import file_digest, fingerprint_of
 from fedlab.llm.extras import needs
 from fedlab.llm.local_model import LocalModel
 from fedlab.llm.packaged import gemma_folder, packaged_gemma
@@ -71,11 +71,10 @@ class HuggingFace(LocalModel):
 
     def fingerprint(self) -> str:
         """Hash the folder's files, or the commit the hub id resolves to, the adapter and the dtype."""
-        if self.id is None:
-            weights: object = file_digest(packaged_gemma())
-        else:
-            source = local_folder(self.id)
-            weights = folder_digest(source) if source else [self.id, commit_of(self.id, self.revision)]
+        # the packaged file says it without having been made a network
+        weights = (
+            file_digest(packaged_gemma()) if self.id is None else weights_of(*pinned(self.id, self.revision))
+        )
         return fingerprint_of("causal", weights=weights, adapter=self._adapter_digest(), dtype=self.dtype)
 
     def load(self) -> Causal:
@@ -89,10 +88,10 @@ class HuggingFace(LocalModel):
         name = self.id or "the packaged Gemma"
         with needs(f"the language model {name!r}"):
             from fedlab.llm.causal import Causal, load
-        folder = gemma_folder() if self.id is None else local_folder(self.id)
+        source, commit = (str(gemma_folder()), None) if self.id is None else pinned(self.id, self.revision)
         network, tokenizer = load(
-            str(folder) if folder else name,
-            revision=None if folder else commit_of(name, self.revision),
+            source,
+            revision=commit,
             adapter=self._adapter_folder(),
             device=self.device,
             dtype=self.dtype,
