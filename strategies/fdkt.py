@@ -109,7 +109,6 @@ class FDKT(ServerJudged, Strategy):
         self.ledger: Ledger | None = None
         self.domains: dict[int, str] = {}
         self.counts: dict[str, np.ndarray] = {}
-        self.synthesised: list[Text] = []
         self.notes: list[str] = []
 
     @property
@@ -198,7 +197,7 @@ class FDKT(ServerJudged, Strategy):
                 "no client named a domain that the prompts know: nothing can be written for anyone"
             )
         if step == "synthesise":
-            self.pool.add(self.synthesised, "generators", self.seed)
+            self.pool.add([one for node in sorted(said) for one in said[node]], "generators", self.seed)
         if step == "vote":
             self.pool.elect(self._places, f"elected {server_round}")
         return to_record(self.pool.model()), None
@@ -236,8 +235,6 @@ class FDKT(ServerJudged, Strategy):
         if step == "hello":
             self.domains[node], counts = said
             self.counts[said[0]] = self.counts.get(said[0], 0.0) + counts
-        elif step == "synthesise":
-            self.synthesised += said
         elif step == "vote":
             self.pool.votes[self._rows(node)] += said
 
