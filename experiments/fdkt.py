@@ -170,12 +170,16 @@ def _cells(cfg: DictConfig) -> Iterator[tuple[str, float | None, int]]:
                 yield variant, epsilon, seed
 
 
+def at(epsilon: float | None) -> str:
+    """Return the override that gives the method an epsilon; None adds no noise."""
+    return f"methods.{METHOD}.epsilon={'null' if epsilon is None else epsilon}"
+
+
 def _composed(
     directory: RunDirectory, variant: str, changes: Any, epsilon: float | None, seed: int
 ) -> DictConfig:
     """Return the run's config with a seed, an epsilon and a variant's overrides."""
-    more = [f"seed={seed}", f"methods.{METHOD}.epsilon={'null' if epsilon is None else epsilon}"]
-    return recompose(directory.path, [*map(str, changes or []), *more])
+    return recompose(directory.path, [*map(str, changes or []), f"seed={seed}", at(epsilon)])
 
 
 def _check(cfg: DictConfig) -> None:

@@ -25,6 +25,7 @@ from safetensors.numpy import save
 from clients.fdkt import FDKT
 from experiments.compare import build_world, describe
 from experiments.compose import recompose
+from experiments.fdkt import METHOD, at
 from fedlab.audit.canaries import Canaries, exposures, insert
 from fedlab.audit.overlap import nearest, overlap
 from fedlab.audit.perplexity import membership_scores
@@ -35,8 +36,6 @@ from fedlab.llm.generator import sample
 from fedlab.outcome import Outcome
 from fedlab.privacy.dpsgd import generator_of
 from fedlab.tracking import RunDirectory
-
-METHOD = "fdkt"
 
 
 def fdkt_audit(cfg: DictConfig, directory: RunDirectory) -> dict[str, Any]:
@@ -52,8 +51,7 @@ def fdkt_audit(cfg: DictConfig, directory: RunDirectory) -> dict[str, Any]:
     rows: list[dict[str, Any]] = []
     for index, epsilon in enumerate(study.epsilon):
         directory.tick("progress", method=METHOD, round=index + 1, done=index, total=len(study.epsilon))
-        said = f"methods.{METHOD}.epsilon={'null' if epsilon is None else epsilon}"
-        cell = recompose(directory.path, [said])
+        cell = recompose(directory.path, [at(epsilon)])
         learner: FDKT = instantiate(describe(cell, METHOD)["model"], num_classes=everyone.num_classes)
         if learner.generator is None or learner.base is None:
             raise BadInput(
