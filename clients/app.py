@@ -2,7 +2,7 @@
 
 `context.run_config["config"]` is one JSON string (Flower's run config is flat); the node's `partition-id`
 says whose samples it holds. A method is any object with `initial`, `train`, `features` and `scores`, or with
-`converse` in place of `train` where its clients remember something from round to round (and with `reads_texts` where
+`respond` in place of `train` where its clients remember something from round to round (and with `reads_texts` where
 it needs the samples themselves beside their features); only this file knows Flower.
 """
 
@@ -21,11 +21,11 @@ from hydra.utils import instantiate
 from fedlab import world
 from fedlab.engine.aggregation.averaging import WeightedMean
 from fedlab.engine.messages.records import WEIGHT, content_bytes, from_record, records_of, to_record
-from fedlab.engine.simulation.batched_app import Cohort, CohortApp
+from fedlab.engine.simulation.batched_app import BatchedClientApp, ClientBatch
 from fedlab.errors import BadInput
 from fedlab.evaluation.classification import classification
 
-app = CohortApp()
+app = BatchedClientApp()
 MEMORY = "fedlab.memory"
 """Under which a node's state holds what a method that converses in several rounds remembers."""
 Answer = tuple[dict[str, np.ndarray], dict[str, int | float]]
@@ -36,37 +36,37 @@ Answer = tuple[dict[str, np.ndarray], dict[str, int | float]]
 def train(message: Message, context: Context) -> Message:
     """Answer with what the method learns from this node's samples."""
     asked = _Asked(context.run_config, context.node_config.get("num-partitions"), message.content)
-    if hasattr(asked.model, "converse"):
+    if hasattr(asked.learner, "converse"):
         kept = records_of(context.state, ConfigRecord).get(MEMORY, {})
         memory = {name: value for name, value in kept.items() if isinstance(value, bytes)}
-        arrays, memory = asked.converse(_partition(context), memory)
+        arrays, memory = asked.respond(_partition(context), memory)
         context.state[MEMORY] = ConfigRecord({**memory})
         return Message(_content(arrays, {}), reply_to=message)
     return Message(_content(*asked.train(_partition(context))), reply_to=message)
 
 
 @app.together("train")
-def train_together(cohort: Cohort) -> list[RecordDict] | None:
+def train_together(batch: ClientBatch) -> list[RecordDict] | None:
     """Answer for many clients what `train` answers for each, where the method can and it pays."""
-    answers = _of_cohort(cohort).train_many(cohort.partitions)
+    answers = _of_batch(batch).train_many(batch.partitions)
     return None if answers is None else [_content(*answer) for answer in answers]
 
 
 @app.in_total("train")
-def train_in_total(cohort: Cohort) -> tuple[RecordDict, int] | None:
+def train_in_total(batch: ClientBatch) -> tuple[RecordDict, int] | None:
     """Answer with the sum, or the mean, of what `train` answers for each."""
-    asked = _of_cohort(cohort)
-    if hasattr(asked.model, "train_in_total"):
-        samples = asked.samples(cohort.partitions)
-        total = asked.model.train_in_total(*samples, asked.arrays, asked.settings)
+    asked = _of_batch(batch)
+    if hasattr(asked.learner, "train_in_total"):
+        samples = asked.samples(batch.partitions)
+        total = asked.learner.train_in_total(*samples, asked.arrays, asked.settings)
         return None if total is None else (_content(total[0], {}), total[1])
-    running = cohort.addition() if cohort.addition else None
+    running = batch.partial_sum() if batch.partial_sum else None
     if not isinstance(running, WeightedMean):
         return None
-    for answer in asked.train_many(cohort.partitions) or map(asked.train, cohort.partitions):
+    for answer in asked.train_many(batch.partitions) or map(asked.train, batch.partitions):
         running.add_arrays(*answer)
     mean = running.content()
-    return mean, len(cohort.partitions) * content_bytes(mean)  # a client's reply is as large as their mean
+    return mean, len(batch.partitions) * content_bytes(mean)  # a client's reply is as large as their mean
 
 
 @app.evaluate()
@@ -76,7 +76,7 @@ def evaluate(message: Message, context: Context) -> Message:
     x, labels, _ = asked.samples([_partition(context)], everything=True)
     metrics: dict[str, int | float] = {WEIGHT: len(labels)}
     if len(labels):
-        scores = asked.model.scores(asked.arrays, asked.model.features(x))
+        scores = asked.learner.scores(asked.arrays, asked.learner.features(x))
         metrics |= classification(labels.cpu().numpy(), scores.argmax(1).cpu().numpy())
     return Message(RecordDict({"metrics": MetricRecord({**metrics})}), reply_to=message)
 
@@ -85,7 +85,7 @@ class _Asked:
     """What a message asks: a method, its settings of this round, and the samples that it is about."""
 
     def __init__(self, run_config: Mapping[str, Any], nodes: object, content: RecordDict):
-        self._description, self._everyone, self.model = _described(str(run_config["config"]))
+        self._description, self._everyone, self.learner = _described(str(run_config["config"]))
         clients = self._everyone.federation.num_clients
         if nodes != clients:
             raise BadInput(
@@ -103,7 +103,7 @@ class _Asked:
         Where data come as a stream these are what a client meets in the step that the round belongs to (and in
         those that it is told it missed), and what the method lets it remember; with `everything`, all that it has met.
         """
-        if self._everyone.course is None:
+        if self._everyone.client_stream is None:
             return self._everyone.clients(partitions)
         if not self._round:
             raise BadInput("this strategy does not tell its clients the round, by which they know the step")
@@ -116,14 +116,14 @@ class _Asked:
     def train(self, partition: int) -> Answer:
         """Return what the method answers for one client."""
         x, labels, _ = self.samples([partition])
-        return self.model.train(self.arrays, self.settings, x, labels, self._seed(partition))
+        return self.learner.train(self.arrays, self.settings, x, labels, self._seed(partition))
 
-    def converse(
+    def respond(
         self, partition: int, memory: Mapping[str, bytes]
     ) -> tuple[dict[str, np.ndarray], Mapping[str, bytes]]:
         """Return what a method that takes several rounds answers in this one, and what it then remembers."""
         clients, seed = self._everyone.federation.num_clients, self._seed(partition)
-        return self.model.converse(
+        return self.learner.respond(
             self.arrays,
             self.settings,
             lambda: self._own(partition),
@@ -135,9 +135,9 @@ class _Asked:
 
     def _own(self, partition: int) -> tuple[Any, ...]:
         x, labels, _ = self.samples([partition])
-        if not getattr(self.model, "reads_texts", False):
+        if not getattr(self.learner, "reads_texts", False):
             return x, labels
-        if self._everyone.course is not None:
+        if self._everyone.client_stream is not None:
             raise BadInput(
                 "this method reads its texts once, and a stream brings them bit by bit: say stream=null"
             )
@@ -146,19 +146,19 @@ class _Asked:
 
     def train_many(self, partitions: Sequence[int]) -> list[Answer] | None:
         """Return what the method answers for all in one call; None where it had better not."""
-        if not hasattr(self.model, "train_many"):
+        if not hasattr(self.learner, "train_many"):
             return None
         x, labels, sizes = self.samples(partitions)
         seeds = [self._seed(partition) for partition in partitions]
-        return self.model.train_many(self.arrays, self.settings, x.split(sizes), labels.split(sizes), seeds)
+        return self.learner.train_many(self.arrays, self.settings, x.split(sizes), labels.split(sizes), seeds)
 
     def _seed(self, partition: int) -> int:
         words = [self._description["seed"], self._round, partition]
         return int(np.random.SeedSequence(words).generate_state(1)[0])
 
 
-def _of_cohort(cohort: Cohort) -> _Asked:
-    return _Asked(cohort.run_config, cohort.num_partitions, cohort.content)
+def _of_batch(batch: ClientBatch) -> _Asked:
+    return _Asked(batch.run_config, batch.num_partitions, batch.content)
 
 
 def _content(arrays: Mapping[str, np.ndarray], metrics: Mapping[str, int | float]) -> RecordDict:
@@ -179,4 +179,4 @@ def _described(config: str) -> tuple[dict[str, Any], world.World, Any]:
     parts = {part: instantiate(description.get(part)) for part in world.PARTS}
     settings = {name: description[name] for name in ("clients", "seed", "device")}
     everyone = world.build(**parts, **settings)
-    return description, everyone, instantiate(description["model"], num_classes=everyone.num_classes)
+    return description, everyone, instantiate(description["client"], num_classes=everyone.num_classes)

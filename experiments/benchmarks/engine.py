@@ -143,7 +143,7 @@ def play(grid: Any, clients: int, side: int, summed: bool) -> list[float]:
         )
         replies: Iterable[Any]
         if isinstance(grid, SimulatedGrid):
-            replies = grid.stream(messages, addition=ArraySum if summed else None)
+            replies = grid.stream(messages, partial_sum=ArraySum if summed else None)
         else:
             replies = grid.send_and_receive(list(messages))
         total, answered = np.zeros((side, side)), 0
@@ -254,7 +254,7 @@ def afl(engine: str, clients: int) -> dict[str, Any]:
         "source": source,
         "partition": {"_target_": "fedlab.data.partition.Iid"},
         "backbone": {"_target_": "fedlab.features.backbones.Identity"},
-        "model": model,
+        "client": model,
         "clients": clients,
         "seed": 0,
         "device": "cpu",

@@ -149,7 +149,7 @@ def measured(work: Workload, folder: Path, stack: ExitStack, repeats: int, loops
     config = describe(cfg, "fedavg")
     source, partition, backbone = (instantiate(config[part]) for part in ("source", "partition", "backbone"))
     everyone = world.build(source, partition, backbone, work.federation, cfg.seed)
-    learner: SGD = instantiate(config["model"], num_classes=CLASSES)
+    learner: SGD = instantiate(config["client"], num_classes=CLASSES)
     start = learner.initial(everyone.train.shape[1], cfg.seed)
     run_config = {"config": json.dumps(config)}
     cores = available_cpus()

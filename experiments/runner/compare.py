@@ -102,7 +102,7 @@ def build_world(cfg: DictConfig, directory: RunDirectory) -> World:
         partition=instantiate(cfg.partition),
         backbone=instantiate(cfg.features.backbone),
         stream=instantiate(cfg.stream),
-        attendance=instantiate(cfg.attendance),
+        availability=instantiate(cfg.availability),
         clients=cfg.clients,
         seed=cfg.seed,
         device=cfg.device,
@@ -139,14 +139,14 @@ def run_method(
     method = cfg.methods[name]
     begun = checkpoints is not None and checkpoints.last_round is not None
     tell = directory.tick if begun else directory.event  # a method that goes on was announced before
-    rounds = method.rounds * (len(everyone.course) if everyone.course else 1)
+    rounds = method.rounds * (len(everyone.client_stream) if everyone.client_stream else 1)
     tell("method", method=name, rounds=rounds, clients=everyone.federation.num_clients)
 
     def emit(kind: str, **fields: Any) -> None:
         (directory.tick if kind == "progress" else directory.event)(kind, method=name, **fields)
 
     if method.strategy is None:
-        learner = instantiate(describe(cfg, name)["model"], num_classes=everyone.num_classes)
+        learner = instantiate(describe(cfg, name)["client"], num_classes=everyone.num_classes)
         result, arrays, said = centralised(learner, everyone, cfg.ridge, cfg.seed, emit)
         for note in said:
             emit("warning", message=note)
@@ -184,6 +184,6 @@ def describe(cfg: DictConfig, name: str) -> dict[str, Any]:
         **{key: plain[key] for key in ("clients", "seed", "device", "tolerate", "timeout")},
         "connect_timeout": 60.0,
         "strategy": method["strategy"],
-        "model": method["model"],
+        "client": method["client"],
         "rounds": method["rounds"],
     }

@@ -97,7 +97,7 @@ def marks(
     uppers
         Seed and domain to the accuracy with all labels; what is not there yet is added.
     """
-    learner: FDKT = instantiate(describe(cfg, METHOD)["model"], num_classes=everyone.num_classes)
+    learner: FDKT = instantiate(describe(cfg, METHOD)["client"], num_classes=everyone.num_classes)
     dataset = everyone.federation.dataset
     tested = learner.domains(dataset.test)
     for who in range(everyone.federation.num_clients):

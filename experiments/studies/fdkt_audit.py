@@ -33,7 +33,7 @@ from fedlab.audit.success import advantage_cap, distinguish
 from fedlab.errors import BadInput
 from fedlab.llm.tuning.private_generator import sample
 from fedlab.privacy.dpsgd.private_gradient import generator_of
-from fedlab.randomness import generator
+from fedlab.randomness import rng_for
 from fedlab.tracking.outcome import Outcome
 from fedlab.tracking.run_directory import RunDirectory
 
@@ -52,7 +52,7 @@ def fdkt_audit(cfg: DictConfig, directory: RunDirectory) -> dict[str, Any]:
     for index, epsilon in enumerate(study.epsilon):
         directory.tick("progress", method=METHOD, round=index + 1, done=index, total=len(study.epsilon))
         cell = recompose(directory.path, [at(epsilon)])
-        learner: FDKT = instantiate(describe(cell, METHOD)["model"], num_classes=everyone.num_classes)
+        learner: FDKT = instantiate(describe(cell, METHOD)["client"], num_classes=everyone.num_classes)
         if learner.generator is None or learner.base is None:
             raise BadInput(
                 f"methods.{METHOD} has no generator to audit: choose one, as experiment=fdkt_generator does"
@@ -78,7 +78,7 @@ def fdkt_audit(cfg: DictConfig, directory: RunDirectory) -> dict[str, Any]:
 def audited(learner: FDKT, everyone: Any, cfg: DictConfig) -> Iterator[tuple[str, float]]:
     """Yield what the audit of the first client finds, name and number."""
     study, dataset = cfg.study, everyone.federation.dataset
-    rng = generator(cfg.seed, "audit")
+    rng = rng_for(cfg.seed, "audit")
     x, labels = everyone.client(0)
     private = learner.private(
         x, labels, dataset.train.take(everyone.federation.parts[0]), learner.of(cfg.seed, 0)
@@ -99,7 +99,7 @@ def audited(learner: FDKT, everyone: Any, cfg: DictConfig) -> Iterator[tuple[str
     network, tokenizer = learner.base.module_and_tokenizer()
     tuned, _ = rule.fit(network, tokenizer, learned, texts, generator_of("seeded", cfg.seed))
     limits = {"max_tokens": rule.max_tokens, "min_words": learner.min_words}
-    uploads = sample(tuned, tokenizer, codes, learner.written, cfg.seed, **limits).texts
+    uploads = sample(tuned, tokenizer, codes, learner.samples_per_class, cfg.seed, **limits).texts
 
     room = rule.max_tokens
     for name, canaries in (("exposure", put_in), ("exposure of others", never)):

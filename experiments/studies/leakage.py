@@ -42,7 +42,7 @@ def leakage(cfg: DictConfig, directory: RunDirectory) -> dict[str, Any]:
     _check(cfg)
     started = time.perf_counter()
     everyone = build_world(cfg, directory)
-    learner = instantiate(describe(cfg, "afl")["model"], num_classes=everyone.num_classes)
+    learner = instantiate(describe(cfg, "afl")["client"], num_classes=everyone.num_classes)
     scene = Scene.of(cfg, learner, everyone)
     attacks = (_features, _clients_features, _histograms, _known_others, _unknown_others, _heads)
     directory.event("method", method="leakage", rounds=len(attacks), clients=cfg.clients)

@@ -25,7 +25,7 @@ def everyone(clients: int = CLIENTS, alpha: float = 0.1) -> World:
     return build(Digits(split="stratified", seed=0), Dirichlet(alpha=alpha), Identity(), clients, 3)
 
 
-def ask(action: str, arrays: dict, partition: int = 0, model=AFL, nodes: int = CLIENTS, **config) -> Message:
+def ask(action: str, arrays: dict, partition: int = 0, client=AFL, nodes: int = CLIENTS, **config) -> Message:
     description = {
         "source": {"_target_": "fedlab.data.sources.Digits", "split": "stratified", "seed": 0},
         "partition": {"_target_": "fedlab.data.partition.Dirichlet", "alpha": config.pop("alpha", 0.1)},
@@ -33,7 +33,7 @@ def ask(action: str, arrays: dict, partition: int = 0, model=AFL, nodes: int = C
         "clients": config.pop("clients", CLIENTS),
         "seed": 3,
         "device": "cpu",
-        "model": model,
+        "client": client,
     }
     grid = LocalGrid(app, nodes, {"config": json.dumps(description)})
     content = RecordDict(

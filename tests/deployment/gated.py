@@ -67,7 +67,7 @@ def config(clients: int, **changes: Any) -> dict[str, Any]:
         "timeout": None,
         "connect_timeout": 60.0,
         "strategy": {"_target_": "strategies.afl.AFL", "ridge": 1.0},
-        "model": {"_target_": "tests.deployment.gated.Gated"},
+        "client": {"_target_": "tests.deployment.gated.Gated"},
         "rounds": 1,
         **changes,
     }

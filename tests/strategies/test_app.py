@@ -37,7 +37,7 @@ def config(**changes: Any) -> dict[str, Any]:
         "timeout": None,
         "connect_timeout": 0.0,
         "strategy": {"_target_": "strategies.afl.AFL", "ridge": 1.0},
-        "model": {"_target_": "clients.afl.AFL"},
+        "client": {"_target_": "clients.afl.AFL"},
         "rounds": 1,
         **changes,
     }
@@ -51,7 +51,7 @@ def fedavg(**changes: Any) -> dict[str, Any]:
         **changes.pop("strategy", {}),
     }
     return config(
-        strategy=strategy, model={"_target_": "clients.sgd.SGD", "learning_rate": 0.5}, rounds=2, **changes
+        strategy=strategy, client={"_target_": "clients.sgd.SGD", "learning_rate": 0.5}, rounds=2, **changes
     )
 
 
@@ -134,7 +134,7 @@ def test_what_is_no_strategy_is_refused():
 
 def test_a_client_that_raises_is_named():
     with pytest.raises(ClientFailed, match=r"client 0 failed: Traceback[\s\S]+mode='decimal'"):
-        shown = {"config": json.dumps(config(model={"_target_": "clients.afl.AFL", "mode": "decimal"}))}
+        shown = {"config": json.dumps(config(client={"_target_": "clients.afl.AFL", "mode": "decimal"}))}
         good = {"config": json.dumps(config())}
         with LocalGrid(client_app, CLIENTS, shown) as grid:
             server_app(grid, Context(0, 1, {}, RecordDict(), dict(good)))

@@ -151,11 +151,11 @@ def test_a_stream_ends_with_the_head_of_the_plain_learner_and_who_was_away_catch
     described = describe(compose(words), "acil")
     whole = outcome(LocalGrid(CLIENT_APP, CLIENTS), json.dumps(described))[0]
     terms = {"dropout": 0.5, "colluding": 0.1, "entropy": "seeded"}
-    inner, learner = described["strategy"], {**described["model"], "_partial_": True}
+    inner, learner = described["strategy"], {**described["client"], "_partial_": True}
     described |= {
         "rounds": 4,
         "strategy": {"_target_": "strategies.secagg.SecureAggregation", "inner": inner, "seed": 0, **terms},
-        "model": {"_target_": "clients.secagg.SecureAggregation", "learner": learner, **terms},
+        "client": {"_target_": "clients.secagg.SecureAggregation", "learner": learner, **terms},
     }
     grid = LocalGrid(CLIENT_APP, CLIENTS)
     grid.plan = Away()

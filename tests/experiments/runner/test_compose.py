@@ -54,7 +54,7 @@ def test_every_option_of_a_group_is_reachable_from_the_default_experiment(group)
 def test_every_small_model_can_teach_fdkt(small):
     said = ["small_model.id=owner/name"] if small == "huggingface" else []
     cfg = compose(["experiment=fdkt", f"small_model={small}", "small_model.weight=0.7", *said])
-    described = describe(cfg, "fdkt")["model"]["small_model"]
+    described = describe(cfg, "fdkt")["client"]["small_model"]
     model = instantiate(described)
     assert isinstance(model, SmallModel) and model.weight == 0.7 and model.judge.weight == 0.7
     if small != "head":
@@ -65,7 +65,7 @@ def test_every_small_model_can_teach_fdkt(small):
 @pytest.mark.parametrize(
     ("override", "said"),
     [
-        ("cliens=3", "unknown key 'cliens': known here are analytic, attendance, checkpoint"),
+        ("cliens=3", "unknown key 'cliens': known here are analytic, availability, checkpoint"),
         ("partition.alpa=1", "unknown key 'partition.alpa': known here are alpha; did you mean 'alpha'?"),
         ("methods.afl.strategy.rigde=1", "did you mean 'ridge'?"),
         ("engine=loco", "unknown engine 'loco': known are local, ray; did you mean 'local'?"),

@@ -152,7 +152,7 @@ def test_malformed_answers_end_after_some_tries(server, make):
 
 
 def test_patience_ends_and_says_what_happened(server, make):
-    model, warnings = make(server, patience=0.3)
+    model, warnings = make(server, retry_for=0.3)
     server.always = 503
     began = time.monotonic()
     with pytest.raises(
@@ -185,7 +185,7 @@ def test_an_endpoint_without_a_list_of_models_is_one_too(server, make):
 def test_it_dies_and_comes_back(make):
     with stub() as first:
         port, url = first.server_address[1], first.url
-        model, warnings = make(url, concurrent=1, patience=20.0)
+        model, warnings = make(url, concurrent=1, retry_for=20.0)
         model.complete(["a"], SAMPLING, [1])
     revived = []
 
