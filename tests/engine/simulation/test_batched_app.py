@@ -76,7 +76,7 @@ def test_a_sum_is_made_in_one_call_where_the_app_has_one():
     assert {kind for kind, _ in calls} == {"in total"}
 
 
-@pytest.mark.parametrize("addition", [None, ArraySum])
+@pytest.mark.parametrize("partial_sum", [None, ArraySum])
 def test_where_one_fails_each_is_asked_by_itself_and_the_culprit_is_named(partial_sum):
     calls = []
     grid = LocalGrid(make_app(calls), 7, chunk=7)
