@@ -17,7 +17,8 @@ from dataclasses import dataclass, field
 from jaxtyping import Float64
 from torch import Tensor
 
-from fedlab.stats import Analytic, Expansion, GramStats, RandomReLU
+from fedlab.analytic import Analytic, Expansion, RandomReLU
+from fedlab.stats import GramStats
 
 
 @dataclass(frozen=True)

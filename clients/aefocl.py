@@ -4,7 +4,7 @@
 
 Beside ACIL's sums of expanded features a client adds count, mean and variance of the backbone's features per
 class. Whoever holds the sum draws pseudo-features from them when a head is wanted, so that rare classes count
-like common ones (`fedlab.stats.pseudo_features`); they are never kept, and with balanced classes none is
+like common ones (`fedlab.analytic.pseudo_features`); they are never kept, and with balanced classes none is
 drawn and the head is ACIL's.
 
 Zhuang, Fang et al., Online Analytic Exemplar-Free Continual Learning with Large Models for Imbalanced
@@ -20,22 +20,13 @@ import numpy as np
 from jaxtyping import Float64
 from torch import Tensor
 
+from fedlab.analytic import Analytic, Expansion, RandomReLU, balanced
+from fedlab.analytic.learner import EMPTY
+from fedlab.analytic.pseudo_features import check_drawing
 from fedlab.errors import BadInput
-from fedlab.stats import (
-    Analytic,
-    ClassMoments,
-    ClassWeights,
-    Expansion,
-    GramStats,
-    RandomReLU,
-    WithMoments,
-    balanced,
-    pack,
-)
-from fedlab.stats.analytic import EMPTY
-from fedlab.stats.packed_size import HEADER
-from fedlab.stats.pseudo_features import check_drawing
-from fedlab.stats.wire import pack_moments
+from fedlab.stats import ClassMoments, ClassWeights, GramStats, WithMoments, pack
+from fedlab.stats.serialization.packed_size import HEADER
+from fedlab.stats.serialization.wire import pack_moments
 
 KIND = HEADER + 8
 """Bytes of the array that says what the others are."""

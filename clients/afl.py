@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from fedlab.stats import Analytic
+from fedlab.analytic import Analytic
 
 
 @dataclass(frozen=True)

@@ -22,23 +22,14 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
+from fedlab.analytic import Analytic, Expansion, RandomReLU
+from fedlab.analytic.learner import EMPTY, SYSTEMS, groups
 from fedlab.errors import BadInput, unknown
-from fedlab.stats import (
-    Analytic,
-    ClassCounts,
-    ClassWeights,
-    Expansion,
-    GramStats,
-    PerClass,
-    RandomReLU,
-    pack,
-    packed_bytes,
-)
-from fedlab.stats.analytic import EMPTY, SYSTEMS, groups
+from fedlab.stats import ClassCounts, ClassWeights, GramStats, PerClass, pack, packed_bytes
+from fedlab.stats.arithmetic.memory import check_memory, human
 from fedlab.stats.class_weights import check_tau
-from fedlab.stats.memory import check_memory, human
-from fedlab.stats.packed_size import HEADER
 from fedlab.stats.per_class import REMEDY, check_per_class, per_class_bytes
+from fedlab.stats.serialization.packed_size import HEADER
 
 FORMS = ("per_class", "two_rounds")
 

@@ -19,11 +19,11 @@ from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, 
 from hydra.utils import instantiate
 
 from fedlab import world
-from fedlab.engine.averaging import WeightedMean
-from fedlab.engine.cohort import Cohort, CohortApp
-from fedlab.engine.records import WEIGHT, content_bytes, from_record, records_of, to_record
+from fedlab.engine.aggregation.averaging import WeightedMean
+from fedlab.engine.messages.records import WEIGHT, content_bytes, from_record, records_of, to_record
+from fedlab.engine.simulation.batched_app import Cohort, CohortApp
 from fedlab.errors import BadInput
-from fedlab.metrics import classification
+from fedlab.evaluation.classification import classification
 
 app = CohortApp()
 MEMORY = "fedlab.memory"

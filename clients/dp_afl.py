@@ -19,13 +19,14 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from fedlab.analytic import Analytic
+from fedlab.analytic.learner import EMPTY
 from fedlab.errors import BadInput
-from fedlab.privacy.entropy import check_entropy, noise
-from fedlab.privacy.guarantee import Guarantee
-from fedlab.stats import Analytic, NoisyGram, pack
-from fedlab.stats.analytic import EMPTY
+from fedlab.privacy.mechanisms.noise_source import check_entropy, noise
+from fedlab.privacy.ridge.guarantee import Guarantee
+from fedlab.stats import NoisyGram, pack
 from fedlab.stats.class_weights import ClassWeights
-from fedlab.stats.packed_size import HEADER
+from fedlab.stats.serialization.packed_size import HEADER
 
 
 @dataclass(frozen=True)

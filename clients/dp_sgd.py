@@ -24,15 +24,15 @@ from jaxtyping import Float32
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from fedlab.analytic import Expansion, Identity
 from fedlab.errors import BadInput
 from fedlab.gradient import Linear, Network
 from fedlab.gradient.modules import model_of, module_of
-from fedlab.privacy import dpsgd
-from fedlab.privacy.calibration import calibrate
-from fedlab.privacy.dpsgd import Rows, generator_of
-from fedlab.privacy.entropy import check_entropy
-from fedlab.stats import Expansion, Identity
-from fedlab.stats.samples import check_features, check_labels
+from fedlab.privacy.accounting.calibration import calibrate
+from fedlab.privacy.dpsgd import private_gradient as dpsgd
+from fedlab.privacy.dpsgd.private_gradient import Rows, generator_of
+from fedlab.privacy.mechanisms.noise_source import check_entropy
+from fedlab.stats.arithmetic.samples import check_features, check_labels
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
     h = [relu(x B), tanh(x B)]       observe(X, Y) = (h'h, h'Y, n)       fit(phases) = [W_M; r W_C]
 
 The compensation stream learns, on each phase's new classes, the residue that the main stream (ACIL) leaves,
-and is added with the ratio r. Its cross term follows from the blocks of h'h (`fedlab.stats.dual_stream`), so
+and is added with the ratio r. Its cross term follows from the blocks of h'h (`fedlab.analytic.dual_stream`), so
 one pass and one upload per phase are exact, whatever the batches and the clients. The head depends on the
 order of the phases through the compensation stream, and not on the order within a phase.
 
@@ -19,8 +19,9 @@ from dataclasses import dataclass, field
 from jaxtyping import Float64
 from torch import Tensor
 
-from fedlab.stats import Analytic, DualReLUTanh, DualStream, Expansion, GramStats
-from fedlab.stats.dual_stream import number
+from fedlab.analytic import Analytic, DualReLUTanh, DualStream, Expansion
+from fedlab.analytic.dual_stream import number
+from fedlab.stats import GramStats
 
 
 @dataclass(frozen=True)

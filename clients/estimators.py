@@ -21,11 +21,12 @@ from clients.air import AIR
 from clients.dsal import DSAL
 from clients.gacl import GACL
 from clients.gkeal import GKEAL
+from fedlab.analytic import Analytic, DualReLUTanh, RandomRBF
+from fedlab.analytic.expansion import Expansion
+from fedlab.analytic.phases import Phases
 from fedlab.errors import BadInput
 from fedlab.estimator import AnalyticClassifier, Model, whole
-from fedlab.stats import Analytic, DualReLUTanh, GramStats, RandomRBF
-from fedlab.stats.expansion import Expansion
-from fedlab.stats.phases import Phases
+from fedlab.stats import GramStats
 
 __all__ = [
     "ACILClassifier",

@@ -26,15 +26,15 @@ from torch import Tensor
 
 from fedlab.data.dataset import Split
 from fedlab.errors import BadInput, unknown
-from fedlab.llm.budget import Budget
-from fedlab.llm.generator import Generator, Written, sample
-from fedlab.llm.local_model import LocalModel
-from fedlab.llm.recalled import recalled
-from fedlab.llm.small_model import Head, Labelled, SmallModel, Taught
-from fedlab.llm.texts import pack_texts, unpack_texts
-from fedlab.privacy.dpsgd import generator_of
-from fedlab.privacy.entropy import check_entropy, noise
-from fedlab.privacy.votes import histogram, noisy
+from fedlab.llm.backends.transformers_model import LocalModel
+from fedlab.llm.synthesis.budget import Budget
+from fedlab.llm.synthesis.text_packing import pack_texts, unpack_texts
+from fedlab.llm.tuning.generator_cache import recalled
+from fedlab.llm.tuning.private_generator import Generator, Written, sample
+from fedlab.llm.tuning.small_model import Head, Labelled, SmallModel, Taught
+from fedlab.privacy.dpsgd.private_gradient import generator_of
+from fedlab.privacy.mechanisms.noise_source import check_entropy, noise
+from fedlab.privacy.mechanisms.vote_histogram import histogram, noisy
 
 Arrays = dict[str, np.ndarray]
 Memory = Mapping[str, bytes]

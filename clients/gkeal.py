@@ -18,7 +18,8 @@ from dataclasses import dataclass, field
 from jaxtyping import Float64
 from torch import Tensor
 
-from fedlab.stats import Analytic, Expansion, GramStats, RandomRBF
+from fedlab.analytic import Analytic, Expansion, RandomRBF
+from fedlab.stats import GramStats
 
 
 @dataclass(frozen=True)

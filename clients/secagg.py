@@ -5,7 +5,7 @@
 The learner is any whose answer to one round is plain exact sums. Of these nothing leaves the client but their
 masked vector: no count, no metric, and of the shape of the answer only what the settings say.
 
-Bonawitz et al., CCS 2017, https://doi.org/10.1145/3133956.3133982; see `fedlab.privacy.secagg`.
+Bonawitz et al., CCS 2017, https://doi.org/10.1145/3133956.3133982; see `fedlab.privacy.secagg.server`.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ import torch
 from torch import Tensor
 
 from fedlab.errors import BadInput, unknown
-from fedlab.privacy.agreement import fresh
-from fedlab.privacy.entropy import check_entropy
-from fedlab.privacy.graph import Terms
-from fedlab.privacy.participant import Answer, Memory, Participant
-from fedlab.privacy.secagg import STEPS
+from fedlab.privacy.mechanisms.noise_source import check_entropy
+from fedlab.privacy.secagg.client import Answer, Memory, Participant
+from fedlab.privacy.secagg.graph import Terms
+from fedlab.privacy.secagg.key_agreement import fresh
+from fedlab.privacy.secagg.server import STEPS
 from fedlab.stats import unpack
-from fedlab.stats.integers import Layout, integers
+from fedlab.stats.serialization.integers import Layout, integers
 
 
 class SecureAggregation:
@@ -37,7 +37,7 @@ class SecureAggregation:
     learner
         Makes the learner that observes, given `num_classes`.
     dropout, colluding
-        Shares of the clients, as `fedlab.privacy.graph.Terms` has them; the server must say the same.
+        Shares of the clients, as `fedlab.privacy.secagg.graph.Terms` has them; the server must say the same.
     entropy
         Where keys come from: 'os', or 'seeded' to repeat them, which hides nothing from who knows the seed.
     """

@@ -17,10 +17,10 @@ import torch
 from jaxtyping import Float32
 from torch import Tensor
 
+from fedlab.analytic import Expansion, Identity
 from fedlab.errors import BadInput
 from fedlab.gradient import Descent, Linear, Network, Stacked
-from fedlab.stats import Expansion, Identity
-from fedlab.stats.samples import check_features, check_labels
+from fedlab.stats.arithmetic.samples import check_features, check_labels
 
 Answer = tuple[dict[str, np.ndarray], dict[str, int | float]]
 """A trained model and what is told about the training."""

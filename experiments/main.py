@@ -16,23 +16,38 @@ from experiments.messages import guarded
 from fedlab.errors import unknown
 
 COMMANDS = {
-    "run": ("experiments.run", "run an experiment: fedlab run [experiment=NAME] [key=value ...] [-m]"),
-    "report": ("experiments.report", "write DIR/index.html for run directories: fedlab report DIR ..."),
+    "run": (
+        "experiments.commands.run",
+        "run an experiment: fedlab run [experiment=NAME] [key=value ...] [-m]",
+    ),
+    "report": (
+        "experiments.commands.report",
+        "write DIR/index.html for run directories: fedlab report DIR ...",
+    ),
     "deploy": (
-        "experiments.deploy.command",
+        "experiments.commands.deploy",
         "real Flower processes: fedlab deploy local [key=value ...] | keys | register | submit | probe",
     ),
     "privacy": (
-        "experiments.privacy",
+        "experiments.commands.privacy",
         "what was released, what a promise takes: fedlab privacy show RUN_DIR | plan n=... d=... c=...",
     ),
-    "data": ("experiments.data", "list, show or fetch datasets: fedlab data list | show NAME | fetch NAME"),
+    "data": (
+        "experiments.commands.data",
+        "list, show or fetch datasets: fedlab data list | show NAME | fetch NAME",
+    ),
     "unlearn": (
-        "experiments.unlearn",
+        "experiments.commands.unlearn",
         "a client or its samples leave a finished run: fedlab unlearn RUN_DIR --client N [--samples FILE]",
     ),
-    "llm": ("experiments.llm", "serve a language model on this machine: fedlab llm serve [--port N]"),
-    "flower": ("experiments.flower", "run an unmodified Flower app on this engine: fedlab flower APP_DIR"),
+    "llm": (
+        "experiments.commands.llm",
+        "serve a language model on this machine: fedlab llm serve [--port N]",
+    ),
+    "flower": (
+        "experiments.commands.flower",
+        "run an unmodified Flower app on this engine: fedlab flower APP_DIR",
+    ),
 }
 
 

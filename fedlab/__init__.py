@@ -10,8 +10,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fedlab.engine.grid import LocalGrid
-    from fedlab.engine.ray_grid import RayGrid
+    from fedlab.engine.simulation.local_grid import LocalGrid
+    from fedlab.engine.simulation.ray_grid import RayGrid
     from fedlab.report.result import Result
     from fedlab.stats import GramStats
 
@@ -20,8 +20,8 @@ __all__ = ["GramStats", "LocalGrid", "RayGrid", "Result", "simulate"]
 
 _HOMES = {
     "GramStats": "fedlab.stats",
-    "LocalGrid": "fedlab.engine.grid",
-    "RayGrid": "fedlab.engine.ray_grid",
+    "LocalGrid": "fedlab.engine.simulation.local_grid",
+    "RayGrid": "fedlab.engine.simulation.ray_grid",
     "Result": "fedlab.report.result",
 }
 
@@ -56,4 +56,4 @@ def simulate(experiment: str | None = None, /, **settings: Any) -> Result:
         A key or a value is unknown or out of range.
     """
     # The library names its top floor only here, and only when the front door is used.
-    return import_module("experiments.simulation").simulate(experiment, settings)
+    return import_module("experiments.runner.simulation").simulate(experiment, settings)

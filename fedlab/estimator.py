@@ -4,7 +4,7 @@
 
 Scores are ridge regression's answer to one-hot targets: each is the best linear estimate of P(y | x), but
 nothing keeps a row of them in [0, 1] or makes it sum to 1. `predict_proba` is the distribution nearest to the
-row (`fedlab.stats.simplex`). A softmax would answer at most e / (e + c - 1) for scores in [0, 1], 2.7 % at 100
+row (`fedlab.stats.arithmetic.simplex`). A softmax would answer at most e / (e + c - 1) for scores in [0, 1], 2.7 % at 100
 classes. Neither is calibrated, and this one has exact zeros; where a probability is needed, scikit-learn's
 CalibratedClassifierCV makes one of `decision_function`.
 
@@ -28,11 +28,11 @@ from sklearn.utils.multiclass import type_of_target
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
+from fedlab.analytic import Analytic, Identity, RandomReLU
+from fedlab.analytic.expansion import Expansion
+from fedlab.analytic.universe import over
 from fedlab.errors import BadInput
-from fedlab.stats import Analytic, Identity, RandomReLU
-from fedlab.stats.expansion import Expansion
-from fedlab.stats.simplex import nearest_distribution
-from fedlab.stats.universe import over
+from fedlab.stats.arithmetic.simplex import nearest_distribution
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,9 +16,9 @@ import torch
 from jaxtyping import Float32, Int64
 from torch import Tensor
 
-from fedlab.data.attendance import Attendance
-from fedlab.data.course import Course, course
 from fedlab.data.federation import Federation, federate
+from fedlab.data.streams.availability import Attendance
+from fedlab.data.streams.client_stream import Course, course
 from fedlab.errors import BadInput
 from fedlab.features.batches import Progress
 from fedlab.features.cache import extract_dataset
@@ -26,7 +26,7 @@ from fedlab.features.encoders import torch_device
 
 if TYPE_CHECKING:
     from fedlab.data.partition import Partition
-    from fedlab.data.stream import Stream
+    from fedlab.data.streams.tasks import Stream
 
 PARTS = ("source", "partition", "backbone", "stream", "attendance")
 """What a config describes of a world; `build` takes them by these names, and the last two may be missing."""

@@ -19,9 +19,9 @@ from typing import Any
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 
-from fedlab.engine.addition import StatisticsSum
-from fedlab.engine.closed_form import ClosedForm
-from fedlab.engine.kept import Keeper
+from fedlab.engine.aggregation.closed_form import ClosedForm
+from fedlab.engine.messages.partial_sums import StatisticsSum
+from fedlab.engine.persistence.statistics_store import Keeper
 from fedlab.errors import unknown
 from fedlab.stats import GramStats, StatisticsTotal
 

@@ -18,7 +18,7 @@ from typing import Any
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 
-from fedlab.engine.closed_form import ClosedForm
+from fedlab.engine.aggregation.closed_form import ClosedForm
 from fedlab.stats import ClassCounts, ClassWeights, GramStats, StatisticsTotal
 from fedlab.stats.class_weights import check_tau
 

@@ -30,16 +30,16 @@ from hydra.utils import instantiate
 from safetensors.numpy import save
 
 from fedlab import world
-from fedlab.engine.checkpoint import Checkpoints
-from fedlab.engine.meter import MeteredGrid
-from fedlab.engine.records import digest_of, from_record, to_record
-from fedlab.engine.rounds import run_rounds
+from fedlab.engine.aggregation.rounds import run_rounds
+from fedlab.engine.messages.records import digest_of, from_record, to_record
+from fedlab.engine.persistence.checkpoint import Checkpoints
+from fedlab.engine.simulation.meter import MeteredGrid
 from fedlab.errors import BadInput
-from fedlab.examination import Examination
-from fedlab.metrics import classification
-from fedlab.outcome import Outcome
-from fedlab.privacy.ledger import opened
-from fedlab.tracking import RunDirectory
+from fedlab.evaluation.classification import classification
+from fedlab.evaluation.stream import Examination
+from fedlab.privacy.accounting.ledger import opened
+from fedlab.tracking.outcome import Outcome
+from fedlab.tracking.run_directory import RunDirectory
 
 app = ServerApp()
 ROWS = 4096
@@ -88,7 +88,7 @@ def run(
     """Run a strategy to its end, from its last checkpoint if there is one; return its result and its model.
 
     A strategy with an attribute `privacy` is given its ledger as the attribute `ledger`: see
-    `fedlab.privacy.ledger.Ledger`.
+    `fedlab.privacy.accounting.ledger.Ledger`.
     """
     started = time.perf_counter()
     parts = {part: instantiate(config.get(part)) for part in world.PARTS}

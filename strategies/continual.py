@@ -22,11 +22,12 @@ import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 
-from fedlab.engine.addition import StatisticsSum
-from fedlab.engine.closed_form import ClosedForm
-from fedlab.engine.kept import Keeper
-from fedlab.engine.replies import lost
-from fedlab.stats import DualStream, Solution, StatisticsTotal
+from fedlab.analytic import DualStream
+from fedlab.engine.aggregation.closed_form import ClosedForm
+from fedlab.engine.aggregation.replies import lost
+from fedlab.engine.messages.partial_sums import StatisticsSum
+from fedlab.engine.persistence.statistics_store import Keeper
+from fedlab.stats import Solution, StatisticsTotal
 
 
 class Memory(Protocol):

@@ -5,7 +5,7 @@
 Who adds the noise depends on who is trusted: the server once (central), every client (local), or every client a
 share of it under secure aggregation (distributed). Nothing but the noisy sums enters the model or the report.
 
-He et al., AFL, CVPR 2025, https://arxiv.org/abs/2405.16240; the mechanism: `fedlab.privacy.mechanisms`.
+He et al., AFL, CVPR 2025, https://arxiv.org/abs/2405.16240; the mechanism: `fedlab.privacy.ridge.clip_and_noise`.
 d features, s the noise's standard deviation.
 """
 
@@ -18,14 +18,14 @@ from typing import Any
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 
-from fedlab.engine.addition import stands_for
-from fedlab.engine.closed_form import ClosedForm
+from fedlab.engine.aggregation.closed_form import ClosedForm
+from fedlab.engine.messages.partial_sums import stands_for
 from fedlab.errors import BadInput
-from fedlab.privacy.entropy import check_entropy, check_place, noise, seeded_note
-from fedlab.privacy.guarantee import Guarantee
-from fedlab.privacy.ledger import Ledger, required
-from fedlab.privacy.promise import Promise
-from fedlab.privacy.release import Release, id_of
+from fedlab.privacy.accounting.budget import Promise
+from fedlab.privacy.accounting.ledger import Ledger, required
+from fedlab.privacy.accounting.release import Release, id_of
+from fedlab.privacy.mechanisms.noise_source import check_entropy, check_place, noise, seeded_note
+from fedlab.privacy.ridge.guarantee import Guarantee
 from fedlab.stats import NoisyGram, StatisticsTotal
 
 

@@ -31,17 +31,25 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricReco
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import DifferentialPrivacyServerSideFixedClipping, FedAvg, Strategy
 
-from fedlab.engine.broadcast import Broadcast
-from fedlab.engine.records import WEIGHT, from_record, layout_of, records_of, to_record, unlike, views
-from fedlab.engine.replies import refuse
-from fedlab.engine.server_judged import ServerJudged
+from fedlab.engine.aggregation.replies import refuse
+from fedlab.engine.aggregation.server_evaluation import ServerJudged
+from fedlab.engine.messages.broadcast import Broadcast
+from fedlab.engine.messages.records import (
+    WEIGHT,
+    from_record,
+    layout_of,
+    records_of,
+    to_record,
+    unlike,
+    views,
+)
 from fedlab.errors import BadInput
-from fedlab.privacy.calibration import check_noise, check_sampling, multiplier_for
-from fedlab.privacy.entropy import check_entropy, check_place, noise, seeded_note
-from fedlab.privacy.ledger import Ledger, required
-from fedlab.privacy.promise import Promise
-from fedlab.privacy.release import Release, id_of
-from fedlab.privacy.sensitivity import check_bound
+from fedlab.privacy.accounting.budget import Promise
+from fedlab.privacy.accounting.calibration import check_noise, check_sampling, multiplier_for
+from fedlab.privacy.accounting.ledger import Ledger, required
+from fedlab.privacy.accounting.release import Release, id_of
+from fedlab.privacy.mechanisms.noise_source import check_entropy, check_place, noise, seeded_note
+from fedlab.privacy.mechanisms.sensitivity import check_bound
 
 
 class DPFedAvg(ServerJudged, Strategy):

@@ -16,17 +16,17 @@ from flwr.app import ArrayRecord, ConfigRecord, Message
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg
 
-from fedlab.engine.addition import Addition
-from fedlab.engine.averaging import WeightedMean
-from fedlab.engine.broadcast import nodes_of
-from fedlab.engine.host import partition_of
-from fedlab.engine.records import digest_of, from_record, layout_of
+from fedlab.engine.aggregation.averaging import WeightedMean
+from fedlab.engine.messages.broadcast import nodes_of
+from fedlab.engine.messages.partial_sums import Addition
+from fedlab.engine.messages.records import digest_of, from_record, layout_of
+from fedlab.engine.simulation.host import partition_of
 from fedlab.errors import BadInput
-from fedlab.privacy.calibration import check_noise, multiplier_for
-from fedlab.privacy.entropy import check_entropy, check_place, seeded_note
-from fedlab.privacy.ledger import Ledger, required
-from fedlab.privacy.promise import Promise
-from fedlab.privacy.release import Release, id_of
+from fedlab.privacy.accounting.budget import Promise
+from fedlab.privacy.accounting.calibration import check_noise, multiplier_for
+from fedlab.privacy.accounting.ledger import Ledger, required
+from fedlab.privacy.accounting.release import Release, id_of
+from fedlab.privacy.mechanisms.noise_source import check_entropy, check_place, seeded_note
 
 
 class DPSGD(FedAvg):

@@ -5,7 +5,7 @@
 In exact mode with the same bits, in float64 to 1e-9; after any number of deletions and additions in any order, for
 a sum forgets in which order it was formed. No server has to take part and no client has to answer: what a strategy
 has kept (`keep_clients`) is enough, so this is no Flower strategy but what follows one. The change itself is a
-transaction on the folder (`fedlab.engine.kept`): everything is checked before anything is written.
+transaction on the folder (`fedlab.engine.persistence.statistics_store`): everything is checked before anything is written.
 
 What a memory does with its sums decides what is kept of them. `Joint`, `Tempered` and `Filled` (AFL, ACIL, GACL,
 GKEAL, AIR, AEF-OCL) solve one total, whatever came when. `DualStream` (DS-AL) does not: the residue of each phase
@@ -35,11 +35,11 @@ import torch
 from torch import Tensor
 
 from fedlab.audit.deletion import TOLERANCE, Certificate, check_chain
-from fedlab.engine.kept import Kept, Part, State, digest_of_file
-from fedlab.engine.records import digest_of
+from fedlab.engine.messages.records import digest_of
+from fedlab.engine.persistence.statistics_store import Kept, Part, State, digest_of_file
 from fedlab.errors import BadInput
 from fedlab.stats import Solution, WithMoments, pack
-from fedlab.stats.packed_total import unpack_total
+from fedlab.stats.serialization.packed_total import unpack_total
 
 Phases = Mapping[int, Any]
 """Phase to statistics of whatever kind."""
@@ -49,7 +49,7 @@ NOTHING: Resent = MappingProxyType({})
 
 
 class Memory(Protocol):
-    """What turns sums into a head: `fedlab.stats.Joint` and its like; immutable, before the first phase."""
+    """What turns sums into a head: `fedlab.analytic.Joint` and its like; immutable, before the first phase."""
 
     @property
     def total(self) -> Any:

@@ -24,20 +24,20 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricReco
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
-from fedlab.engine.host import partition_of
-from fedlab.engine.records import from_record, records_of, to_record
-from fedlab.engine.replies import refuse
-from fedlab.engine.server_judged import ServerJudged
+from fedlab.engine.aggregation.replies import refuse
+from fedlab.engine.aggregation.server_evaluation import ServerJudged
+from fedlab.engine.messages.records import from_record, records_of, to_record
+from fedlab.engine.simulation.host import partition_of
 from fedlab.errors import BadInput, unknown
-from fedlab.llm.budget import Budget
-from fedlab.llm.filtering import Sieve, Text, counted
-from fedlab.llm.pool import Pool
-from fedlab.llm.texts import pack_texts, unpack_texts
-from fedlab.llm.writer import Writer
-from fedlab.privacy.entropy import check_entropy, check_place, seeded_note
-from fedlab.privacy.ledger import Ledger, required
-from fedlab.privacy.promise import Promise
-from fedlab.privacy.release import id_of
+from fedlab.llm.synthesis.budget import Budget
+from fedlab.llm.synthesis.candidates import Pool
+from fedlab.llm.synthesis.few_shot import Writer
+from fedlab.llm.synthesis.text_filter import Sieve, Text, counted
+from fedlab.llm.synthesis.text_packing import pack_texts, unpack_texts
+from fedlab.privacy.accounting.budget import Promise
+from fedlab.privacy.accounting.ledger import Ledger, required
+from fedlab.privacy.accounting.release import id_of
+from fedlab.privacy.mechanisms.noise_source import check_entropy, check_place, seeded_note
 
 
 class FDKT(ServerJudged, Strategy):

@@ -7,7 +7,7 @@ The inner strategy's head is the one it would have had of the survivors' plain s
 one has seen theirs. A client that fails in a round is out for the rest of the aggregation; what it uploaded
 before that stays in the sum.
 
-Bonawitz et al., CCS 2017, https://doi.org/10.1145/3133956.3133982; see `fedlab.privacy.secagg`, which also says
+Bonawitz et al., CCS 2017, https://doi.org/10.1145/3133956.3133982; see `fedlab.privacy.secagg.server`, which also says
 what this does not protect from.
 """
 
@@ -20,20 +20,20 @@ import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 
-from fedlab.engine.addition import packed_of, stand_for
-from fedlab.engine.closed_form import ClosedForm
-from fedlab.engine.identity import SERVER_NODE
-from fedlab.engine.records import content_bytes, to_record
-from fedlab.engine.replies import refuse
+from fedlab.engine.aggregation.closed_form import ClosedForm
+from fedlab.engine.aggregation.replies import refuse
+from fedlab.engine.messages.identity import SERVER_NODE
+from fedlab.engine.messages.partial_sums import packed_of, stand_for
+from fedlab.engine.messages.records import content_bytes, to_record
 from fedlab.errors import BadInput
-from fedlab.privacy.agreement import fresh
-from fedlab.privacy.departure import Departure
-from fedlab.privacy.entropy import check_entropy
-from fedlab.privacy.graph import Terms
-from fedlab.privacy.participant import Answer
-from fedlab.privacy.secagg import STEPS, SecureSum, expect
+from fedlab.privacy.mechanisms.noise_source import check_entropy
+from fedlab.privacy.secagg.client import Answer
+from fedlab.privacy.secagg.graph import Terms
+from fedlab.privacy.secagg.key_agreement import fresh
+from fedlab.privacy.secagg.removal import Departure
+from fedlab.privacy.secagg.server import STEPS, SecureSum, expect
 from fedlab.stats import pack
-from fedlab.stats.integers import Layout, statistics_of
+from fedlab.stats.serialization.integers import Layout, statistics_of
 
 _KEPT = ("sum", "asked", "nodes", "departure", "layout", "_vector")
 
@@ -46,7 +46,7 @@ class SecureAggregation(ClosedForm):
     inner
         The strategy; its clients' statistics must be exact sums of one round.
     dropout, colluding
-        Shares of the clients, as `fedlab.privacy.graph.Terms` has them.
+        Shares of the clients, as `fedlab.privacy.secagg.graph.Terms` has them.
     entropy, seed
         Where sessions and graphs come from, 'os' or 'seeded'; the clients' keys are their own.
     leave

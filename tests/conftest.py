@@ -14,7 +14,7 @@ install_import_hook(["fedlab.stats", "fedlab.gradient", "clients"], "beartype.be
 
 import torch  # noqa: E402 - whatever imports these must come after the hook
 
-from fedlab.engine.allocator import keep_freed_memory  # noqa: E402
+from fedlab.engine.simulation.allocator import keep_freed_memory  # noqa: E402
 
 # Programs that a test calls by name are those beside this Python, whether or not its environment is activated.
 os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])

@@ -12,12 +12,12 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 
-from experiments.compose import compose
-from experiments.flower import parser
+from experiments.commands.flower import parser
+from experiments.commands.privacy import planned
+from experiments.commands.unlearn import parser as unlearning
 from experiments.main import COMMANDS, main
-from experiments.privacy import planned
-from experiments.unlearn import parser as unlearning
-from fedlab.data.sources import listing
+from experiments.runner.compose import compose
+from fedlab.data.sources.catalogue import listing
 
 ROOT = Path(__file__).parent.parent
 READMES = [ROOT / folder / "README.md" for folder in (".", "experiments", "fedlab", "docker")]
@@ -54,7 +54,7 @@ def test_a_command_exists(line: str, capsys: pytest.CaptureFixture[str]) -> None
         case ["make", target]:
             assert target in TARGETS
         case ["fedlab", "run", word] if word.startswith("resume="):
-            pass  # tests/experiments/test_resume.py runs it
+            pass  # tests/experiments/runner/test_resume.py runs it
         case ["fedlab", "run", *overrides]:
             composes(overrides)
         case ["fedlab", "--help"] | ["fedlab", "data", "list"] | ["fedlab", "data", "show", _]:
@@ -71,7 +71,7 @@ def test_a_command_exists(line: str, capsys: pytest.CaptureFixture[str]) -> None
         case ["fedlab", "privacy", "plan", *settings]:
             assert planned(settings).n
         case ["fedlab", "privacy", "show", "RUN_DIR"]:
-            pass  # tests/experiments/test_privacy_command.py shows ledgers
+            pass  # tests/experiments/commands/test_privacy.py shows ledgers
         case ["fedlab", "unlearn", *options]:
             assert unlearning().parse_args(options).client
         case ["fedlab", "report", _]:

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from fedlab.data.attendance import Attendance
 from fedlab.data.partition import Dirichlet
-from fedlab.data.sources import Digits
-from fedlab.data.stream import ClassIncremental
+from fedlab.data.sources.catalogue import Digits
+from fedlab.data.streams.availability import Attendance
+from fedlab.data.streams.tasks import ClassIncremental
 from fedlab.errors import BadInput
 from fedlab.features.backbones import Identity
 from fedlab.world import build

@@ -20,7 +20,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from experiments.pairwise import aggregate, local_solution
+from experiments.studies.afl_pairwise import aggregate, local_solution
 from fedlab.stats import GramStats, one_hot, pack, unpack
 
 T = TypeVar("T")

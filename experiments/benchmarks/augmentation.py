@@ -22,9 +22,9 @@ from hydra.utils import instantiate
 from rich.console import Console
 from rich.table import Table
 
-from experiments.compare import describe
-from experiments.compose import compose
-from fedlab.llm.generation import complete_all
+from experiments.runner.compare import describe
+from experiments.runner.compose import compose
+from fedlab.llm.backends.completion_cache import complete_all
 
 
 def main() -> None:

@@ -21,9 +21,9 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
-from experiments.compare import build_world, make_grid, run_method
-from experiments.compose import compose
-from fedlab.tracking import RunDirectory
+from experiments.runner.compare import build_world, make_grid, run_method
+from experiments.runner.compose import compose
+from fedlab.tracking.run_directory import RunDirectory
 
 CUTS = (5, 25, 125)
 

@@ -28,7 +28,7 @@ from torch.nn.functional import cross_entropy
 from fedlab.gradient.descent import Descent
 from fedlab.gradient.networks import Hidden
 from fedlab.gradient.stacked import Stacked
-from fedlab.privacy.dpsgd import DPSGD, Rows
+from fedlab.privacy.dpsgd.private_gradient import DPSGD, Rows
 from fedlab.stats import FixedPoint, GramStats, one_hot
 
 DEVICES = ("cpu", "cuda")

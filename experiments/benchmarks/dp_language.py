@@ -3,7 +3,7 @@
     python -m experiments.benchmarks.dp_language [--texts 16] [--tokens 64] [--repeats 5] [--device cpu]
 
     plain     forward, backward, AdamW: the mean loss of the batch
-    ghost     the same texts, each clipped by itself, and noise: `fedlab.privacy.ghost`
+    ghost     the same texts, each clipped by itself, and noise: `fedlab.privacy.dpsgd.ghost`
     hooks     the same by Opacus's hooks, which keep every text's gradient
 
 Weights are random and nothing is downloaded: a step costs the same. On the CPU a tiny GPT-2 (4 layers of 128, 1,000
@@ -28,9 +28,9 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 
-from fedlab.llm.adapters import Adapters
-from fedlab.llm.objectives import Example, Examples, causal_losses
-from fedlab.privacy.dpsgd import DPSGD
+from fedlab.llm.tuning.adapters import Adapters
+from fedlab.llm.tuning.losses import Example, Examples, causal_losses
+from fedlab.privacy.dpsgd.private_gradient import DPSGD
 
 WAYS = ("plain", "ghost", "hooks")
 STEPS = 3

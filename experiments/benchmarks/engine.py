@@ -109,7 +109,7 @@ def client_app(side: int) -> Any:
     from flwr.app import Context, Message, RecordDict
     from flwr.clientapp import ClientApp
 
-    from fedlab.engine.records import to_record
+    from fedlab.engine.messages.records import to_record
 
     app = ClientApp()
 
@@ -128,10 +128,10 @@ def play(grid: Any, clients: int, side: int, summed: bool) -> list[float]:
     """Play the rounds and return the seconds of each; the sum is checked."""
     from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 
-    from fedlab.engine.addition import ArraySum, stands_for
-    from fedlab.engine.broadcast import Broadcast
-    from fedlab.engine.records import records_of, view
-    from fedlab.engine.simulated import SimulatedGrid
+    from fedlab.engine.messages.broadcast import Broadcast
+    from fedlab.engine.messages.partial_sums import ArraySum, stands_for
+    from fedlab.engine.messages.records import records_of, view
+    from fedlab.engine.simulation.simulated import SimulatedGrid
 
     while len(nodes := list(grid.get_node_ids())) < clients:  # Flower's nodes register by and by
         time.sleep(0.05)
@@ -159,7 +159,7 @@ def play(grid: Any, clients: int, side: int, summed: bool) -> list[float]:
 
 def one(engine: str, workload: str, clients: int) -> dict[str, Any]:
     """Measure one engine on one workload: seconds of a warm round, and peak memory."""
-    import fedlab.engine.grid
+    import fedlab.engine.simulation.local_grid
 
     side, found = WORKLOADS[workload], {}
     name, _, summed = engine.partition(" ")
@@ -167,10 +167,10 @@ def one(engine: str, workload: str, clients: int) -> dict[str, Any]:
         if name == "flower":
             seconds = on_flower(clients, side)
         elif name == "local":
-            with fedlab.engine.grid.LocalGrid(client_app(side), clients) as grid:
+            with fedlab.engine.simulation.local_grid.LocalGrid(client_app(side), clients) as grid:
                 seconds = play(grid, clients, side, bool(summed))
         else:
-            from fedlab.engine.ray_grid import RayGrid
+            from fedlab.engine.simulation.ray_grid import RayGrid
 
             with RayGrid(client_app(side), clients, num_workers=2) as grid:
                 seconds = play(grid, clients, side, bool(summed))
@@ -239,10 +239,10 @@ def afl(engine: str, clients: int) -> dict[str, Any]:
     from clients import afl as client
     from fedlab import world
     from fedlab.data.partition import Iid
-    from fedlab.engine.grid import LocalGrid
-    from fedlab.engine.meter import MeteredGrid
-    from fedlab.engine.ray_grid import RayGrid
-    from fedlab.engine.rounds import run_rounds
+    from fedlab.engine.aggregation.rounds import run_rounds
+    from fedlab.engine.simulation.local_grid import LocalGrid
+    from fedlab.engine.simulation.meter import MeteredGrid
+    from fedlab.engine.simulation.ray_grid import RayGrid
     from fedlab.features.backbones import Identity
     from strategies.afl import AFL
 

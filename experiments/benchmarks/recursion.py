@@ -31,8 +31,9 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from fedlab.stats import FixedPoint, GramStats, GramSum, RandomReLU, one_hot
-from fedlab.stats.solve import Solution
+from fedlab.analytic import RandomReLU
+from fedlab.stats import FixedPoint, GramStats, GramSum, one_hot
+from fedlab.stats.arithmetic.solve import Solution
 
 INPUTS = FixedPoint(limit=1.0, bits=12)
 

@@ -19,12 +19,12 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from fedlab.privacy.departure import Departure
-from fedlab.privacy.graph import Terms
-from fedlab.privacy.participant import Answer, Memory, Participant
-from fedlab.privacy.secagg import STEPS, SecureSum
+from fedlab.privacy.secagg.client import Answer, Memory, Participant
+from fedlab.privacy.secagg.graph import Terms
+from fedlab.privacy.secagg.removal import Departure
+from fedlab.privacy.secagg.server import STEPS, SecureSum
 from fedlab.stats import FixedPoint, GramStats, GramSum
-from fedlab.stats.integers import Layout, integers, statistics_of
+from fedlab.stats.serialization.integers import Layout, integers, statistics_of
 
 T = TypeVar("T")
 FIXED = FixedPoint()

@@ -33,17 +33,17 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from clients.sgd import SGD, Answer
-from experiments.compare import CLIENT_APP, describe
-from experiments.compose import compose
+from experiments.runner.compare import CLIENT_APP, describe
+from experiments.runner.compose import compose
 from fedlab import world
-from fedlab.engine.broadcast import nodes_of
-from fedlab.engine.cluster import available_cpus
-from fedlab.engine.grid import LocalGrid
-from fedlab.engine.host import partition_of
-from fedlab.engine.meter import MeteredGrid
-from fedlab.engine.ray_grid import RayGrid
-from fedlab.engine.records import from_record, to_record
-from fedlab.engine.rounds import run_rounds
+from fedlab.engine.aggregation.rounds import run_rounds
+from fedlab.engine.messages.broadcast import nodes_of
+from fedlab.engine.messages.records import from_record, to_record
+from fedlab.engine.simulation.cluster import available_cpus
+from fedlab.engine.simulation.host import partition_of
+from fedlab.engine.simulation.local_grid import LocalGrid
+from fedlab.engine.simulation.meter import MeteredGrid
+from fedlab.engine.simulation.ray_grid import RayGrid
 from fedlab.gradient.networks import Model
 
 CLASSES = 10

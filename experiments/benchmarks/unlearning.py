@@ -25,16 +25,17 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from experiments.compare import build_world, make_grid, run_method
-from experiments.compose import compose
-from experiments.departures import drawn, without
-from experiments.unlearn import kept_by
-from fedlab.engine.host import node_of
-from fedlab.engine.kept import Keeper, Kept
-from fedlab.engine.records import digest_of
-from fedlab.stats import FixedPoint, GramStats, GramSum, Joint, Solution, one_hot, pack, unpack
-from fedlab.stats.packed_total import unpack_total
-from fedlab.tracking import RunDirectory
+from experiments.commands.unlearn import kept_by
+from experiments.runner.compare import build_world, make_grid, run_method
+from experiments.runner.compose import compose
+from experiments.studies.unlearning import drawn, without
+from fedlab.analytic import Joint
+from fedlab.engine.messages.records import digest_of
+from fedlab.engine.persistence.statistics_store import Keeper, Kept
+from fedlab.engine.simulation.host import node_of
+from fedlab.stats import FixedPoint, GramStats, GramSum, Solution, one_hot, pack, unpack
+from fedlab.stats.serialization.packed_total import unpack_total
+from fedlab.tracking.run_directory import RunDirectory
 from strategies.exact_unlearning import ExactUnlearning
 
 RIDGE = 1.0

@@ -19,7 +19,7 @@ from experiments.deploy.probe import NoAnswer, probe
 from experiments.deploy.process import Process, last_words
 from fedlab.engine import OFFLINE
 from fedlab.errors import BadInput
-from fedlab.tracking import write_atomically
+from fedlab.tracking.run_directory import write_atomically
 
 NAME = "federation"
 """Of the connection in Flower's configuration file."""
@@ -154,7 +154,7 @@ def bundle(folder: Path, config: Mapping[str, Any]) -> Path:
     folder
         Where; must not be there yet.
     config
-        What `experiments.compare.describe` gives.
+        What `experiments.runner.compare.describe` gives.
     """
     for package in (fedlab, strategies, clients):
         source = Path(str(package.__file__)).parent

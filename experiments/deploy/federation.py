@@ -224,7 +224,7 @@ class Federation:
         Parameters
         ----------
         config
-            What `experiments.compare.describe` gives.
+            What `experiments.runner.compare.describe` gives.
         out
             Where the ServerApp leaves its results; must not hold any yet.
         name

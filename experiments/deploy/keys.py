@@ -34,7 +34,7 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from fedlab.errors import BadInput
-from fedlab.tracking import write_atomically
+from fedlab.tracking.run_directory import write_atomically
 
 DAYS = 365
 PRIVATE = 0o600

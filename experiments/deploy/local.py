@@ -19,14 +19,14 @@ from omegaconf import DictConfig
 from rich.console import Console
 from safetensors.numpy import load_file
 
-from experiments.compare import CLIENT_APP, describe
-from experiments.compose import compose
 from experiments.deploy.agreement import check_agreement
 from experiments.deploy.federation import Federation
-from experiments.schema import check
-from fedlab.engine.grid import LocalGrid
-from fedlab.engine.meter import MeteredGrid
-from fedlab.engine.records import from_record
+from experiments.runner.compare import CLIENT_APP, describe
+from experiments.runner.compose import compose
+from experiments.runner.schema import check
+from fedlab.engine.messages.records import from_record
+from fedlab.engine.simulation.local_grid import LocalGrid
+from fedlab.engine.simulation.meter import MeteredGrid
 from fedlab.errors import BadInput
 from strategies.app import app as server_app
 

@@ -29,7 +29,7 @@ from scipy.special import betaincinv, ndtri
 from torch import Tensor
 
 from fedlab.errors import BadInput
-from fedlab.privacy.gaussian import check_promise, epsilon_of
+from fedlab.privacy.mechanisms.gaussian import check_promise, epsilon_of
 from fedlab.stats import NoisyGram
 
 THRESHOLDS = 200

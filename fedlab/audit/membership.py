@@ -27,7 +27,7 @@ from torch import Tensor
 
 from fedlab.audit.leakage import Public
 from fedlab.stats import NoisyGram
-from fedlab.stats.solve import one_thread
+from fedlab.stats.arithmetic.solve import one_thread
 
 TINY = 1e-10
 """Ridge relative to a system's size, where no noise asks for more."""

@@ -20,8 +20,8 @@ from jaxtyping import Float64
 from torch import nn
 
 from fedlab.errors import BadInput
-from fedlab.llm.codes import context_of, encode
-from fedlab.llm.objectives import Examples, evaluate, kind_of
+from fedlab.llm.tuning.control_codes import context_of, encode
+from fedlab.llm.tuning.losses import Examples, evaluate, kind_of
 
 
 def log_perplexities(
@@ -37,7 +37,7 @@ def log_perplexities(
     Parameters
     ----------
     model, tokenizer
-        Of `fedlab.llm.generator`.
+        Of `fedlab.llm.tuning.private_generator`.
     codes, texts
         n of each.
     max_tokens

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from fedlab.audit.leakage import Public
 from fedlab.stats import NoisyGram
-from fedlab.stats.solve import one_thread
+from fedlab.stats.arithmetic.solve import one_thread
 
 
 def directions(upload: NoisyGram, tries: int) -> Float64[Tensor, "m d"]:

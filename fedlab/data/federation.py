@@ -83,7 +83,7 @@ def federate(source: Source, partition: Partition, clients: int | None, seed: in
     Parameters
     ----------
     source, partition
-        Frozen and hashable, as in `fedlab.data.sources` and `fedlab.data.partition`.
+        Frozen and hashable, as in `fedlab.data.sources.catalogue` and `fedlab.data.partition`.
     clients
         k >= 1, or None where natural ids decide.
     seed

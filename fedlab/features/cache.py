@@ -20,7 +20,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from fedlab.data.dataset import Dataset, Split
-from fedlab.data.packages import cache_folder
+from fedlab.data.sources.packages import cache_folder
 from fedlab.errors import BadInput
 from fedlab.features.backbones import Backbone, Identity
 from fedlab.features.batches import Progress, require_kind

@@ -16,7 +16,7 @@ from fedlab.report.result import Result
 from fedlab.report.table import YARDSTICK, html_table, method_cells, study_cells
 from fedlab.report.texts import sample_cells
 from fedlab.report.words import NOTHING, count, human_bytes, percent, points, seconds, short_hash
-from fedlab.tracking import write_atomically
+from fedlab.tracking.run_directory import write_atomically
 
 CSS = """
 :root { color-scheme: light dark; --ink: #1c1c1c; --soft: #5f6368; --paper: #fff; --line: #dcdfe3;

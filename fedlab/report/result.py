@@ -20,7 +20,7 @@ from rich.text import Text
 
 from fedlab.errors import BadInput, unknown
 from fedlab.report.table import html_table, method_cells, methods_of, streamed, study_cells, table_text
-from fedlab.tracking import parse_events, write_atomically
+from fedlab.tracking.run_directory import parse_events, write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -22,8 +22,8 @@ from jaxtyping import Float64, Int64
 from torch import Tensor
 
 from fedlab.errors import BadInput
-from fedlab.stats.fixed_point import EXACT
-from fedlab.stats.product import add_into, check_no_wrap, gram_product
+from fedlab.stats.arithmetic.fixed_point import EXACT
+from fedlab.stats.arithmetic.product import add_into, check_no_wrap, gram_product
 
 DIGITS = 17
 """Bits of the smallest weight that exact mode keeps: the others have more."""

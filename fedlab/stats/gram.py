@@ -23,12 +23,12 @@ from jaxtyping import Float64, Int64
 from torch import Tensor
 
 from fedlab.errors import BadInput
+from fedlab.stats.arithmetic.fixed_point import FixedPoint
+from fedlab.stats.arithmetic.memory import check_memory
+from fedlab.stats.arithmetic.product import add_grams, difference, energy_of, gram_product, recoverable
+from fedlab.stats.arithmetic.samples import check_features, check_one_hot
+from fedlab.stats.arithmetic.solve import Solution, generalised_cross_validation, ridge_solve
 from fedlab.stats.class_weights import ClassWeights, weighted_gram
-from fedlab.stats.fixed_point import FixedPoint
-from fedlab.stats.memory import check_memory
-from fedlab.stats.product import add_grams, difference, energy_of, gram_product, recoverable
-from fedlab.stats.samples import check_features, check_one_hot
-from fedlab.stats.solve import Solution, generalised_cross_validation, ridge_solve
 
 
 @dataclass(frozen=True, eq=False)

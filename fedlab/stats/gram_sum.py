@@ -14,8 +14,8 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from fedlab.errors import BadInput
+from fedlab.stats.arithmetic.product import add_into, check_no_wrap, energy_of, gram_product, recoverable
 from fedlab.stats.gram import GramStats, combined
-from fedlab.stats.product import add_into, check_no_wrap, energy_of, gram_product, recoverable
 
 
 class GramSum:

@@ -24,8 +24,8 @@ from jaxtyping import Float64, Int64
 from torch import Tensor
 
 from fedlab.errors import BadInput
+from fedlab.stats.arithmetic.samples import check_features, one_hot
 from fedlab.stats.gram import GramStats
-from fedlab.stats.samples import check_features, one_hot
 
 
 @dataclass(frozen=True, eq=False)

@@ -24,10 +24,10 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from fedlab.errors import BadInput
+from fedlab.stats.arithmetic.memory import check_memory
+from fedlab.stats.arithmetic.solve import Solution, check_finite, one_thread
 from fedlab.stats.gram import GramStats
-from fedlab.stats.memory import check_memory
-from fedlab.stats.packing import expect, flatten, triangle_entries, unflatten
-from fedlab.stats.solve import Solution, check_finite, one_thread
+from fedlab.stats.serialization.packing import expect, flatten, triangle_entries, unflatten
 
 PARTS = ("shape", "scale", "variance", "gram", "cross")
 """Names of the packed arrays. Their sizes and types follow from d, c and the mode alone, and so tell nothing."""

@@ -23,11 +23,11 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from fedlab.errors import BadInput
+from fedlab.stats.arithmetic.memory import check_memory
+from fedlab.stats.arithmetic.product import add_grams, add_into, energy_of, gram_product, recoverable
 from fedlab.stats.class_weights import ClassWeights, scaled, weighted_gram
 from fedlab.stats.gram import GramStats
-from fedlab.stats.memory import check_memory
-from fedlab.stats.packing import flatten, triangle_entries, unflatten
-from fedlab.stats.product import add_grams, add_into, energy_of, gram_product, recoverable
+from fedlab.stats.serialization.packing import flatten, triangle_entries, unflatten
 
 REMEDY = (
     "use form=two_rounds (counts first, then sums that are weighted already: one matrix), a smaller width, or "

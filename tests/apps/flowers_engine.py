@@ -8,7 +8,7 @@ import sys
 from itertools import groupby
 from pathlib import Path
 
-from fedlab.engine.apps import FlowerApp  # isort: skip  # first: it switches network calls off
+from fedlab.engine.flower_apps.apps import FlowerApp  # isort: skip  # first: it switches network calls off
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp

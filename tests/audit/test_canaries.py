@@ -10,10 +10,10 @@ from fedlab.audit.overlap import nearest, overlap
 from fedlab.audit.perplexity import log_perplexities, membership_scores
 from fedlab.audit.success import distinguish
 from fedlab.errors import BadInput
-from fedlab.llm.adapters import Adapters
-from fedlab.llm.generator import Generator, sample
-from fedlab.privacy.dpsgd import generator_of
-from tests.llm.families import model_of, tokenizer
+from fedlab.llm.tuning.adapters import Adapters
+from fedlab.llm.tuning.private_generator import Generator, sample
+from fedlab.privacy.dpsgd.private_gradient import generator_of
+from tests.llm.tuning.families import model_of, tokenizer
 from tests.tolerance import rounding
 
 CODE = "shop | good"

@@ -11,9 +11,9 @@ from scipy.stats import binom
 
 from fedlab.audit.epsilon import audit, audit_gaussian, clopper_pearson, gram_scores
 from fedlab.errors import BadInput
-from fedlab.privacy.gaussian import multiplier
-from fedlab.privacy.mechanisms import symmetric_gaussian
-from fedlab.privacy.sensitivity import joint_sensitivity
+from fedlab.privacy.mechanisms.gaussian import multiplier
+from fedlab.privacy.mechanisms.sensitivity import joint_sensitivity
+from fedlab.privacy.ridge.clip_and_noise import symmetric_gaussian
 
 EPSILON, DELTA, RELEASES = 1.0, 1e-5, 100_000
 

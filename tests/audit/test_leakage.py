@@ -16,9 +16,9 @@ from fedlab.audit.membership import Shadow, from_head, known_others, unknown_oth
 from fedlab.audit.reconstruction import best_cosine, directions, informed, random_cosine
 from fedlab.audit.success import advantage_cap, auc, distinguish, gain, leaked, sure_rate
 from fedlab.errors import BadInput
-from fedlab.privacy.gaussian import multiplier
-from fedlab.privacy.mechanisms import half_vector, symmetric_gaussian
-from fedlab.privacy.sensitivity import joint_sensitivity
+from fedlab.privacy.mechanisms.gaussian import multiplier
+from fedlab.privacy.mechanisms.sensitivity import joint_sensitivity
+from fedlab.privacy.ridge.clip_and_noise import half_vector, symmetric_gaussian
 from fedlab.stats import FixedPoint, GramStats, NoisyGram, one_hot
 
 D, C = 24, 4

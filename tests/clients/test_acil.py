@@ -5,8 +5,9 @@ from hypothesis import given, settings
 from clients.acil import ACIL
 from clients.gacl import GACL
 from clients.gkeal import GKEAL
+from fedlab.analytic import Identity, RandomRBF, RandomReLU, SampledRBF
 from fedlab.errors import BadInput
-from fedlab.stats import GramStats, Identity, RandomRBF, RandomReLU, SampledRBF, one_hot
+from fedlab.stats import GramStats, one_hot
 from tests.draws import same, samples, seeds
 from tests.tolerance import FLOAT64, assert_near
 

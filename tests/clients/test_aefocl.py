@@ -4,9 +4,10 @@ import torch
 
 from clients.acil import ACIL
 from clients.aefocl import AEFOCL
+from fedlab.analytic import Analytic, Identity, RandomReLU, balanced
+from fedlab.analytic.pseudo_features import expectation, pseudo_features
 from fedlab.errors import BadInput
-from fedlab.stats import Analytic, ClassWeights, GramStats, Identity, RandomReLU, balanced, one_hot, unpack
-from fedlab.stats.pseudo_features import expectation, pseudo_features
+from fedlab.stats import ClassWeights, GramStats, one_hot, unpack
 from tests.draws import samples
 
 MODES = pytest.mark.parametrize("mode", ["float64", "exact"])

@@ -3,9 +3,10 @@ import pytest
 import torch
 
 from clients.afl import AFL
+from fedlab.analytic import RandomReLU
+from fedlab.analytic.learner import ROWS
 from fedlab.errors import BadInput
-from fedlab.stats import FixedPoint, GramStats, RandomReLU, one_hot, unpack
-from fedlab.stats.analytic import ROWS
+from fedlab.stats import FixedPoint, GramStats, one_hot, unpack
 from tests.draws import same, samples
 
 MODES = pytest.mark.parametrize("mode", ["exact", "float64"])

@@ -3,8 +3,9 @@ import torch
 
 from clients.acil import ACIL
 from clients.air import AIR
+from fedlab.analytic import Identity, RandomReLU
 from fedlab.errors import BadInput
-from fedlab.stats import ClassCounts, ClassWeights, GramStats, Identity, PerClass, RandomReLU, one_hot, unpack
+from fedlab.stats import ClassCounts, ClassWeights, GramStats, PerClass, one_hot, unpack
 from tests.draws import samples
 
 MODES = pytest.mark.parametrize("mode", ["float64", "exact"])

@@ -8,10 +8,10 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 
 from clients.app import app
 from fedlab.data.partition import Dirichlet
-from fedlab.data.sources import Digits
-from fedlab.engine.grid import LocalGrid
-from fedlab.engine.host import node_of
-from fedlab.engine.records import from_record, to_record
+from fedlab.data.sources.catalogue import Digits
+from fedlab.engine.messages.records import from_record, to_record
+from fedlab.engine.simulation.host import node_of
+from fedlab.engine.simulation.local_grid import LocalGrid
 from fedlab.features.backbones import Identity
 from fedlab.stats import unpack
 from fedlab.world import World, build

@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from clients.dp_afl import DPAFL
+from fedlab.analytic import Analytic, RandomReLU
 from fedlab.errors import BadInput
-from fedlab.privacy.guarantee import Guarantee
-from fedlab.stats import Analytic, NoisyGram, RandomReLU, unpack
+from fedlab.privacy.ridge.guarantee import Guarantee
+from fedlab.stats import NoisyGram, unpack
 
 D0, C = 6, 3
 

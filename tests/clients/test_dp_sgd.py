@@ -6,10 +6,10 @@ import torch
 from scipy.stats import chi2
 
 from clients.dp_sgd import DPSGD
+from fedlab.analytic import RandomReLU
 from fedlab.errors import BadInput
 from fedlab.gradient import CNN, Hidden, Linear
-from fedlab.privacy.calibration import calibrate
-from fedlab.stats import RandomReLU
+from fedlab.privacy.accounting.calibration import calibrate
 from tests.draws import samples
 
 NETWORKS = [

@@ -25,8 +25,8 @@ from clients.estimators import (
     GACLClassifier,
     GKEALClassifier,
 )
+from fedlab.analytic import DualReLUTanh
 from fedlab.errors import BadInput
-from fedlab.stats import DualReLUTanh
 
 FLOAT = [
     AFLClassifier(width=64),

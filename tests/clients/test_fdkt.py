@@ -6,13 +6,13 @@ import torch
 from safetensors.numpy import load
 
 from clients.fdkt import FDKT, SMALL_MODEL
-from fedlab.data.phrases import Phrases
+from fedlab.data.sources.phrases import Phrases
 from fedlab.errors import BadInput
 from fedlab.features.hashed import HashedWords
-from fedlab.llm.budget import Budget
-from fedlab.llm.small_model import Head
-from fedlab.llm.texts import unpack_texts
-from fedlab.llm.tiny import Tiny
+from fedlab.llm.backends.tiny import Tiny
+from fedlab.llm.synthesis.budget import Budget
+from fedlab.llm.synthesis.text_packing import unpack_texts
+from fedlab.llm.tuning.small_model import Head
 
 DATA = Phrases(each=40).load()
 ROWS = np.flatnonzero(DATA.train.groups["domain"] == "food")

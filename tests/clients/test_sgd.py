@@ -3,9 +3,9 @@ import pytest
 import torch
 
 from clients.sgd import SGD
+from fedlab.analytic import RandomReLU
 from fedlab.errors import BadInput
 from fedlab.gradient import CNN, Hidden, Linear
-from fedlab.stats import RandomReLU
 from tests.draws import samples
 from tests.tolerance import assert_near, rounding
 

@@ -10,7 +10,8 @@ from clients.air import AIR
 from clients.dsal import DSAL
 from clients.gacl import GACL
 from clients.gkeal import GKEAL
-from fedlab.stats import ClassWeights, DualReLUTanh, Identity, RandomRBF, RandomReLU
+from fedlab.analytic import DualReLUTanh, Identity, RandomRBF, RandomReLU
+from fedlab.stats import ClassWeights
 
 C = 4
 """Classes of every learner below."""

@@ -16,17 +16,17 @@ import pytest
 import torch
 
 from clients.afl import AFL
-from experiments.compare import CLIENT_APP, describe
-from experiments.compose import compose
+from experiments.runner.compare import CLIENT_APP, describe
+from experiments.runner.compose import compose
+from fedlab.analytic import RandomReLU
 from fedlab.data.federation import federate
 from fedlab.data.partition import Dirichlet
-from fedlab.data.sources import Digits
-from fedlab.engine.faults import Corrupt, Crash, Dropout, Duplicate, Fault, Straggler
-from fedlab.engine.grid import LocalGrid
-from fedlab.engine.meter import MeteredGrid
-from fedlab.engine.simulated import SimulatedGrid
+from fedlab.data.sources.catalogue import Digits
+from fedlab.engine.simulation.faults import Corrupt, Crash, Dropout, Duplicate, Fault, Straggler
+from fedlab.engine.simulation.local_grid import LocalGrid
+from fedlab.engine.simulation.meter import MeteredGrid
+from fedlab.engine.simulation.simulated import SimulatedGrid
 from fedlab.errors import ClientFailed
-from fedlab.stats import RandomReLU
 from strategies.app import digest, run
 
 CLIENTS, RATE, SEED = 12, 0.3, 4
@@ -83,7 +83,7 @@ def test_who_is_left_decides_and_not_how_the_others_were_lost(method):
 def test_afl_is_exact_over_those_who_answered():
     model, dropped = local("afl", (Dropout(RATE),))
     left = [i for i in range(CLIENTS) if str(i) not in dropped]
-    from fedlab.engine.records import to_record
+    from fedlab.engine.messages.records import to_record
 
     assert model == digest(to_record({"weight": head_of(left).numpy()}))
 
@@ -130,7 +130,7 @@ def test_beyond_the_tolerated_share_the_round_stops_with_the_list():
 
 @pytest.mark.slow
 def test_ray_gives_the_same_models_and_survives_its_workers():
-    from fedlab.engine.ray_grid import RayGrid
+    from fedlab.engine.simulation.ray_grid import RayGrid
 
     storm = (Crash(0.2), Dropout(RATE), Duplicate(0.5))
     with RayGrid(

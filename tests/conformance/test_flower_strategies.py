@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 import ray
 
-from fedlab.engine.apps import FlowerApp  # isort: skip  # first: it switches Flower's network calls off
+from fedlab.engine.flower_apps.apps import FlowerApp  # isort: skip  # first: it switches Flower's network calls off
 from flwr.serverapp import strategy as flower
 
 from experiments.main import main
-from fedlab.engine.cluster import available_cpus
+from fedlab.engine.simulation.cluster import available_cpus
 
 pytestmark = pytest.mark.slow
 

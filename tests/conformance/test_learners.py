@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedlab.engine.records import from_record, to_record
+from fedlab.engine.messages.records import from_record, to_record
 from fedlab.errors import BadInput
 from fedlab.stats import StatisticsTotal, WithMoments, pack, plain_sums, unpack
 from tests.conformance.learners import LEARNERS, C

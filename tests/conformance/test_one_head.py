@@ -15,12 +15,13 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from clients import afl as client
+from fedlab.analytic import RandomReLU
 from fedlab.data.federation import Federation, federate
 from fedlab.data.partition import Dirichlet, Iid, Shards
-from fedlab.data.sources import Digits
-from fedlab.engine.grid import LocalGrid
-from fedlab.engine.records import from_record, to_record
-from fedlab.stats import GramStats, RandomReLU
+from fedlab.data.sources.catalogue import Digits
+from fedlab.engine.messages.records import from_record, to_record
+from fedlab.engine.simulation.local_grid import LocalGrid
+from fedlab.stats import GramStats
 from strategies import afl as server
 
 RIDGE = 1.0

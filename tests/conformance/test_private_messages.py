@@ -17,8 +17,8 @@ from flwr.app import ArrayRecord, Message
 from scipy.stats import chi2
 
 import fedlab
-from fedlab.engine.host import Host
-from fedlab.engine.records import from_record
+from fedlab.engine.messages.records import from_record
+from fedlab.engine.simulation.host import Host
 
 STATISTICS = {"kind": "public", "shape": "public", "scale": "public", "variance": "public"}
 SECURE = {

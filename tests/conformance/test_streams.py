@@ -15,17 +15,17 @@ from safetensors.numpy import load_file
 
 from clients.acil import ACIL
 from clients.dsal import DSAL
-from experiments.compare import compare
-from experiments.compose import compose
-from experiments.simulation import override
+from experiments.runner.compare import compare
+from experiments.runner.compose import compose
+from experiments.runner.simulation import override
 from fedlab import world
+from fedlab.analytic import DualReLUTanh, RandomReLU
 from fedlab.data.partition import Iid
-from fedlab.data.sources import Digits
-from fedlab.data.stream import ClassIncremental
+from fedlab.data.sources.catalogue import Digits
+from fedlab.data.streams.tasks import ClassIncremental
 from fedlab.features.backbones import Identity
 from fedlab.report.result import Result
-from fedlab.stats import DualReLUTanh, RandomReLU
-from fedlab.tracking import RunDirectory
+from fedlab.tracking.run_directory import RunDirectory
 
 METHODS = ["acil", "gacl", "gkeal", "dsal", "air", "air_two_rounds", "aefocl"]
 SUMS = [name for name in METHODS if name != "dsal"]

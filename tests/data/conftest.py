@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fedlab.data.packages import keep
-from fedlab.data.published import DOMAINS, EMOJI, REVIEWS
+from fedlab.data.sources.packages import keep
+from fedlab.data.sources.published import DOMAINS, EMOJI, REVIEWS
 
 
 def tar(path, files):

@@ -5,7 +5,7 @@ import pytest
 
 from fedlab.data.federation import Federation, federate
 from fedlab.data.partition import Dirichlet, Iid, Natural
-from fedlab.data.sources import CSV, Digits
+from fedlab.data.sources.catalogue import CSV, Digits
 from fedlab.errors import BadInput
 
 

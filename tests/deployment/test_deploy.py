@@ -10,7 +10,7 @@ from experiments.deploy.keys import make_keys
 from experiments.deploy.local import simulate
 from experiments.main import main
 from fedlab import world
-from fedlab.engine.records import to_record
+from fedlab.engine.messages.records import to_record
 from fedlab.errors import BadInput
 from fedlab.features.backbones import Identity
 from strategies.app import digest
@@ -169,8 +169,8 @@ def test_a_file_named_like_a_key_is_not_counted(tmp_path: Path) -> None:
 
 
 def test_the_config_of_a_story_is_what_an_experiment_describes() -> None:
-    from experiments.compare import describe
-    from experiments.compose import compose
+    from experiments.runner.compare import describe
+    from experiments.runner.compose import compose
 
     described = describe(compose(["clients=2", "methods=[afl]"]), "afl")
     assert set(config(2)) <= set(json.loads(json.dumps(described)))

@@ -124,4 +124,4 @@ def test_what_enters_the_image_makes_the_wheel_and_holds_no_secret(tmp_path: Pat
     )
     (wheel,) = tmp_path.glob("*.whl")
     names = set(zipfile.ZipFile(wheel).namelist())
-    assert {"fedlab/conf/config.yaml", "experiments/deploy/command.py", "clients/app.py"} <= names
+    assert {"fedlab/conf/config.yaml", "experiments/commands/deploy.py", "clients/app.py"} <= names

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from safetensors.numpy import load_file
 
-from fedlab.llm.texts import unpack_texts
+from fedlab.llm.synthesis.text_packing import unpack_texts
 from tests.deployment.programs import PATIENCE, ROOT, Command
 
 pytestmark = pytest.mark.timeout(600)

@@ -18,7 +18,7 @@ import pytest
 from flwr.app import Context, RecordDict
 
 from clients.app import app as client_app
-from fedlab.engine.grid import LocalGrid
+from fedlab.engine.simulation.local_grid import LocalGrid
 from strategies.app import app as server_app
 
 pytestmark = pytest.mark.slow

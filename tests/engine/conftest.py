@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 # fedlab.engine comes first: it switches network calls off before Flower and Ray are imported.
-from fedlab.engine.grid import LocalGrid  # isort: skip
+from fedlab.engine.simulation.local_grid import LocalGrid  # isort: skip
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
-from fedlab.engine.records import from_record, to_record
-from fedlab.engine.simulated import SimulatedGrid
+from fedlab.engine.messages.records import from_record, to_record
+from fedlab.engine.simulation.simulated import SimulatedGrid
 
 NODES = 7
 WAIT = 60.0
@@ -144,7 +144,7 @@ def grid(request: pytest.FixtureRequest, app: ClientApp) -> Iterator[SimulatedGr
     if kind == "local":
         made: SimulatedGrid = LocalGrid(app, NODES, {"config": "{}"}, chunk=2)
     else:
-        from fedlab.engine.ray_grid import RayGrid
+        from fedlab.engine.simulation.ray_grid import RayGrid
 
         request.getfixturevalue("ray_runtime")
         made = RayGrid(app, NODES, {"config": "{}"}, num_workers=int(workers), cpus_per_worker=0.5, chunk=2)

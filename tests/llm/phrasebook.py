@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from fedlab.data.phrases import NOUNS, WORDS, Phrases
-from fedlab.llm.models import Completion, LanguageModel, Prompt
+from fedlab.data.sources.phrases import NOUNS, WORDS, Phrases
+from fedlab.llm.language_model import Completion, LanguageModel, Prompt
 
 
 @dataclass

@@ -130,7 +130,7 @@ def stub(port=0):
 def main(port, log, deadly=None):
     import numpy as np
 
-    from fedlab.llm.models import Message
+    from fedlab.llm.language_model import Message
     from tests.llm.phrasebook import Phrasebook
 
     book, server = Phrasebook(), Server(int(port))

@@ -4,7 +4,7 @@ import pytest
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from fedlab.llm.models import LanguageModel
+from fedlab.llm.language_model import LanguageModel
 
 FOLDER = Path(__file__).parents[2] / "conf" / "llm"
 SAID = {  # what a user must say

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from fedlab.tracking import RunDirectory
+from fedlab.tracking.run_directory import RunDirectory
 
 HEAD = "0123456789abcdef" * 4
 

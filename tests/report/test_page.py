@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from experiments.report import main
+from experiments.commands.report import main
 from fedlab.report.page import write_page
 from fedlab.report.result import Result
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from clients.afl import AFL
-from fedlab.data.sources import Digits
-from fedlab.stats import RandomReLU
+from fedlab.analytic import RandomReLU
+from fedlab.data.sources.catalogue import Digits
 
 
 def accuracy(split: str, seed: int) -> float:

@@ -7,9 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.datasets import load_digits
 
+from fedlab.analytic import RandomReLU
 from fedlab.errors import BadInput
-from fedlab.stats import FixedPoint, GramStats, GramSum, RandomReLU, one_hot, pack, unpack
-from fedlab.stats.product import gram_product, recoverable
+from fedlab.stats import FixedPoint, GramStats, GramSum, one_hot, pack, unpack
+from fedlab.stats.arithmetic.product import gram_product, recoverable
 from tests.draws import FIXED, client_sizes, gap, same, samples, seeds, statistics
 
 MODES = pytest.mark.parametrize("fixed", [None, FIXED], ids=["float64", "exact"])

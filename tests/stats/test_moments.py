@@ -5,8 +5,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clients.aefocl import AEFOCL
+from fedlab.analytic import Identity
 from fedlab.errors import BadInput
-from fedlab.stats import ClassMoments, Identity, StatisticsTotal, WithMoments, pack, unpack
+from fedlab.stats import ClassMoments, StatisticsTotal, WithMoments, pack, unpack
 from tests.draws import FIXED, samples, seeds
 
 MODES = pytest.mark.parametrize("exact", [False, True], ids=["float64", "exact"])

@@ -4,14 +4,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clients.air import AIR
+from fedlab.analytic import Identity, RandomReLU
 from fedlab.errors import BadInput
 from fedlab.stats import (
     ClassCounts,
     ClassWeights,
     GramStats,
-    Identity,
     PerClass,
-    RandomReLU,
     StatisticsTotal,
     one_hot,
     pack,

@@ -6,8 +6,8 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDic
 from flwr.clientapp import ClientApp
 from safetensors.numpy import load_file
 
-from fedlab.engine.grid import LocalGrid
-from fedlab.engine.records import from_record, to_record
+from fedlab.engine.messages.records import from_record, to_record
+from fedlab.engine.simulation.local_grid import LocalGrid
 from fedlab.errors import BadInput
 from fedlab.stats import FixedPoint, GramStats, pack, unpack
 from strategies.afl import AFL

@@ -6,10 +6,11 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from clients.air import AIR
-from fedlab.engine.grid import LocalGrid
-from fedlab.engine.records import from_record, to_record
+from fedlab.analytic import RandomReLU
+from fedlab.engine.messages.records import from_record, to_record
+from fedlab.engine.simulation.local_grid import LocalGrid
 from fedlab.errors import BadInput
-from fedlab.stats import PerClass, RandomReLU
+from fedlab.stats import PerClass
 from strategies.air import TwoRounds
 from tests.draws import samples
 

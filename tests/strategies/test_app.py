@@ -12,13 +12,13 @@ from safetensors.numpy import load_file
 from clients.app import app as client_app
 from fedlab import world
 from fedlab.data.partition import Dirichlet
-from fedlab.data.sources import Digits
-from fedlab.engine.grid import LocalGrid
-from fedlab.engine.meter import MeteredGrid
-from fedlab.engine.records import from_record, to_record
+from fedlab.data.sources.catalogue import Digits
+from fedlab.engine.messages.records import from_record, to_record
+from fedlab.engine.simulation.local_grid import LocalGrid
+from fedlab.engine.simulation.meter import MeteredGrid
 from fedlab.errors import BadInput, ClientFailed
 from fedlab.features.backbones import Identity
-from fedlab.outcome import PHASES, Outcome
+from fedlab.tracking.outcome import PHASES, Outcome
 from strategies.app import app as server_app
 from strategies.app import digest
 

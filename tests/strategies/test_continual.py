@@ -7,14 +7,15 @@ import torch
 from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.clientapp import ClientApp
 
-from fedlab.engine.faults import Corrupt, Dropout, Straggler
-from fedlab.engine.grid import LocalGrid
-from fedlab.engine.meter import MeteredGrid
-from fedlab.engine.records import from_record, to_record
-from fedlab.engine.rounds import run_rounds
+from fedlab.analytic import DualStream
+from fedlab.analytic.joint import Joint
+from fedlab.engine.aggregation.rounds import run_rounds
+from fedlab.engine.messages.records import from_record, to_record
+from fedlab.engine.simulation.faults import Corrupt, Dropout, Straggler
+from fedlab.engine.simulation.local_grid import LocalGrid
+from fedlab.engine.simulation.meter import MeteredGrid
 from fedlab.errors import BadInput
-from fedlab.stats import DualStream, GramStats, pack
-from fedlab.stats.joint import Joint
+from fedlab.stats import GramStats, pack
 from strategies.continual import Continual
 from tests.draws import FIXED, same, statistics
 

@@ -8,13 +8,13 @@ from flwr.app import ArrayRecord, ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from clients.dp_afl import DPAFL as Client  # noqa: N811 - the same method's other side
-from fedlab.engine.addition import stand_for
-from fedlab.engine.closed_form import ClosedForm
-from fedlab.engine.grid import LocalGrid
-from fedlab.engine.records import from_record, to_record
+from fedlab.engine.aggregation.closed_form import ClosedForm
+from fedlab.engine.messages.partial_sums import stand_for
+from fedlab.engine.messages.records import from_record, to_record
+from fedlab.engine.simulation.local_grid import LocalGrid
 from fedlab.errors import BadInput
-from fedlab.privacy.guarantee import Guarantee
-from fedlab.privacy.ledger import BudgetSpent, Ledger
+from fedlab.privacy.accounting.ledger import BudgetSpent, Ledger
+from fedlab.privacy.ridge.guarantee import Guarantee
 from strategies.afl import AFL
 from strategies.dp_afl import DPAFL
 

@@ -7,15 +7,15 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDic
 from flwr.clientapp import ClientApp
 from scipy.stats import chi2
 
-from fedlab.engine.checkpoint import Checkpoints
-from fedlab.engine.grid import LocalGrid
-from fedlab.engine.meter import MeteredGrid
-from fedlab.engine.records import from_record, to_record
-from fedlab.engine.rounds import run_rounds
+from fedlab.engine.aggregation.rounds import run_rounds
+from fedlab.engine.messages.records import from_record, to_record
+from fedlab.engine.persistence.checkpoint import Checkpoints
+from fedlab.engine.simulation.local_grid import LocalGrid
+from fedlab.engine.simulation.meter import MeteredGrid
 from fedlab.errors import BadInput
-from fedlab.privacy.calibration import calibrate, certify
-from fedlab.privacy.ledger import BudgetSpent, Ledger
-from fedlab.privacy.promise import Promise
+from fedlab.privacy.accounting.budget import Promise
+from fedlab.privacy.accounting.calibration import calibrate, certify
+from fedlab.privacy.accounting.ledger import BudgetSpent, Ledger
 from strategies.dp_fedavg import DPFedAvg
 from tests.tolerance import assert_near, rounding
 

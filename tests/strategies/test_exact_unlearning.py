@@ -19,21 +19,12 @@ from clients.air import AIR
 from clients.dsal import DSAL
 from clients.gacl import GACL
 from clients.gkeal import GKEAL
-from fedlab.engine.grid import LocalGrid
-from fedlab.engine.kept import STATE, Keeper, Kept
-from fedlab.engine.records import to_record
+from fedlab.analytic import DualReLUTanh, DualStream, Filled, Joint, RandomRBF, RandomReLU, Tempered
+from fedlab.engine.messages.records import to_record
+from fedlab.engine.persistence.statistics_store import STATE, Keeper, Kept
+from fedlab.engine.simulation.local_grid import LocalGrid
 from fedlab.errors import BadInput
-from fedlab.stats import (
-    DualReLUTanh,
-    DualStream,
-    Filled,
-    Joint,
-    RandomRBF,
-    RandomReLU,
-    Tempered,
-    pack,
-    unpack,
-)
+from fedlab.stats import pack, unpack
 from strategies import afl
 from strategies.continual import Continual
 from strategies.exact_unlearning import Check, ExactUnlearning

@@ -9,17 +9,17 @@ from hydra.errors import InstantiationException
 from rapidfuzz.distance import Levenshtein
 
 import fedlab
-from fedlab.data.phrases import Phrases
-from fedlab.engine.host import Host
+from fedlab.data.sources.phrases import Phrases
+from fedlab.engine.simulation.host import Host
 from fedlab.errors import BadInput, ClientFailed
-from fedlab.llm.budget import Budget
-from fedlab.llm.texts import normal, unpack_texts
-from fedlab.privacy.gaussian import epsilon_of
-from fedlab.privacy.ledger import BudgetSpent, Ledger
-from fedlab.privacy.release import Release
+from fedlab.llm.synthesis.budget import Budget
+from fedlab.llm.synthesis.text_packing import normal, unpack_texts
+from fedlab.privacy.accounting.ledger import BudgetSpent, Ledger
+from fedlab.privacy.accounting.release import Release
+from fedlab.privacy.mechanisms.gaussian import epsilon_of
 from fedlab.report.texts import sample_cells
 from strategies.fdkt import FDKT
-from tests.llm.families import save_encoder
+from tests.llm.tuning.families import save_encoder
 
 DATA = Phrases(seed=0).load()
 BOOK = {"llm._target_": "tests.llm.phrasebook.Phrasebook"}

@@ -15,20 +15,21 @@ from flwr.clientapp import ClientApp
 
 from clients import afl as clients_afl
 from clients import secagg as clients_secagg
-from experiments.compare import CLIENT_APP, describe
-from experiments.compose import compose
 from experiments.main import main
+from experiments.runner.compare import CLIENT_APP, describe
+from experiments.runner.compose import compose
+from fedlab.analytic import RandomReLU
 from fedlab.data.federation import federate
 from fedlab.data.partition import Dirichlet
-from fedlab.data.sources import Digits
-from fedlab.engine.checkpoint import Checkpoints
-from fedlab.engine.faults import Corrupt, Dropout, Duplicate, FaultPlan, Straggler
-from fedlab.engine.grid import LocalGrid
-from fedlab.engine.meter import MeteredGrid
-from fedlab.engine.records import from_record, records_of, round_of, to_record
+from fedlab.data.sources.catalogue import Digits
+from fedlab.engine.messages.records import from_record, records_of, round_of, to_record
+from fedlab.engine.persistence.checkpoint import Checkpoints
+from fedlab.engine.simulation.faults import Corrupt, Dropout, Duplicate, FaultPlan, Straggler
+from fedlab.engine.simulation.local_grid import LocalGrid
+from fedlab.engine.simulation.meter import MeteredGrid
 from fedlab.errors import BadInput, ClientFailed
-from fedlab.privacy.guarantee import Guarantee
-from fedlab.stats import GramStats, RandomReLU
+from fedlab.privacy.ridge.guarantee import Guarantee
+from fedlab.stats import GramStats
 from strategies.afl import AFL
 from strategies.air import TwoRounds
 from strategies.app import digest, run
@@ -318,7 +319,7 @@ def test_a_step_that_nobody_knows_is_refused():
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
 def test_workers_give_the_same_head(workers):
-    from fedlab.engine.ray_grid import RayGrid
+    from fedlab.engine.simulation.ray_grid import RayGrid
 
     with RayGrid(CLIENT_APP, CLIENTS, num_workers=workers, cpus_per_worker=0.5, seed=SEED) as grid:
         assert digests(outcome(grid, config())[0]) == plain()

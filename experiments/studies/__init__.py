@@ -1,0 +1,1 @@
+"""One file per study of a paper."""

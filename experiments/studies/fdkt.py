@@ -1,0 +1,199 @@
+"""FDKT: what a client gains from the server's texts, against local training alone, and what privacy costs it.
+
+    gain = accuracy(private + w synthetic) - accuracy(private)        on the test texts of the client's own domain
+
+Every cell is a whole federation: seed x epsilon x variant. A variant is a set of overrides of the config, so that an
+ablation is written down and not coded. What each client makes of the texts it gets is measured as it would do it at
+home, for several numbers of labelled texts; `upper` is its small model where all of its texts are labelled.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from statistics import mean, pstdev
+from typing import Any
+
+import numpy as np
+import torch
+from flwr.app import ArrayRecord
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+from safetensors.numpy import save
+
+from clients.fdkt import FDKT
+from experiments.runner.compare import build_world, describe, make_grid, run_method
+from experiments.runner.compose import recompose
+from fedlab.engine.messages.records import from_record
+from fedlab.errors import BadInput, unknown
+from fedlab.tracking.run_directory import RunDirectory
+from fedlab.world import World
+
+METHOD = "fdkt"
+
+
+def fdkt(cfg: DictConfig, directory: RunDirectory) -> dict[str, Any]:
+    """Run every cell of `study`; return the first cell's results and the rows of all."""
+    _check(cfg)
+    rows: list[dict[str, Any]] = []
+    cells: list[dict[str, Any]] = []
+    first: tuple[dict[str, Any], ArrayRecord] | None = None
+    uppers: dict[tuple[int, str], float] = {}
+    everyone = build_world(cfg, directory)  # the same texts for every seed, so that they are embedded once
+    for variant, epsilon, seed in _cells(cfg):
+        started = time.perf_counter()
+        cell = _composed(directory, variant, cfg.study.variants[variant], epsilon, seed)
+        with make_grid(cell, everyone) as grid:
+            account = f"{variant}, epsilon {epsilon}, seed {seed}".replace("/", "-")
+            result, model = run_method(cell, METHOD, everyone, grid, directory, ledger=account)
+        first = first or (result, model)
+        told = {"variant": variant, "epsilon": epsilon, "seed": seed}
+        seconds = time.perf_counter() - started
+        stages = result["metrics"].get("stages", [])
+        cells.append(
+            told
+            | {"seconds": seconds, "texts": result["metrics"]["texts"], "privacy": result["privacy"]}
+            | {key: result["metrics"].get(key) for key in ("dropped", "usage")}
+            | {"stages": stages}
+        )
+        for row in marks(cell, everyone, from_record(model), uppers):
+            rows.append(told | row)
+            directory.event("cell", **rows[-1])
+    assert first is not None
+    result, model = first
+    directory.write_bytes("model.safetensors", save(from_record(model), metadata={"method": METHOD}))
+    return {
+        "experiment": cfg.name,
+        **result,
+        "methods": {METHOD: result},
+        "study": {
+            "kind": "fdkt",
+            "delta": cfg.privacy.delta,
+            "rows": rows,
+            "cells": cells,
+            "summary": summary(rows),
+        },
+    }
+
+
+def marks(
+    cfg: DictConfig,
+    everyone: World,
+    arrays: Mapping[str, np.ndarray],
+    uppers: dict[tuple[int, str], float],
+) -> Iterator[dict[str, Any]]:
+    """Yield what each client's small model gets right, for each number of labelled texts of `study.labelled`.
+
+    Parameters
+    ----------
+    cfg
+        Of the cell.
+    everyone
+        Whose clients, and whose test texts.
+    arrays
+        The server's texts.
+    uppers
+        Seed and domain to the accuracy with all labels; what is not there yet is added.
+    """
+    learner: FDKT = instantiate(describe(cfg, METHOD)["model"], num_classes=everyone.num_classes)
+    dataset = everyone.federation.dataset
+    tested = learner.domains(dataset.test)
+    for who in range(everyone.federation.num_clients):
+        x, labels = everyone.client(who)
+        split = dataset.train.take(everyone.federation.parts[who])
+        domain = str(learner.domains(split)[0])
+        rows = np.flatnonzero(tested == domain)
+        test = everyone.test[torch.from_numpy(rows)].numpy()
+        texts = [str(text) for text in dataset.test.take(rows).inputs]
+        truth = everyone.test_labels[torch.from_numpy(rows)].numpy()
+        private = learner.private(x, labels, split, learner.of(cfg.seed, who))
+        fits: dict[str, dict[str, Any]] = {}
+
+        def right(kind: str, n: int, sent: Mapping[str, np.ndarray]) -> float:
+            started = time.perf_counter()
+            taught = learner.taught(replace(private, labelled=min(n, len(private))), sent, cfg.seed)  # noqa: B023
+            fits[kind] = {**taught.told, "seconds": time.perf_counter() - started}  # noqa: B023
+            found = learner.small_model.scores(taught.weights, test, texts)  # noqa: B023
+            return float((found.argmax(1) == truth).mean())  # noqa: B023
+
+        if (cfg.seed, domain) not in uppers:
+            uppers[cfg.seed, domain] = right("upper", len(private), {})
+        for n in cfg.study.labelled:
+            local, augmented = right("local", n, {}), right("taught", n, arrays)
+            yield {
+                "domain": domain,
+                "labelled": n,
+                "local": local,
+                "accuracy": augmented,
+                "upper": uppers[cfg.seed, domain],
+                "gain": augmented - local,
+                "fits": dict(fits),
+            }
+            fits.clear()
+
+
+def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return a row for each setting and domain, and one for all domains: means over the seeds, the gain's spread."""
+    found: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for every in (False, True):
+        for row in rows:
+            domain = "all" if every else row["domain"]
+            found.setdefault((row["variant"], row["epsilon"], row["labelled"], domain), []).append(row)
+    told = []
+    for (variant, epsilon, labelled, domain), mine in found.items():
+        seeds = sorted({row["seed"] for row in mine})
+        # The spread is that of seeds: of each seed's mean over the domains.
+        gains = [100 * mean(row["gain"] for row in mine if row["seed"] == seed) for seed in seeds]
+        told.append(
+            {
+                "variant": variant,
+                "epsilon": epsilon,
+                "labelled": labelled,
+                "domain": domain,
+                **{key: mean(row[key] for row in mine) for key in ("local", "accuracy", "upper")},
+                "points gained": round(mean(gains), 2),
+                "spread": round(pstdev(gains), 2),
+                "lowest gain": round(min(gains), 2),
+                "highest gain": round(max(gains), 2),
+                "seeds": len(seeds),
+            }
+        )
+    return told
+
+
+def _cells(cfg: DictConfig) -> Iterator[tuple[str, float | None, int]]:
+    for variant in cfg.study.only or cfg.study.variants:
+        for epsilon in cfg.study.epsilon:
+            for seed in cfg.study.seeds:
+                yield variant, epsilon, seed
+
+
+def at(epsilon: float | None) -> str:
+    """Return the override that gives the method an epsilon; None adds no noise."""
+    return f"methods.{METHOD}.epsilon={'null' if epsilon is None else epsilon}"
+
+
+def _composed(
+    directory: RunDirectory, variant: str, changes: Any, epsilon: float | None, seed: int
+) -> DictConfig:
+    """Return the run's config with a seed, an epsilon and a variant's overrides."""
+    return recompose(directory.path, [*map(str, changes or []), f"seed={seed}", at(epsilon)])
+
+
+def _check(cfg: DictConfig) -> None:
+    study = cfg.study
+    if study is None or not all(study.get(key) for key in ("variants", "epsilon", "seeds", "labelled")):
+        raise BadInput(
+            f"study={study} has no cell: say study.epsilon=[8] study.seeds=[0,1,2] study.labelled=[50]"
+        )
+    for variant in study.only or ():
+        if variant not in study.variants:
+            raise unknown("variant of study.only", variant, study.variants)
+    if METHOD not in cfg.methods:
+        raise BadInput(f"methods={list(cfg.methods)} lacks {METHOD}, which this experiment runs")
+    if any(n < 1 for n in study.labelled):
+        raise BadInput(
+            f"study.labelled={json.dumps(list(study.labelled))}: a client has at least 1 labelled text"
+        )

@@ -1,0 +1,152 @@
+"""Clients leave: the deletion beside the federation that runs again without them.
+
+    W' = solve(S - sum of those who leave)        again: the federation in which they hold nothing        W' = W''
+
+`study.leave` of the clients leave, drawn by the seed among those who have samples. The run keeps its clients'
+statistics in its directory, so that more may leave later: `fedlab unlearn`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from experiments.commands.unlearn import chosen, kept_by, settle
+from experiments.runner.compare import build_world, describe, make_grid, run_method
+from fedlab.data.partition import Partition
+from fedlab.engine.messages.records import to_record
+from fedlab.errors import BadInput
+from fedlab.randomness import check_share, generator
+from fedlab.tracking.run_directory import RunDirectory
+from strategies.app import Judge
+
+
+@dataclass(frozen=True)
+class Without:
+    """Another partition, but that some clients hold nothing; the others hold what they held.
+
+    Parameters
+    ----------
+    partition
+        Which.
+    clients
+        Who holds nothing.
+    """
+
+    partition: Partition
+    clients: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(
+            self, "clients", tuple(self.clients)
+        )  # a config has lists, and a key must be hashable
+
+    def split(
+        self, labels: np.ndarray, groups: Mapping[str, np.ndarray], clients: int | None, seed: int
+    ) -> list[np.ndarray]:
+        """Return k arrays of rows; those of who left are in none of them."""
+        parts = self.partition.split(labels, groups, clients, seed)
+        return [part[:0] if client in self.clients else part for client, part in enumerate(parts)]
+
+
+def departures(cfg: DictConfig, directory: RunDirectory) -> dict[str, Any]:
+    """Run the method, delete clients, run it again without them; return the results and the three heads."""
+    name = _check(cfg)
+    everyone = build_world(cfg, directory)
+    with make_grid(cfg, everyone) as grid:
+        before, _ = run_method(cfg, name, everyone, grid, directory)
+    leaving = drawn(cfg, everyone.federation.sizes)
+
+    unlearning = kept_by(cfg, name, directory.path)
+    started = time.perf_counter()
+    certificate = unlearning.delete(leaving)
+    seconds = time.perf_counter() - started
+    settle(unlearning, directory.path, name)
+    model = instantiate(describe(cfg, name)["model"], num_classes=everyone.num_classes)
+    marks = Judge(model, everyone, rounds=1)(1, to_record({"weight": unlearning.head()}))
+
+    cell = without(cfg, name, leaving)
+    others = build_world(cell, directory)
+    with make_grid(cell, others) as grid:
+        again, _ = run_method(cell, name, others, grid, directory)
+    equal = again["head_sha256"] == certificate.head_after
+    if certificate.tolerance == 0 and not equal:
+        directory.event("warning", message="the deletion left another head than the federation without them")
+    samples = before["metrics"]["samples"]
+    rows = [
+        _row("everyone", samples, before),
+        _row(
+            f"{len(leaving)} clients deleted",
+            samples - certificate.samples,
+            {
+                "accuracy": marks["accuracy"],
+                "head_sha256": certificate.head_after,
+                "seconds": {"total": seconds},
+            },
+        ),
+        _row("run again without them", again["metrics"]["samples"], again),
+    ]
+    for row in rows:
+        directory.event("cell", **row)
+    directory.write_json("label_counts.json", everyone.federation.label_counts().tolist())
+    return {
+        "experiment": cfg.name,
+        **before,
+        "methods": {name: before, f"{name} without them": again},
+        "study": {
+            "clients": leaving,
+            "equal": equal,
+            "times_as_fast": again["seconds"]["total"] / seconds,
+            "certificate": certificate.values(),
+            "rows": rows,
+        },
+    }
+
+
+def _row(what: str, samples: int, result: Mapping[str, Any]) -> dict[str, Any]:
+    told = {key: result[key] for key in ("accuracy", "head_sha256")}
+    return {"model": what, "samples": samples, **told, "seconds": result["seconds"]["total"]}
+
+
+def _check(cfg: DictConfig) -> str:
+    given = OmegaConf.to_container(cfg.study) if cfg.study else None
+    if not isinstance(given, dict) or "leave" not in given:
+        raise BadInput(f"study={given} does not say how many leave: say study.leave=0.01")
+    check_share("study.leave", given["leave"])
+    if cfg.stream is not None:
+        raise BadInput(
+            "the study follows one round, without a stream: fedlab unlearn deletes from streams too"
+        )
+    return chosen(cfg, {})
+
+
+def drawn(cfg: DictConfig, sizes: np.ndarray) -> list[int]:
+    """Return who leaves: `study.leave` of the clients, drawn by the seed among those with samples."""
+    holders = np.flatnonzero(sizes)
+    number = max(1, round(cfg.study.leave * len(sizes)))
+    if number >= len(holders):
+        raise BadInput(
+            f"study.leave={cfg.study.leave} of {len(sizes)} clients are {number}, and {len(holders)} have samples: "
+            "somebody must stay"
+        )
+    return sorted(generator(cfg.seed, "departures").choice(holders, number, replace=False).tolist())
+
+
+def without(cfg: DictConfig, name: str, leaving: list[int]) -> DictConfig:
+    """Return the config of the federation in which these hold nothing."""
+    cell = OmegaConf.create(OmegaConf.to_container(cfg))
+    assert isinstance(cell, DictConfig)
+    with open_dict(cell):
+        cell.methods[name].strategy.keep_clients = None  # as fast as it runs
+        cell.partition = {
+            "_target_": f"{Without.__module__}.{Without.__name__}",
+            "partition": cell.partition,
+            "clients": leaving,
+        }
+    return cell

@@ -1,0 +1,234 @@
+"""Seeded random features: every client rebuilds the same map from (seed, shape), so no map is ever sent.
+
+    ReLU   h = relu(x B)                              B (d0, d), uniform in +-1/sqrt(d0)
+    RBF    h_j = exp(-|x - c_j|^2 / (2 sigma^2))      c_j uniform in the public box [low, high]^d0
+
+A float product x B changes its last bits with the shape of the batch, so rounding h afterwards would not make
+it exact. In exact mode x and B are integers already when they are multiplied; ReLU and a shift are exact on
+integers, and the exponential is read from a table of integers.
+
+Zhuang et al., ACIL, NeurIPS 2022 (ReLU); GKEAL, CVPR 2023 (RBF; there with centres from samples, which in a
+federation would hand them out).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from decimal import Decimal
+from functools import lru_cache
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from jaxtyping import Float64
+from torch import Tensor
+
+from fedlab.errors import BadInput
+from fedlab.stats.arithmetic.fixed_point import EXACT, FixedPoint
+
+WEIGHT_LEVELS = 2**11 - 1
+"""Random weights and centres are 12-bit integers in both modes, so that both use the same map."""
+
+
+@runtime_checkable
+class Expansion(Protocol):
+    """A map from backbone features (n, d0) to the features that are learnt from (n, d)."""
+
+    def out_features(self, d0: int) -> int:
+        """Return d."""
+        ...
+
+    def __call__(self, x: Float64[Tensor, "n d0"]) -> Float64[Tensor, "n d"]:
+        """Return the features in float64."""
+        ...
+
+    def integers(
+        self, q: Float64[Tensor, "n d0"], fixed: FixedPoint
+    ) -> tuple[Float64[Tensor, "n d"], FixedPoint, int]:
+        """Return the features as integers, their fixed point, and the number of saturated entries."""
+        ...
+
+
+@dataclass(frozen=True)
+class Identity:
+    """The backbone's features as they are."""
+
+    def out_features(self, d0: int) -> int:
+        """Return d = d0."""
+        return d0
+
+    def __call__(self, x: Float64[Tensor, "n d0"]) -> Float64[Tensor, "n d0"]:
+        """Return x."""
+        return x
+
+    def integers(
+        self, q: Float64[Tensor, "n d0"], fixed: FixedPoint
+    ) -> tuple[Float64[Tensor, "n d0"], FixedPoint, int]:
+        """Return q."""
+        return q, fixed, 0
+
+
+@dataclass(frozen=True)
+class RandomReLU:
+    """h = relu(x B).
+
+    Parameters
+    ----------
+    width
+        d, the number of random features.
+    seed
+        Equal seeds give equal maps on every machine.
+    """
+
+    width: int = 2048
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_map(self.width, self.seed)
+
+    def out_features(self, d0: int) -> int:
+        """Return d."""
+        return self.width
+
+    def __call__(self, x: Float64[Tensor, "n d0"]) -> Float64[Tensor, "n d"]:
+        """Return relu(x B)."""
+        d0 = x.shape[1]
+        weights = integer_matrix(self.seed, d0, self.width).to(x.device)
+        return (x @ (weights / (WEIGHT_LEVELS * math.sqrt(d0)))).clamp_(min=0)
+
+    def integers(
+        self, q: Float64[Tensor, "n d0"], fixed: FixedPoint
+    ) -> tuple[Float64[Tensor, "n d"], FixedPoint, int]:
+        """Return relu(q B) 2^-s, rounded; s is public: it follows from d0 and the word lengths."""
+        d0 = q.shape[1]
+        check_exact(d0 * fixed.levels * WEIGHT_LEVELS, d0)
+        unit = WEIGHT_LEVELS * math.sqrt(d0)  # integer units per 1.0 of a weight
+        # Inputs fill [-limit, limit], and |x B| rarely passes 2 limit (3.5 standard deviations at full
+        # scale).
+        shift = math.ceil(math.log2(2 * unit))
+        z = (q @ integer_matrix(self.seed, d0, self.width).to(q.device)).clamp_(min=0)
+        h = ((z + 2.0 ** (shift - 1)) * 2.0**-shift).floor_()
+        saturated = int((h > fixed.levels).sum())
+        limit = fixed.levels / (fixed.scale * unit) * 2.0**shift
+        return h.clamp_(max=fixed.levels), FixedPoint(limit, fixed.bits), saturated
+
+
+@dataclass(frozen=True)
+class RandomRBF:
+    """h_j = exp(-|x - c_j|^2 / (2 sigma^2)).
+
+    Parameters
+    ----------
+    width
+        d, the number of centres.
+    seed
+        Equal seeds give equal centres on every machine.
+    sigma
+        Width of the kernel, in feature units.
+    low, high
+        The public box that the centres are drawn from.
+    """
+
+    width: int = 2048
+    seed: int = 0
+    sigma: float = 10.0
+    low: float = 0.0
+    high: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_map(self.width, self.seed)
+        if not 1e-9 <= self.sigma <= 1e9:
+            raise BadInput(f"expansion: sigma={self.sigma} must lie in 1e-9..1e9, in feature units")
+        if not (math.isfinite(self.low) and math.isfinite(self.high) and self.low < self.high):
+            raise BadInput(f"expansion: the box [{self.low}, {self.high}] is empty: give low < high")
+
+    def out_features(self, d0: int) -> int:
+        """Return d."""
+        return self.width
+
+    def __call__(self, x: Float64[Tensor, "n d0"]) -> Float64[Tensor, "n d"]:
+        """Return exp(-|x - c_j|^2 / (2 sigma^2))."""
+        distances = torch.cdist(x, self._centres(x.shape[1]).to(x.device)).square_()
+        return distances.mul_(-0.5 / self.sigma**2).exp_()
+
+    def integers(
+        self, q: Float64[Tensor, "n d0"], fixed: FixedPoint
+    ) -> tuple[Float64[Tensor, "n d"], FixedPoint, int]:
+        """Read h from a table over |q - c|^2, which is an exact integer."""
+        d0 = q.shape[1]
+        # Centres outside the range of the features could not be told apart from the border.
+        centres, _ = fixed.encode(self._centres(d0))
+        centres = centres.to(q.device)
+        check_exact(4 * d0 * fixed.levels**2, d0)
+        squared = q.square().sum(1, keepdim=True) - 2 * (q @ centres.T) + centres.square().sum(1)
+        table, step = _exponentials(fixed.levels, float(self.sigma * fixed.scale))
+        index = (squared / step).floor_().clamp_(max=len(table) - 1).to(torch.int64)
+        return table.to(q.device)[index], FixedPoint(1.0, fixed.bits), 0
+
+    def _centres(self, d0: int) -> Float64[Tensor, "d d0"]:
+        unit = (integer_matrix(self.seed, self.width, d0) / WEIGHT_LEVELS + 1) / 2
+        return self.low + (self.high - self.low) * unit
+
+
+@dataclass(frozen=True)
+class SampledRBF(RandomRBF):
+    """h_j = exp(-|x - c_j|^2 / (2 sigma^2)) with given centres; for one machine: centres are raw features.
+
+    Build it with `of`. The centres stand in the settings, so two maps are equal where their centres are.
+    """
+
+    centres: tuple[tuple[float, ...], ...] = ()
+
+    @classmethod
+    def of(
+        cls, x: Float64[Tensor, "n d0"], width: int = 2048, sigma: float = 10.0, seed: int = 0
+    ) -> SampledRBF:
+        """Draw min(width, n) centres from these samples, without putting back."""
+        drawn = np.random.default_rng(seed).permutation(len(x))[:width]
+        rows = x[torch.from_numpy(np.sort(drawn)).to(x.device)].cpu().to(torch.float64)
+        return cls(len(rows), seed, sigma, centres=tuple(map(tuple, rows.tolist())))
+
+    def _centres(self, d0: int) -> Float64[Tensor, "d d0"]:
+        found = torch.tensor(self.centres, dtype=torch.float64)
+        if found.shape != (self.width, d0):
+            raise BadInput(f"there are centres of shape {tuple(found.shape)}: expected {(self.width, d0)}")
+        return found
+
+
+@lru_cache(maxsize=8)
+def integer_matrix(seed: int, rows: int, columns: int) -> Float64[Tensor, "rows columns"]:
+    """Return whole numbers in +-WEIGHT_LEVELS that follow from (seed, shape) on every machine."""
+    generator = np.random.default_rng([seed, rows, columns])
+    drawn = generator.integers(-WEIGHT_LEVELS, WEIGHT_LEVELS, size=(rows, columns), endpoint=True)
+    return torch.from_numpy(drawn.astype(np.float64))
+
+
+@lru_cache(maxsize=8)
+def _exponentials(
+    levels: int, sigma: float, entries: int = 2**14
+) -> tuple[Float64[Tensor, " entries"], float]:
+    """Return round(levels exp(-t / (2 sigma^2))) over t; dividing by the step, a power of two, is exact."""
+    reach = 2 * sigma**2 * math.log(2 * levels)  # beyond it the value rounds to zero
+    step = 2.0 ** math.ceil(math.log2(reach / (entries - 1)))
+    # Decimal's exp is correctly rounded: the same table on every machine, which no libm promises.
+    rate = -Decimal(step) / (2 * Decimal(sigma) ** 2)
+    values = [round(levels * (rate * (Decimal(i) + Decimal("0.5"))).exp()) for i in range(entries)]
+    values[0] = levels
+    return torch.tensor(values, dtype=torch.float64), step
+
+
+def check_map(width: int, seed: int) -> None:
+    """Refuse a width or a seed that cannot be."""
+    if width < 1:
+        raise BadInput(f"expansion: {width} random features; give at least 1")
+    if seed < 0:
+        raise BadInput(f"expansion: seed={seed} must be >= 0")
+
+
+def check_exact(largest: int, d0: int) -> None:
+    """Refuse a product whose partial sums could pass 2^53."""
+    if largest >= EXACT:
+        raise BadInput(
+            f"expansion of {d0} features overflows exact arithmetic ({largest:.1e} >= 2^53): lower bits"
+        )

@@ -1,0 +1,211 @@
+"""Every dataset by name: what it is, where it comes from, under which licence.
+
+A source is a frozen description with `load() -> Dataset`; equal descriptions load equal data. The bundled
+digits need nothing at all and are the default of every demo; what else is listed in `SOURCES` is fetched on
+request or read from the user's files, and its class can be named from here (`fedlab.data.sources.Reviews`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from fedlab.data.dataset import Dataset, Split, hold_out
+from fedlab.data.sources.hub import HuggingFace
+from fedlab.data.sources.local import CSV, ImageFolder, Numpy
+from fedlab.data.sources.packages import Package
+from fedlab.data.sources.phrases import Phrases
+from fedlab.data.sources.published import EMOJI, REVIEWS, Emoji, Reviews
+from fedlab.data.sources.tables import MLBENCH, Letter, Satellite, Shuttle
+from fedlab.errors import unknown
+
+__all__ = [
+    "CSV",
+    "SOURCES",
+    "Digits",
+    "Emoji",
+    "HuggingFace",
+    "ImageFolder",
+    "Letter",
+    "Listing",
+    "Numpy",
+    "Phrases",
+    "Reviews",
+    "Satellite",
+    "Shuttle",
+    "listing",
+]
+
+
+@dataclass(frozen=True)
+class Digits:
+    """1,797 handwritten digits of 8 x 8 pixels in 10 classes, bundled with scikit-learn; pixels in [0, 1].
+
+    Parameters
+    ----------
+    split
+        "stratified" holds out a fifth of each class by seed; "last" takes the dataset's last fifth, which is
+        another distribution than the rest (and harder).
+    seed
+        Chooses the rows held out; without effect on "last".
+    """
+
+    split: str = "stratified"
+    seed: int = 0
+
+    def load(self) -> Dataset:
+        """Return 1,437 train and 360 test samples, (n, 64) float32.
+
+        Raises
+        ------
+        BadInput
+            An unknown split.
+        """
+        from sklearn.datasets import load_digits
+
+        if self.split not in ("stratified", "last"):
+            raise unknown("split", self.split, ("stratified", "last"))
+        pixels, labels = load_digits(return_X_y=True)
+        everything = Split((np.asarray(pixels) / 16).astype(np.float32), np.asarray(labels))
+        if self.split == "stratified":
+            train, test = hold_out(everything.labels, 0.2, self.seed)
+        else:
+            train, test = np.split(np.arange(len(everything)), [len(everything) * 4 // 5])
+        return Dataset(
+            "digits", "tabular", everything.take(train), everything.take(test), tuple("0123456789")
+        )
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What `fedlab data list` tells about a source.
+
+    Parameters
+    ----------
+    title, kind, samples, classes, licence, origin
+        For the reader; None where the user's files decide.
+    source
+        The class that loads it.
+    packages
+        Archives to fetch first; none for bundled and local data.
+    """
+
+    title: str
+    kind: str
+    samples: int | None
+    classes: int | None
+    licence: str
+    origin: str
+    source: type
+    packages: tuple[Package, ...] = ()
+
+    @property
+    def megabytes(self) -> float:
+        """Size of what has to be fetched."""
+        return sum(package.megabytes for package in self.packages)
+
+    @property
+    def how(self) -> str:
+        """How the data gets here."""
+        clients = sorted({package.client for package in self.packages})
+        return f"fetched with {', '.join(clients)}" if clients else self.origin
+
+
+SOURCES: dict[str, Listing] = {
+    "digits": Listing(
+        "handwritten digits, 8 x 8 pixels",
+        "tabular",
+        1797,
+        10,
+        "BSD-3-Clause",
+        "bundled with scikit-learn",
+        Digits,
+    ),
+    "reviews": Listing(
+        "rated sentences from 4 domains (tweets, film, amazon, nyt)",
+        "text",
+        19_136,
+        2,
+        REVIEWS.licence,
+        "sdist of vaderSentiment 3.3.2",
+        Reviews,
+        (REVIEWS,),
+    ),
+    "phrases": Listing(
+        "made-up sentences of 3 domains, to try things out",
+        "text",
+        180,
+        2,
+        "Apache-2.0",
+        "made by fedlab",
+        Phrases,
+    ),
+    "emoji": Listing(
+        "emoji as two vendors draw them, 64 x 64 pixels",
+        "image",
+        3822,
+        10,
+        "; ".join(f"{vendor}: {package.licence}" for vendor, package in EMOJI.items()),
+        "npm packages emoji-datasource-google and -twitter 16.0.0",
+        Emoji,
+        tuple(EMOJI.values()),
+    ),
+    "letter": Listing(
+        "capital letters in 20 fonts, 16 measurements each",
+        "tabular",
+        20_000,
+        26,
+        MLBENCH.licence,
+        "Debian package r-cran-mlbench",
+        Letter,
+        (MLBENCH,),
+    ),
+    "shuttle": Listing(
+        "states of a space shuttle's radiator, naturally long-tailed (45,586 samples to 10)",
+        "tabular",
+        58_000,
+        7,
+        MLBENCH.licence,
+        "Debian package r-cran-mlbench",
+        Shuttle,
+        (MLBENCH,),
+    ),
+    "satellite": Listing(
+        "soil under 3 x 3 pixels of a satellite image, 4 spectral bands",
+        "tabular",
+        6435,
+        6,
+        MLBENCH.licence,
+        "Debian package r-cran-mlbench",
+        Satellite,
+        (MLBENCH,),
+    ),
+    "huggingface": Listing(
+        "any dataset of the hub, or saved in its format",
+        "any",
+        None,
+        None,
+        "the dataset's own",
+        "downloaded by `datasets` when first used",
+        HuggingFace,
+    ),
+    "csv": Listing("a table with a header row", "any", None, None, "yours", "a local file", CSV),
+    "numpy": Listing("arrays x and y in an .npz archive", "any", None, None, "yours", "a local file", Numpy),
+    "image_folder": Listing(
+        "one folder of images per class", "image", None, None, "yours", "a local folder", ImageFolder
+    ),
+}
+
+
+def listing(name: str) -> Listing:
+    """Return the entry of `SOURCES`.
+
+    Raises
+    ------
+    BadInput
+        No such name; names the closest.
+    """
+    if name not in SOURCES:
+        raise unknown("dataset", name, SOURCES)
+    return SOURCES[name]

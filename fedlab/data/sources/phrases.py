@@ -1,0 +1,79 @@
+"""Made-up texts of a few domains and two labels: what needs texts can be tried in seconds, with nothing to fetch.
+
+    text = opening + noun of the domain + verb + word of the label + ending        every part drawn by the seed
+
+No one wrote them and they are nobody's, so they say nothing about how well a method works on real ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from fedlab.data.dataset import Dataset, Split, hold_out
+from fedlab.errors import BadInput
+from fedlab.randomness import generator
+
+NOUNS = {
+    "food": ("soup", "bread", "salad", "coffee", "cake", "rice", "cheese", "pasta"),
+    "travel": ("train", "hotel", "beach", "flight", "museum", "guide", "harbour", "ticket"),
+    "music": ("song", "drummer", "album", "concert", "violin", "chorus", "singer", "melody"),
+}
+WORDS = {
+    "negative": ("awful", "poor", "dull", "sad", "broken", "boring", "dirty", "late"),
+    "positive": ("lovely", "great", "fine", "bright", "perfect", "charming", "fresh", "superb"),
+}
+OPENINGS = ("I think the", "We found that the", "Everyone said the", "To me the", "In the end the")
+VERBS = ("was", "seemed", "felt", "turned out", "looked")
+ENDINGS = ("this time", "as always", "for the price", "from the first minute", "and my friends agree")
+
+
+@dataclass(frozen=True)
+class Phrases:
+    """Sentences of ten words or so.
+
+    Parameters
+    ----------
+    each
+        Of a domain.
+    seed
+        Of the sentences and of the split.
+    test
+        Share held out, stratified by domain and label.
+    """
+
+    each: int = 60
+    seed: int = 0
+    test: float = 0.25
+
+    def load(self) -> Dataset:
+        """Return the texts, with groups {"domain"}.
+
+        Raises
+        ------
+        BadInput
+            Fewer than 10 sentences of a domain.
+        """
+        if self.each < 10:
+            raise BadInput(f"each={self.each} sentences of a domain are too few: at least 10")
+        draw = generator(self.seed, "phrases")
+        domains = np.repeat(list(NOUNS), self.each)
+        labels = draw.integers(0, 2, len(domains))
+        names = list(WORDS)
+        texts = [
+            self._phrase(domain, names[label], draw) for domain, label in zip(domains, labels, strict=True)
+        ]
+        everything = Split(texts, labels, {"domain": domains})
+        strata = 2 * np.repeat(np.arange(len(NOUNS)), self.each) + labels
+        train, test = hold_out(strata, self.test, self.seed)
+        return Dataset("phrases", "text", everything.take(train), everything.take(test), tuple(names))
+
+    def _phrase(self, domain: str, label: str, draw: np.random.Generator) -> str:
+        def one(parts: Sequence[str]) -> str:
+            return parts[int(draw.integers(len(parts)))]
+
+        noun, other = one(NOUNS[domain]), one(NOUNS[domain])
+        said = f"{one(OPENINGS)} {noun} {one(VERBS)} {one(WORDS[label])}"
+        return f"{said} and the {other} {one(VERBS)} {one(WORDS[label])} {one(ENDINGS)}"

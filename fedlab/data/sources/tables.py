@@ -1,0 +1,221 @@
+"""Tables inside a published package: letters, the states of a radiator, soil seen from above.
+
+They are files of R in the Debian package r-cran-mlbench, originally of the UCI repository
+(https://archive.ics.uci.edu). Their features are small integers; each is brought into [0, 1] by constants that
+are written here, so every client scales alike and none has to see another's samples.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import tarfile
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+import numpy as np
+
+from fedlab.data.dataset import Dataset, Split, hold_out
+from fedlab.data.sources.packages import Package, verified
+from fedlab.errors import BadInput, unknown
+
+MLBENCH = Package(
+    "apt",
+    "r-cran-mlbench",
+    "current",
+    megabytes=1,
+    sha256="",
+    licence="GPL-2; data of the UCI repository",
+)
+SPLITS = ("published", "stratified")
+
+
+@dataclass(frozen=True)
+class Table:
+    """Where a table lies and what is publicly known of it.
+
+    Parameters
+    ----------
+    file, sha256
+        The file's name in the package and its digest.
+    label
+        The column of classes.
+    train
+        The first so many rows are the train split that everyone publishes on.
+    low, high
+        Smallest and largest value of each feature: one for all, or one per column, repeating.
+    logarithmic
+        Whether features span orders of magnitude: they are scaled as sign(x) log(1 + |x|).
+    """
+
+    file: str
+    sha256: str
+    label: str
+    train: int
+    low: tuple[int, ...]
+    high: tuple[int, ...]
+    logarithmic: bool = False
+
+    def scaled(self, x: np.ndarray) -> np.ndarray:
+        """Return features in [0, 1], float32: six decimals, so that no machine's logarithm shows."""
+        columns = np.arange(x.shape[1])
+        low, high = (np.array(ends, np.float64)[columns % len(ends)] for ends in (self.low, self.high))
+        if self.logarithmic:
+            x, low, high = (np.sign(v) * np.log1p(np.abs(v)) for v in (x, low, high))
+        return np.round((x - low) / (high - low), 6).astype(np.float32)
+
+
+TABLES = {
+    "letter": Table(
+        "LetterRecognition.rda",
+        "967a1a3e10b548d7269cbe50182bcecd6365cc58ea07638bbc34c51f17f34f1d",
+        "lettr",
+        16_000,
+        (0,),
+        (15,),
+    ),
+    "shuttle": Table(
+        "Shuttle.rda",
+        "5b1db218b76a47c83f575f1ff38d7a7d36e569b0e27d8bf4aa92eae6c0bcb826",
+        "Class",
+        43_500,
+        (27, -4821, 21, -3939, -188, -26_739, -48, -353, -356),
+        (126, 5075, 149, 3830, 436, 15_164, 105, 270, 266),
+        logarithmic=True,
+    ),
+    "satellite": Table(
+        "Satellite.rda",
+        "29f8cf9bb1bc51b769d694c9caf740fd1c36ed6a7c87603edf5985962e330f64",
+        "classes",
+        4435,
+        (39, 27, 50, 29),
+        (104, 137, 145, 157),
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Letter:
+    """20,000 capital letters in 20 distorted fonts: 16 integer measurements each, 26 classes, nearly even.
+
+    Parameters
+    ----------
+    split
+        "published": the first 16,000 are for training, as everyone does it; "stratified" holds a fifth of each
+        class out by seed.
+    seed
+        Chooses the rows held out; without effect on "published".
+
+    References
+    ----------
+    Frey, Slate 1991, https://doi.org/10.1007/BF00114162
+    """
+
+    split: str = "published"
+    seed: int = 0
+
+    def load(self) -> Dataset:
+        """Return (n, 16) float32 features, x / 15.
+
+        Raises
+        ------
+        BadInput
+            Not fetched, another content than was published, or an unknown split.
+        """
+        return _load("letter", self.split, self.seed)
+
+
+@dataclass(frozen=True)
+class Shuttle:
+    """58,000 states of a space shuttle's radiator, 9 integer readings, 7 classes from 45,586 samples to 10.
+
+    Readings reach -26,739, but most lie within 100 of 0: scaled in proportion they would all be one value, so they
+    are scaled as sign(x) log(1 + |x|).
+
+    Parameters
+    ----------
+    split
+        "published": the first 43,500 are for training (in the rarest classes 6 and 11, with 4 and 2 to test);
+        "stratified" holds a fifth of each class out by seed.
+    seed
+        Chooses the rows held out; without effect on "published".
+
+    References
+    ----------
+    Statlog (Shuttle), https://doi.org/10.24432/C5WS31
+    """
+
+    split: str = "published"
+    seed: int = 0
+
+    def load(self) -> Dataset:
+        """Return (n, 9) float32 features.
+
+        Raises
+        ------
+        BadInput
+            Not fetched, another content than was published, or an unknown split.
+        """
+        return _load("shuttle", self.split, self.seed)
+
+
+@dataclass(frozen=True)
+class Satellite:
+    """6,435 patches of a Landsat image, 3 x 3 pixels in 4 spectral bands, 6 kinds of soil.
+
+    Parameters
+    ----------
+    split
+        "published": the first 4,435 are for training; "stratified" holds a fifth of each class out by seed.
+    seed
+        Chooses the rows held out; without effect on "published".
+
+    References
+    ----------
+    Statlog (Landsat Satellite), https://doi.org/10.24432/C55887
+    """
+
+    split: str = "published"
+    seed: int = 0
+
+    def load(self) -> Dataset:
+        """Return (n, 36) float32 features, each band over its range.
+
+        Raises
+        ------
+        BadInput
+            Not fetched, another content than was published, or an unknown split.
+        """
+        return _load("satellite", self.split, self.seed)
+
+
+def _load(name: str, split: str, seed: int) -> Dataset:
+    if split not in SPLITS:
+        raise unknown("split", split, SPLITS)
+    table = TABLES[name]
+    x, labels, classes = _read(table, name)
+    everything = Split(table.scaled(x), labels)
+    if split == "stratified":
+        train, test = hold_out(labels, 0.2, seed)
+    else:
+        train, test = np.split(np.arange(len(labels)), [table.train])
+    return Dataset(name, "tabular", everything.take(train), everything.take(test), classes)
+
+
+def _read(table: Table, name: str) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
+    """Return (n, d) features as published, (n,) labels and the names of the classes, in the factor's order."""
+    import rdata
+
+    with tarfile.open(verified(MLBENCH, name)) as package:
+        member = next((m for m in package if PurePosixPath(m.name).name == table.file), None)
+        file = package.extractfile(member) if member else None
+        content = file.read() if file else b""
+    found = hashlib.sha256(content).hexdigest()
+    if found != table.sha256:
+        raise BadInput(
+            f"{MLBENCH.name} has {table.file} with SHA-256 {found[:12]}..., known is {table.sha256[:12]}...: "
+            "your distribution has another version; take one that still has it (Debian 12)"
+        )
+    (frame,) = rdata.read_rda(io.BytesIO(content), default_encoding="utf-8").values()
+    factor = frame.pop(table.label).cat
+    return frame.to_numpy(), factor.codes.to_numpy(np.int64), tuple(map(str, factor.categories))

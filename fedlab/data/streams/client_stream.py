@@ -1,0 +1,231 @@
+"""A course: which samples each client meets at which step, when data arrive as a stream of tasks.
+
+    met(k, s) = the rows of client k in the tasks that it observes at step s
+
+A stream orders everyone's training rows into tasks, a partition deals them to clients, a calendar says which
+client is at which task when. A step is a task where all clients keep step; one that lags, joins late or
+was away meets later what the others met before. Every row is met at most once.
+
+n rows, k clients, c classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
+from itertools import accumulate
+
+import numpy as np
+from jaxtyping import Int64
+
+from fedlab.data.federation import Federation
+from fedlab.data.streams.availability import Attendance
+from fedlab.data.streams.tasks import Stream, Tasks
+from fedlab.randomness import generator
+
+NOTHING = np.zeros(0, dtype=np.int64)
+
+
+@dataclass(frozen=True, eq=False)
+class Exam:
+    """Test rows that are judged together, and when what they are about was learnt.
+
+    Attributes
+    ----------
+    rows
+        Of the test split.
+    begun, ended
+        The first and the last step at which anyone meets a sample of a task that they belong to.
+    """
+
+    rows: Int64[np.ndarray, " m"]
+    begun: int
+    ended: int
+
+
+@dataclass(frozen=True, eq=False)
+class Course:
+    """The steps of a federation over a stream.
+
+    Parameters
+    ----------
+    federation
+        Who holds which rows.
+    tasks
+        The stream's tasks over all of them.
+    calendar
+        Per step, per client, the tasks that it observes; None where all keep step.
+    seed
+        Orders what a client with a memory keeps.
+    """
+
+    federation: Federation
+    tasks: Tasks
+    calendar: Sequence[Sequence[Sequence[int]]] | None = None
+    seed: int = 0
+    _dealt: dict[int, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict, repr=False)
+
+    def __len__(self) -> int:
+        """Return the number of steps."""
+        return len(self.tasks) if self.calendar is None else len(self.calendar)
+
+    def met(self, client: int, step: int) -> Int64[np.ndarray, " m"]:
+        """Return the training rows that a client meets at a step, in order of arrival; there may be none."""
+        parts = [self._of(client, task) for task in self._tasks_of(client, step)]
+        return np.concatenate(parts) if parts else NOTHING
+
+    def remembered(self, client: int, step: int, memory: int | None) -> Int64[np.ndarray, " m"]:
+        """Return the rows that a client still has of the steps before this one.
+
+        What a buffer of `memory` samples holds that keeps its classes even and, within a class, the samples of
+        the smallest random keys: it can be kept online, and equals a uniform sample of each class so far.
+
+        Parameters
+        ----------
+        memory
+            Samples in the buffer; None for all that were met.
+        """
+        before = [self.met(client, earlier) for earlier in range(step)] if memory != 0 else []
+        rows = np.concatenate([NOTHING, *before])
+        if memory is None or len(rows) <= memory:
+            return rows
+        rows = rows[np.argsort(self._keys[rows], kind="stable")]
+        labels = self._labels[rows]
+        place = np.empty(len(rows), dtype=np.int64)  # of a row within its class, by key
+        for label in np.unique(labels):
+            mine = labels == label
+            place[mine] = np.arange(mine.sum())
+        return np.sort(rows[np.argsort(place, kind="stable")[:memory]])
+
+    def seen(self, step: int) -> Int64[np.ndarray, " m"]:
+        """Return the rows that anyone has met up to and including a step."""
+        return np.concatenate([NOTHING, *self._everyone[: step + 1]])
+
+    def everyone(self, step: int) -> Int64[np.ndarray, " m"]:
+        """Return the rows that anyone meets at a step: in the tasks' order where all keep step."""
+        return self._everyone[step]
+
+    def arrived(self, step: int) -> int:
+        """Return how many samples anyone has met by the end of a step."""
+        return self._arrived[step]
+
+    def exposed(self, step: int) -> Int64[np.ndarray, " e"]:
+        """Return the classes that anyone has met a sample of by the end of a step."""
+        return self._exposed[step]
+
+    @cached_property
+    def exams(self) -> tuple[Exam, ...]:
+        """What is judged apart: tasks that share their test rows are one exam."""
+        places: dict[bytes, list[int]] = {}
+        for task, rows in enumerate(self.tasks.test):
+            places.setdefault(rows.tobytes(), []).append(task)
+        met: dict[int, list[int]] = {}
+        for step, here in enumerate(self._met):
+            for task in here:
+                met.setdefault(task, []).append(step)
+        exams = []
+        for tasks in places.values():
+            steps = [step for task in tasks for step in met.get(task, [])]
+            if steps:
+                exams.append(Exam(self.tasks.test[tasks[0]], min(steps), max(steps)))
+        return tuple(exams)
+
+    def examined(self, step: int) -> Int64[np.ndarray, " m"]:
+        """Return the test rows that a model is judged on after a step: of tasks begun, of classes exposed."""
+        begun = sorted(self._begun[step])
+        rows = np.unique(np.concatenate([NOTHING, *(self.tasks.test[task] for task in begun)]))
+        return rows[np.isin(self.federation.dataset.test.labels[rows], self.exposed(step))]
+
+    def _tasks_of(self, client: int, step: int) -> Sequence[int]:
+        return (step,) if self.calendar is None else self.calendar[step][client]
+
+    def _of(self, client: int, task: int) -> np.ndarray:
+        """The rows of a task that a client holds, in their order of arrival."""
+        rows, bounds = self._deal(task)
+        return rows[bounds[client] : bounds[client + 1]]
+
+    def _deal(self, task: int) -> tuple[np.ndarray, np.ndarray]:
+        """A task's rows by who holds them, and where each client's begin."""
+        if task not in self._dealt:
+            rows = self.tasks.rows[task]
+            holders = self._holder[rows]
+            order = np.argsort(holders, kind="stable")
+            bounds = np.searchsorted(holders[order], np.arange(self.federation.num_clients + 1))
+            self._dealt[task] = rows[order], bounds
+        return self._dealt[task]
+
+    @cached_property
+    def _everyone(self) -> Sequence[np.ndarray]:
+        if self.calendar is None:
+            return self.tasks.rows
+        clients = range(self.federation.num_clients)
+        return [np.concatenate([NOTHING, *(self.met(k, step) for k in clients)]) for step in range(len(self))]
+
+    @cached_property
+    def _arrived(self) -> list[int]:
+        return list(accumulate(map(len, self._everyone)))
+
+    @cached_property
+    def _labels(self) -> np.ndarray:
+        return self.federation.dataset.train.labels
+
+    @cached_property
+    def _keys(self) -> np.ndarray:
+        return generator(self.seed, "memory").permutation(len(self._labels))
+
+    @cached_property
+    def _holder(self) -> np.ndarray:
+        holder = np.empty(len(self._labels), dtype=np.int64)
+        for client, part in enumerate(self.federation.parts):
+            holder[part] = client
+        return holder
+
+    @cached_property
+    def _met(self) -> list[set[int]]:
+        """Per step, the tasks that anyone meets a sample of."""
+        if self.calendar is None:
+            return [{step} if len(rows) else set() for step, rows in enumerate(self.tasks.rows)]
+        held = [np.diff(self._deal(task)[1]) > 0 for task in range(len(self.tasks))]
+        return [
+            {task for client, told in enumerate(day) for task in told if held[task][client]}
+            for day in self.calendar
+        ]
+
+    @cached_property
+    def _begun(self) -> list[set[int]]:
+        return list(accumulate(self._met, set.union))
+
+    @cached_property
+    def _exposed(self) -> list[np.ndarray]:
+        exposed: list[np.ndarray] = []
+        for step in range(len(self)):
+            classes = np.unique(self._labels[self.everyone(step)])
+            exposed.append(np.union1d(exposed[-1], classes) if exposed else classes)
+        return exposed
+
+
+@lru_cache(maxsize=4)
+def course(federation: Federation, stream: Stream, seed: int, attendance: Attendance | None = None) -> Course:
+    """Return the course of a federation over a stream; the same arguments, the same object.
+
+    Parameters
+    ----------
+    federation, stream
+        Who holds what, and what comes when.
+    seed
+        Of the stream, of attendance and of memories.
+    attendance
+        Who is there when; None where all clients keep step.
+
+    Raises
+    ------
+    BadInput
+        The dataset cannot come as this stream.
+    """
+    dataset = federation.dataset
+    tasks = stream.tasks(dataset.train, dataset.test, dataset.num_classes, seed)
+    calendar = None
+    if attendance is not None and not attendance.in_step:
+        calendar = attendance.calendar(federation.num_clients, len(tasks), seed)
+    return Course(federation, tasks, calendar, seed)

@@ -1,0 +1,1 @@
+"""Any Flower app on these grids, unmodified."""

@@ -1,0 +1,1 @@
+"""What travels: records, broadcasts, partial sums."""

@@ -1,0 +1,1 @@
+"""Grids that run ClientApps in this process or on Ray."""

@@ -1,0 +1,295 @@
+"""A host runs a ClientApp for the nodes it holds; what they remember stays with it from message to message.
+
+LocalGrid has one host, RayGrid one per worker. What a node may see, how its exceptions travel and when many
+are answered in one call is the same in both.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import os
+import signal
+import time
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from importlib import import_module
+from typing import TypeVar
+
+import torch
+from flwr.app import Context, Error, Message, RecordDict
+from flwr.clientapp import ClientApp
+from flwr.common.constant import ErrorCode
+from flwr.common.serde import recorddict_from_proto, recorddict_to_proto
+from flwr.proto.recorddict_pb2 import RecordDict as RecordDictProto
+
+from fedlab.engine.messages.broadcast import Broadcast, nodes_of
+from fedlab.engine.messages.identity import FIRST_CLIENT_NODE, private_copy
+from fedlab.engine.messages.partial_sums import Addition, stand_for
+from fedlab.engine.messages.records import content_bytes
+from fedlab.engine.simulation.batched_app import Cohort, CohortApp
+from fedlab.engine.simulation.faults import Corrupt, Crash, Duplicate, FaultPlan, damaged
+from fedlab.errors import REFUSED, BadInput
+
+_LOG = logging.getLogger("fedlab")
+Answer = TypeVar("Answer")
+
+
+class Host:
+    """Runs messages for simulated nodes.
+
+    Parameters
+    ----------
+    client_app
+        A ClientApp, or where to import it from as 'module:attribute'.
+    num_nodes
+        Number of nodes in the whole federation; node ids are 2, 3, ..., partition ids 0, 1, ...
+    run_config
+        What `context.run_config` shows to every client.
+    plan
+        The faults that strike clients where they run.
+    mortal
+        Whether this is a worker process, which a `Crash` may kill.
+    """
+
+    def __init__(
+        self,
+        client_app: ClientApp | str,
+        num_nodes: int,
+        run_config: Mapping[str, str],
+        plan: FaultPlan | None = None,
+        mortal: bool = False,
+    ):
+        self._app = load_client_app(client_app)
+        self._num_nodes, self._run_config = num_nodes, dict(run_config)
+        self._plan, self._mortal = plan or FaultPlan(), mortal
+        # Only of nodes that remember something: a million nodes that do not cost nothing.
+        self._states: dict[int, RecordDict] = {}
+        self._touched: set[int] = set()
+
+    def restart(self, run_config: Mapping[str, str]) -> None:
+        """Forget what every node remembers and show this config to the next."""
+        self._run_config = dict(run_config)
+        self.forget()
+
+    # -- what nodes remember -----------------------------------------------------------------------------------
+
+    def forget(self) -> None:
+        """Forget what every node remembers."""
+        self._states.clear()
+        self._touched.clear()
+
+    def changes(self) -> dict[int, bytes]:
+        """Return the states of the nodes that have run since the last call; empty bytes for none."""
+        states = self.states(self._touched)
+        changed = {node: states.get(node, b"") for node in self._touched}
+        self._touched.clear()
+        return changed
+
+    def states(self, nodes: Iterable[int] | None = None) -> dict[int, bytes]:
+        """Return the states of those of these nodes (of all) that remember something."""
+        chosen = self._states if nodes is None else [node for node in nodes if node in self._states]
+        return {node: recorddict_to_proto(self._states[node]).SerializeToString() for node in chosen}
+
+    def remember(self, states: Mapping[int, bytes]) -> None:
+        """Let nodes remember what `changes` once returned."""
+        for node, state in states.items():
+            self._states[node] = recorddict_from_proto(RecordDictProto.FromString(state))
+
+    # -- answering ---------------------------------------------------------------------------------------------
+
+    def answer(
+        self,
+        messages: Sequence[Message],
+        addition: Callable[[], Addition] | None = None,
+        first_try: bool = True,
+    ) -> Iterator[list[Message]]:
+        """Yield the replies to each message: one, or two where a duplicate strikes.
+
+        With an addition, yield a single list: the sum of all replies, and the error replies. A `Crash` kills
+        the process on the first try only.
+        """
+        if addition is not None:
+            yield self._sum(messages, addition, first_try)
+            return
+        contents = self._together(messages)
+        for index, message in enumerate(messages):
+            if contents is not None:
+                yield [Message(contents[index], reply_to=message)]
+                continue
+            reply = self._handle(message, first_try)
+            twice = self._plan and not reply.has_error() and self._plan.strikes(Duplicate, message)
+            yield [reply, reply] if twice else [reply]
+
+    def _sum(
+        self, messages: Sequence[Message], addition: Callable[[], Addition], first_try: bool
+    ) -> list[Message]:
+        if (total := self._in_total(messages, addition)) is not None:
+            content, num_bytes = total
+            return [Message(stand_for(content, len(messages), num_bytes), reply_to=messages[0])]
+        running, clients, num_bytes, errors = addition(), 0, 0, []
+        contents = self._together(messages)
+        for index, message in enumerate(messages):
+            if contents is not None:
+                content = contents[index]
+            else:
+                reply = self._handle(message, first_try)
+                if reply.has_error():
+                    errors.append(reply)
+                    continue
+                content = reply.content
+            try:
+                running.add(content)
+            except BadInput as error:
+                errors.append(refused(message, error))
+                continue
+            clients += 1
+            num_bytes += content_bytes(content)
+        if not clients:
+            return errors
+        return [Message(stand_for(running.content(), clients, num_bytes), reply_to=messages[0]), *errors]
+
+    def _handle(self, message: Message, first_try: bool) -> Message:
+        """Return the client's reply, or an error reply that carries its traceback."""
+        if self._mortal and first_try and self._plan and self._plan.strikes(Crash, message):
+            os.kill(os.getpid(), signal.SIGKILL)
+        node, kept = message.metadata.dst_node_id, self._states.get(message.metadata.dst_node_id)
+        context = Context(
+            run_id=message.metadata.run_id,
+            node_id=node,
+            node_config={"partition-id": partition_of(node), "num-partitions": self._num_nodes},
+            # Its own copy: a client that fails leaves no trace.
+            state=RecordDict() if kept is None else copy.deepcopy(kept),
+            run_config=dict(self._run_config),
+        )
+        started = time.monotonic()
+        # One thread per client: its bits then do not depend on how many workers share the cores.
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            reply: object = self._app(private_copy(message), context)
+            if not isinstance(reply, Message):
+                raise TypeError(f"the ClientApp returned a {type(reply).__name__}, not a Message")
+        except (Exception, SystemExit):  # a client that exits ends its own turn, not the federation
+            return _failure(message, ErrorCode.CLIENT_APP_RAISED_EXCEPTION, traceback.format_exc())
+        finally:
+            torch.set_num_threads(threads)
+        if context.run_config != self._run_config:
+            return _failure(
+                message, ErrorCode.UNKNOWN, "the client changed its run_config, which is the run's"
+            )
+        self._keep(node, context.state)
+        # The client's own seconds: that the simulation asks one after the other is no one's delay.
+        if time.monotonic() - started > message.metadata.ttl:
+            why = f"the reply came after the message's time to live of {message.metadata.ttl:g} s"
+            return _failure(message, ErrorCode.MESSAGE_UNAVAILABLE, why)
+        if self._plan and reply.has_content() and (struck := self._plan.strikes(Corrupt, message)):
+            reply.content = damaged(reply.content, *struck)
+        return reply
+
+    def _keep(self, node: int, state: RecordDict) -> None:
+        if len(state):
+            self._states[node] = state
+            self._touched.add(node)
+        elif self._states.pop(node, None) is not None:
+            self._touched.add(node)
+
+    # -- many clients at once ----------------------------------------------------------------------------------
+
+    def _together(self, messages: Sequence[Message]) -> Sequence[RecordDict] | None:
+        """Return the contents of all replies, made in one call; None where each is to be made by itself."""
+        if not isinstance(self._app, CohortApp) or (cohort := self._cohort(messages)) is None:
+            return None
+        function = self._app.answers_together.get(_message_type(messages))
+        contents = _attempt(function, cohort)
+        if contents is not None and len(contents) != len(messages):
+            raise TypeError(f"{len(messages)} clients were asked together, {len(contents)} replies came")
+        return contents
+
+    def _in_total(
+        self, messages: Sequence[Message], addition: Callable[[], Addition]
+    ) -> tuple[RecordDict, int] | None:
+        """Return the sum of all replies and their bytes, made in one call; None as above."""
+        if not isinstance(self._app, CohortApp) or (cohort := self._cohort(messages)) is None:
+            return None
+        cohort = replace(cohort, addition=addition)
+        return _attempt(self._app.answers_in_total.get(_message_type(messages)), cohort)
+
+    def _cohort(self, messages: Sequence[Message]) -> Cohort | None:
+        app = self._app
+        if not isinstance(app, CohortApp) or app.modified or self._plan or not len(messages):
+            return None
+        if not isinstance(messages, Broadcast):
+            first = messages[0]
+            if any(
+                m.content is not first.content or m.metadata.message_type != first.metadata.message_type
+                for m in messages
+            ):
+                return None
+        nodes = nodes_of(messages).tolist()
+        if not self._states.keys().isdisjoint(nodes):
+            return None
+        content = private_copy(messages[0]).content
+        return Cohort(
+            content, [partition_of(node) for node in nodes], self._num_nodes, dict(self._run_config)
+        )
+
+
+def _attempt(function: Callable[[Cohort], Answer | None] | None, cohort: Cohort) -> Answer | None:
+    """Call a function for many clients; where it fails, each is asked by itself, so that the culprit is named."""
+    if function is None:
+        return None
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return function(cohort)
+    except Exception as error:
+        _LOG.info(
+            "%d clients are asked one by one, for together they failed: %s", len(cohort.partitions), error
+        )
+        return None
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _message_type(messages: Sequence[Message]) -> str:
+    return messages.message_type if isinstance(messages, Broadcast) else messages[0].metadata.message_type
+
+
+def refused(message: Message, error: BadInput) -> Message:
+    """Return the error reply that takes the place of a reply that cannot be used."""
+    reason = f"{REFUSED}its reply was refused: {error}"
+    return _failure(message, ErrorCode.CLIENT_APP_RAISED_EXCEPTION, reason)
+
+
+def _failure(message: Message, code: int, reason: str) -> Message:
+    return Message(Error(code=code, reason=reason), reply_to=message)
+
+
+def partition_of(node_id: int) -> int:
+    """Return the partition that a simulated node holds."""
+    return node_id - FIRST_CLIENT_NODE
+
+
+def node_of(partition_id: int) -> int:
+    """Return the simulated node that holds a partition."""
+    return partition_id + FIRST_CLIENT_NODE
+
+
+def load_client_app(client_app: ClientApp | str) -> ClientApp:
+    """Return the ClientApp that 'module:attribute' names."""
+    if isinstance(client_app, ClientApp):
+        return client_app
+    module, _, attribute = client_app.partition(":")
+    try:
+        found = getattr(import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise BadInput(
+            f"client app {client_app!r} cannot be loaded ({error}): give 'module:attribute'"
+        ) from error
+    if not isinstance(found, ClientApp):
+        raise BadInput(
+            f"client app {client_app!r} is a {type(found).__name__}, not a flwr.clientapp.ClientApp"
+        )
+    return found

@@ -1,0 +1,246 @@
+"""What every simulated Grid has in common: its nodes, its run, Flower's push and pull.
+
+A subclass says only how messages become replies (`_answers`); who is not reached, who is late and in which order
+replies are handed on is decided here.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import time
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+import numpy as np
+from flwr.app import Error, Message, RecordDict
+from flwr.common.constant import ErrorCode
+from flwr.serverapp import Grid
+from flwr.supercore.run import Run
+
+from fedlab.engine.messages.broadcast import Broadcast, nodes_of
+from fedlab.engine.messages.identity import FIRST_CLIENT_NODE, SERVER_NODE, become, fresh_id, stamp
+from fedlab.engine.messages.partial_sums import Addition
+from fedlab.engine.simulation.allocator import keep_freed_memory
+from fedlab.engine.simulation.faults import Fault, FaultPlan
+from fedlab.engine.simulation.host import node_of
+from fedlab.engine.simulation.schedule import Call, calls, chunk_of, homes, weights_of
+from fedlab.errors import BadInput
+
+_runs = itertools.count(1)
+
+
+class SimulatedGrid(Grid):
+    """A Grid whose nodes are simulated. Use it as a context manager, or `close` it.
+
+    Parameters
+    ----------
+    num_nodes
+        Number of nodes.
+    workers
+        Among how many the nodes are shared out.
+    chunk
+        Clients in a block, and messages per call; None chooses by the number of nodes.
+    sizes
+        Samples of every client, (num_nodes,): who has more is started earlier. None takes all for equal.
+    faults
+        What goes wrong, as in `fedlab.engine.simulation.faults`.
+    seed
+        Draws the faults.
+    """
+
+    def __init__(
+        self,
+        num_nodes: int,
+        workers: int = 1,
+        chunk: int | None = None,
+        sizes: Sequence[float] | np.ndarray | None = None,
+        faults: Iterable[Fault] = (),
+        seed: int = 0,
+    ):
+        if isinstance(num_nodes, bool) or not isinstance(num_nodes, int) or num_nodes < 1:
+            raise BadInput(f"clients={num_nodes}: a federation needs at least 1 client")
+        self.num_nodes = num_nodes
+        self.chunk = chunk_of(num_nodes, chunk)
+        self._weights = weights_of(num_nodes, sizes)
+        self._home = homes(self._weights, self.chunk, workers)
+        self.plan = FaultPlan(faults, seed)
+        self._run = Run.create_empty(run_id=next(_runs))
+        self._replies: dict[str, Message] = {}
+        self._late: list[Message] = []
+        become(self._run.run_id, SERVER_NODE)
+        keep_freed_memory()
+
+    @abstractmethod
+    def _answers(
+        self,
+        messages: Sequence[Message],
+        waiting: list[Call],
+        addition: Callable[[], Addition] | None,
+        deadline: float,
+    ) -> Iterator[tuple[int, list[Message]]]:
+        """Yield (place, replies) in the order of the places, holding only a few at a time.
+
+        Without an addition a place is a message's; with one it is a call's first, and the replies are the sum
+        and the error replies.
+        """
+
+    def stream(
+        self,
+        messages: Iterable[Message],
+        *,
+        timeout: float | None = None,
+        addition: Callable[[], Addition] | None = None,
+    ) -> Iterator[Message]:
+        """Yield the replies in the order of the messages, holding only a few at a time.
+
+        Parameters
+        ----------
+        messages
+            A `Broadcast` is never made into a list.
+        timeout
+            Seconds; replies that are not ready then are left out, as Flower does.
+        addition
+            Makes a sum of replies: one reply per block of clients then stands for all of them
+            (`fedlab.engine.messages.partial_sums.stands_for`), and only error replies come one by one.
+        """
+        sent = self._sent(messages)
+        refused = self._refusals(sent)
+        places = np.arange(len(sent))
+        if refused:
+            places = np.delete(places, list(refused))
+        partitions = nodes_of(sent) - FIRST_CLIENT_NODE
+        waiting = calls(partitions, places, self._weights, self._home, self.chunk, addition is not None)
+        deadline = math.inf if timeout is None else time.monotonic() + timeout
+        unheard = iter(sorted(refused))
+        following = next(unheard, None)
+        for place, replies in self._answers(sent, waiting, addition, deadline):
+            while following is not None and following < place:
+                yield refused[following]
+                following = next(unheard, None)
+            yield from replies
+        while following is not None:
+            yield refused[following]
+            following = next(unheard, None)
+
+    def block(self, node_id: int) -> range:
+        """Return the nodes whose replies are summed with this node's, where replies are summed."""
+        first = (node_id - FIRST_CLIENT_NODE) // self.chunk * self.chunk + FIRST_CLIENT_NODE
+        return range(first, min(first + self.chunk, FIRST_CLIENT_NODE + self.num_nodes))
+
+    def late(self) -> Sequence[Message]:
+        """Return the messages whose replies were late since the last call; to be asked again."""
+        late, self._late = self._late, []
+        return late
+
+    def stream_late(self, *, addition: Callable[[], Addition] | None = None) -> Iterator[Message]:
+        """Yield the replies that came after their round's deadline; they are no longer late."""
+        late, plan = self.late(), self.plan
+        self.plan = FaultPlan()
+        try:
+            yield from self.stream(late, addition=addition)
+        finally:
+            self.plan = plan
+
+    def _sent(self, messages: Iterable[Message]) -> Sequence[Message]:
+        if isinstance(messages, Broadcast):
+            return messages.named(fresh_id())
+        sent = list(messages)
+        for message in sent:
+            stamp(message)
+        return sent
+
+    def _refusals(self, sent: Sequence[Message]) -> dict[int, Message]:
+        """Return the error replies to messages that reach no node, or whose answer is not there in time."""
+        nodes = nodes_of(sent)
+        unknown = np.flatnonzero((nodes < node_of(0)) | (nodes >= node_of(self.num_nodes)))
+        refused = {
+            i: _unavailable(sent[i], f"node {nodes[i]} is not one of {self.num_nodes} simulated nodes")
+            for i in unknown.tolist()
+        }
+        if self.plan:
+            for i, message in enumerate(sent):
+                if i not in refused and (why := self.plan.refusal(message)) is not None:
+                    reason, comes_later = why
+                    refused[i] = _unavailable(message, reason)
+                    if comes_later:
+                        self._late.append(message)
+        return refused
+
+    # -- what nodes remember -------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def node_states(self) -> dict[int, bytes]:
+        """Return what the nodes remember, serialised, by node id; nodes that remember nothing are left out."""
+
+    @abstractmethod
+    def set_node_states(self, states: Mapping[int, bytes]) -> None:
+        """Let the nodes remember what `node_states` once returned, and nothing else."""
+
+    def restart(self, run_config: Mapping[str, str]) -> None:
+        """Begin another run on the same nodes: a new run config, and contexts that remember nothing."""
+        self.set_run(Run.create_empty(run_id=next(_runs)))
+        self._replies.clear()
+        self._late.clear()
+        self._restart(dict(run_config))
+
+    @abstractmethod
+    def _restart(self, run_config: dict[str, str]) -> None:
+        """Let every host begin anew."""
+
+    def close(self) -> None:
+        """Give back what the grid holds."""
+
+    def __enter__(self) -> SimulatedGrid:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # -- flwr.serverapp.Grid -------------------------------------------------------------------------------
+
+    def set_run(self, run: Run) -> None:
+        """Set the run that new messages belong to."""
+        self._run = run
+        become(run.run_id, SERVER_NODE)
+
+    @property
+    def run(self) -> Run:
+        """The run that messages belong to."""
+        return self._run
+
+    def create_message(
+        self,
+        content: RecordDict,
+        message_type: str,
+        dst_node_id: int,
+        group_id: str,
+        ttl: float | None = None,
+    ) -> Message:
+        """Create a message (deprecated in Flower in favour of `Message(...)`)."""
+        return Message(content, dst_node_id, message_type, group_id=group_id, ttl=ttl)
+
+    def get_node_ids(self) -> Iterable[int]:
+        """Return the nodes in the order of their partitions: sampling by seed needs a fixed order."""
+        return range(FIRST_CLIENT_NODE, FIRST_CLIENT_NODE + self.num_nodes)
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        """Run the messages and keep their replies for `pull_messages`; return the messages' ids."""
+        sent = list(messages)
+        for reply in self.stream(sent):
+            self._replies[reply.metadata.reply_to_message_id] = reply
+        return [message.metadata.message_id for message in sent]
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        """Return the replies to these messages, each once."""
+        return [self._replies.pop(message_id) for message_id in message_ids if message_id in self._replies]
+
+    def send_and_receive(
+        self, messages: Iterable[Message], *, timeout: float | None = None
+    ) -> Iterable[Message]:
+        """Send messages and return the list of replies; `stream` holds fewer at a time."""
+        return list(self.stream(messages, timeout=timeout))
+
+
+def _unavailable(message: Message, reason: str) -> Message:
+    return Message(Error(ErrorCode.NODE_UNAVAILABLE, reason), reply_to=message)

@@ -1,0 +1,1 @@
+"""Language models that one asks: in this process, or behind an endpoint."""

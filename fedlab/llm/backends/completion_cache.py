@@ -1,0 +1,259 @@
+"""Texts that were paid for are never asked for again.
+
+key = sha256(model fingerprint, prompt, sampling, seed)          seed of a text = sha256(seed, prompt, which time)
+
+Every completion is appended to a file as it arrives, in one write, under a lock. A process that is killed
+leaves at most a partial last line, which the next one to write cuts off; a run started again asks for what is
+missing and no more. Only the key and the text are kept: no prompt is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Self, overload
+
+from fedlab.data.sources.packages import cache_folder
+from fedlab.errors import BadInput
+from fedlab.llm.language_model import Completion, LanguageModel, Progress, Prompt, Sampling, Usage
+
+_LOG = logging.getLogger("fedlab")
+_BLOCK = 1 << 16
+
+
+class Texts:
+    """Completions by key, in memory and in a file to which only is appended.
+
+    Several processes may share the file; each sees what was there when it opened it and what it adds itself.
+
+    Parameters
+    ----------
+    folder
+        Holds the file `texts.jsonl`; both are made when the first completion is put.
+
+    Raises
+    ------
+    BadInput
+        If the file cannot be read.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str]):
+        self.path = Path(folder).expanduser() / "texts.jsonl"
+        self._known: dict[str, Completion] = {}
+        self.damaged = 0
+        self._read()
+
+    @classmethod
+    def of(cls, model: LanguageModel) -> Self:
+        """Open those of this model in the cache folder."""
+        return cls(cache_folder() / "texts" / model.fingerprint())
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def get(self, key: str) -> Completion | None:
+        """Return what was paid for under this key, if anything."""
+        return self._known.get(key)
+
+    def put(self, key: str, completion: Completion) -> None:
+        """Keep a completion, in the file before this returns.
+
+        Raises
+        ------
+        BadInput
+            If the file cannot be written.
+        """
+        line = json.dumps({"key": key, **asdict(completion)}, ensure_ascii=False) + "\n"
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            _append(self.path, line.encode("utf-8", "surrogatepass"))
+        except OSError as error:
+            raise BadInput(
+                f"cannot keep texts in {self.path} ({error.strerror or error}): name a writable folder, or set "
+                "FEDLAB_CACHE"
+            ) from error
+        self._known[key] = completion
+
+    def _read(self) -> None:
+        try:
+            content = self.path.read_bytes() if self.path.exists() else b""
+        except OSError as error:
+            raise BadInput(
+                f"cannot read texts from {self.path} ({error.strerror or error}): name another folder"
+            ) from error
+        for line in content.split(b"\n"):
+            if not line:
+                continue
+            try:
+                fields = json.loads(line.decode("utf-8", "surrogatepass"))
+                key = fields.pop("key")
+                self._known[key] = Completion(**fields)
+            except (ValueError, TypeError, KeyError, AttributeError):
+                self.damaged += 1
+        if self.damaged:
+            _LOG.info(
+                "%d lines of %s are damaged: their texts will be asked for again", self.damaged, self.path
+            )
+
+
+def _append(path: Path, line: bytes) -> None:
+    """Write a line after the last whole one. The lock is the kernel's: a process that dies gives it back."""
+    import fcntl
+
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        size = os.fstat(descriptor).st_size
+        end = _end_of_last_line(descriptor, size)
+        if end != size:
+            os.ftruncate(descriptor, end)
+        view = memoryview(line)
+        while view:
+            written = os.pwrite(descriptor, view, end)
+            view, end = view[written:], end + written
+    finally:
+        os.close(descriptor)
+
+
+def _end_of_last_line(descriptor: int, size: int) -> int:
+    end = size
+    while end > 0:
+        start = max(0, end - _BLOCK)
+        newline = os.pread(descriptor, end - start, start).rfind(b"\n")
+        if newline >= 0:
+            return start + newline + 1
+        end = start
+    return 0
+
+
+@dataclass(frozen=True)
+class Answers(Sequence[Completion]):
+    """n completions in the order of their prompts, and what they took.
+
+    Parameters
+    ----------
+    completions
+        n of them.
+    usage
+        What was asked for now, and how many texts were recalled.
+    """
+
+    completions: tuple[Completion, ...]
+    usage: Usage
+
+    def __len__(self) -> int:
+        return len(self.completions)
+
+    @overload
+    def __getitem__(self, index: int) -> Completion: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Completion, ...]: ...
+    def __getitem__(self, index: int | slice) -> Completion | tuple[Completion, ...]:
+        return self.completions[index]
+
+    def __iter__(self) -> Iterator[Completion]:
+        return iter(self.completions)
+
+
+def complete_all(
+    model: LanguageModel,
+    prompts: Sequence[Prompt],
+    sampling: Sampling,
+    seed: int,
+    cache: Texts | None = None,
+    progress: Progress | None = None,
+    *,
+    chunk: int = 256,
+) -> Answers:
+    """Write one text per prompt, asking the model only for what was not paid for.
+
+    A prompt's seed comes from `seed`, the prompt and the how manieth it is among its equals: the k-th text of a
+    prompt stays the same when other prompts are added, left out or moved.
+
+    Parameters
+    ----------
+    model, prompts, sampling
+        See `LanguageModel.complete`.
+    seed
+        Of all the texts together.
+    cache
+        Where texts are kept as they arrive; None keeps them nowhere.
+    progress
+        Called as progress(done, n), recalled texts first.
+    chunk
+        Prompts per call of the model, at least 1.
+
+    Returns
+    -------
+    n completions in the order of the prompts, and what they took
+
+    Raises
+    ------
+    BadInput
+        Whatever the model raises, and a chunk below 1. What arrived before is kept.
+    """
+    if chunk < 1:
+        raise BadInput(f"chunk {chunk}: at least 1")
+    n = len(prompts)
+    seeds = prompt_seeds(prompts, seed)
+    fingerprint = model.fingerprint() if cache is not None and n else ""
+    keys = [
+        key_of(fingerprint, p, sampling, s) if cache is not None else ""
+        for p, s in zip(prompts, seeds, strict=True)
+    ]
+    found: dict[int, Completion] = {}
+    if cache is not None:
+        found = {i: known for i, key in enumerate(keys) if (known := cache.get(key)) is not None}
+    recalled = len(found)
+    missing = [index for index in range(n) if index not in found]
+    if progress is not None and recalled:
+        progress(recalled, n)
+    usage = Usage(recalled=recalled)
+    for start in range(0, len(missing), chunk):
+        asked = missing[start : start + chunk]
+
+        def arrived(position: int, completion: Completion, asked: list[int] = asked) -> None:
+            index = asked[position]
+            if cache is not None and index not in found:
+                cache.put(keys[index], completion)
+            found[index] = completion
+            if progress is not None:
+                progress(len(found), n)
+
+        answers = model.complete(
+            [prompts[i] for i in asked], sampling, [seeds[i] for i in asked], arrived=arrived
+        )
+        for position, answer in enumerate(answers):  # a model may call back for none of them
+            if asked[position] not in found:
+                arrived(position, answer)
+        usage += model.cost(answers)
+    return Answers(tuple(found[index] for index in range(n)), usage)
+
+
+def prompt_seeds(prompts: Sequence[Prompt], seed: int) -> list[int]:
+    """(n,) seeds below 2**31: by seed, prompt, and the how manieth it is among its equals."""
+    times: Counter[Prompt] = Counter()
+    seeds = []
+    for prompt in prompts:
+        seeds.append(int(_hash(seed, _plain(prompt), times[prompt])[:8], 16) % 2**31)
+        times[prompt] += 1
+    return seeds
+
+
+def key_of(fingerprint: str, prompt: Prompt, sampling: Sampling, seed: int) -> str:
+    """Hash what a text belongs to, as 64 hexadecimal digits."""
+    return _hash(fingerprint, _plain(prompt), sampling.as_dict(), seed)
+
+
+def _plain(prompt: Prompt) -> object:
+    return prompt if isinstance(prompt, str) else [[message.role, message.content] for message in prompt]
+
+
+def _hash(*parts: object) -> str:
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,1 @@
+"""Synthetic texts: asked for, parsed, filtered, judged, voted on."""

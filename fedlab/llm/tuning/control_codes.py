@@ -1,0 +1,69 @@
+"""A text behind its control code, as tokens.
+
+    begin, code, separator | text, end        what is before the bar is given, what is behind it is learned and written
+
+An encoder with a decoder reads the code and writes the text; a decoder alone has both in one row.
+
+Keskar et al., CTRL, 2019, https://arxiv.org/abs/1909.05858.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from fedlab.errors import BadInput
+from fedlab.llm.tuning.losses import Example
+
+SEPARATOR = "\n"
+"""What stands between a code and its text."""
+
+
+def encode(tokenizer: Any, code: str, text: str, kind: str, room: int) -> tuple[Example, bool]:
+    """Return a text behind its code as tokens, and whether it was cut.
+
+    Code and text are tokenised apart, so that what is learned begins where writing does.
+
+    Parameters
+    ----------
+    tokenizer
+        Of Hugging Face.
+    code, text
+        Any texts.
+    kind
+        'causal' or 'seq2seq'.
+    room
+        Tokens there may be: of code and text together, of each for a model that reads one and writes the other.
+
+    Raises
+    ------
+    BadInput
+        The code leaves no room for a text.
+    """
+    ids = _ids(tokenizer, code + SEPARATOR)
+    end = (tokenizer.eos_token_id,) if tokenizer.eos_token_id is not None else ()
+    if kind == "causal":
+        begin = (tokenizer.bos_token_id,) if tokenizer.bos_token_id is not None else ()
+        source = begin + ids
+        left = room - len(source)
+    else:
+        source = ids + end
+        left = room if len(source) <= room else 0
+    if left < 2 or not source:
+        raise BadInput(
+            f"code {code!r} is {len(source)} tokens of {room}: it leaves no room for a text; shorten it, or raise "
+            "max_tokens up to the model's context"
+        )
+    target = _ids(tokenizer, text) + end
+    return Example(source, target[:left]), len(target) > left
+
+
+def context_of(model: nn.Module) -> int:
+    """Return how many tokens a model can see; a model without such a limit has none here."""
+    limit = getattr(model.config, "max_position_embeddings", None)
+    return int(limit) if limit else 2**31
+
+
+def _ids(tokenizer: Any, text: str) -> tuple[int, ...]:
+    return tuple(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])

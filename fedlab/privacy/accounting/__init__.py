@@ -1,0 +1,1 @@
+"""What has been released about whom, and what it comes to."""

@@ -1,0 +1,319 @@
+"""The ledger: who has been told how much, before it is told.
+
+    charge     refuse what would pass the cap; else write it down, and only then return
+    spent      one epsilon at the promise's delta, for a client or for whoever spent most
+
+A charge that returned is counted for ever: nothing is refunded, neither for a message that was never sent nor for
+data deleted later. A charge that did not return was not counted, and its caller has released nothing. A release
+with an id that is known, and all else the same, is the replay of the same bits and costs nothing again.
+
+`composition` says how releases compose, `accounts` about whom.
+
+Rogers, Roth, Ullman and Vadhan, Privacy Odometers and Filters, NeurIPS 2016, https://arxiv.org/abs/1605.08294.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from fedlab.errors import BadInput
+from fedlab.privacy.accounting.budget import Promise
+from fedlab.privacy.accounting.composition import Composition
+from fedlab.privacy.accounting.journal import Journal, Line, read
+from fedlab.privacy.accounting.per_client import Accounts
+from fedlab.privacy.accounting.release import Release
+
+SLACK = 1e-9
+"""Share of the cap that rounding may pass it by: noise calibrated for a cap must fit under it."""
+
+
+class BudgetSpent(BadInput):
+    """A release would pass the cap. Carries what was spent, what it would come to, and the cap."""
+
+    def __init__(self, asked: str, whose: str, spent: float, after: float, promise: Promise):
+        self.spent, self.after, self.cap = spent, after, promise.epsilon
+        super().__init__(
+            f"{asked}: {whose} would come to epsilon={after:.4g} at delta={promise.delta:g} per {promise.unit}, "
+            f"past the cap of {promise.epsilon:g}; {spent:.4g} is spent and is never refunded. Release less, with "
+            "more noise, leave those clients out, or promise less with a larger cap from the start"
+        )
+
+
+class Ledger:
+    """What was released about whom, on disk before it is released.
+
+    A strategy that promises privacy has an attribute `privacy`, a Promise or an object with its `delta`, `unit`,
+    `relation` and, as `cap` or else `epsilon`, the cap. The ServerApp then sets its attribute `ledger` before the
+    first round, and the strategy calls `ledger.charge` before noise is drawn or clients are asked. Checkpoints
+    keep the ledger like any attribute; a strategy with a `state_dict` of its own puts `ledger.state_dict()` there.
+
+    Parameters
+    ----------
+    promise
+        Cap, delta, unit and relation.
+    path
+        The journal. None keeps the ledger in memory alone.
+
+    Raises
+    ------
+    BadInput
+        The journal is another's, damaged, or made for another unit or relation.
+
+    Examples
+    --------
+    >>> ledger = Ledger(Promise(epsilon=1.0))
+    >>> ledger.charge(Release("round 1", "noisy statistics", "gaussian", noise_multiplier=4.0))
+    >>> epsilon, delta = ledger.spent()
+    >>> round(epsilon, 2)
+    0.93
+    """
+
+    def __init__(self, promise: Promise, path: Path | str | None = None):
+        self.promise, self.path = promise, None if path is None else Path(path)
+        self._releases: dict[str, Release] = {}
+        self._accounts = Accounts()
+        self._guard = threading.RLock()
+        self._journal = None if self.path is None else Journal(self.path)
+        if self._journal is None:
+            return
+        try:
+            before, releases = _content(self._journal.path, self._journal.lines)
+            for other in before:
+                _check_same(self._journal.path, other, promise)
+            self._commit(self._new(releases))
+            if not before or before[-1] != promise:
+                self._journal.append([{"promise": asdict(promise)}])
+        except BaseException:
+            self.close()
+            raise
+
+    @classmethod
+    def read(cls, path: Path | str) -> Ledger:
+        """Return what a journal says, in memory; it may be open elsewhere, and is not changed.
+
+        Raises
+        ------
+        BadInput
+            It is no journal of a ledger, or damaged.
+        """
+        promises, releases = _content(Path(path), read(Path(path)))
+        if not promises:
+            raise BadInput(f"{path} does not say what was promised: it is no ledger, or holds nothing yet")
+        ledger = cls(promises[-1])
+        ledger._commit(ledger._new(releases))
+        return ledger
+
+    def __enter__(self) -> Ledger:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let another ledger have the journal; what was spent can still be read, and nothing charged."""
+        if self._journal is not None:
+            self._journal.close()
+
+    # -- spending ------------------------------------------------------------------------------------------------
+
+    def charge(self, *releases: Release) -> None:
+        """Count releases, all or none; only when this returns may they happen.
+
+        Parameters
+        ----------
+        *releases
+            Those that are known already, bit for bit, cost nothing again.
+
+        Raises
+        ------
+        BudgetSpent
+            Somebody's epsilon would pass the cap. Nothing is charged.
+        BadInput
+            A release is of another unit or relation, its id stands for another release, or the journal cannot be
+            written. Nothing is charged.
+        """
+        with self._guard:
+            new = self._new(releases)
+            if not new:
+                return
+            self._check_cap(new)
+            if self._journal is not None:
+                self._journal.append({"release": release.values()} for release in new)
+            self._commit(new)
+
+    def affords(self, *releases: Release) -> bool:
+        """Return whether `charge` would take these: for choosing whom to ask."""
+        with self._guard:
+            try:
+                self._check_cap(self._new(releases))
+            except BudgetSpent:
+                return False
+            return True
+
+    def _new(self, releases: Iterable[Release]) -> list[Release]:
+        new: dict[str, Release] = {}
+        for release in releases:
+            terms = (release.unit, release.relation)
+            if terms != (self.promise.unit, self.promise.relation):
+                raise BadInput(
+                    f"release {release.label!r} is about one {release.unit} ({release.relation}), the ledger about one "
+                    f"{self.promise.unit} ({self.promise.relation}): these are different promises and have no "
+                    "common number; keep a ledger for each"
+                )
+            known = self._releases.get(release.id) or new.get(release.id)
+            if known is not None and known != release:
+                raise BadInput(
+                    f"release {release.label!r} has the id {release.id} of another, {known.label!r}: equal ids mean "
+                    "equal bits; give what is drawn anew fresh_id()"
+                )
+            if known is None:
+                new[release.id] = release
+        return list(new.values())
+
+    def _check_cap(self, new: list[Release]) -> None:
+        cap, delta = self.promise.epsilon, self.promise.delta
+        if cap is None:
+            return
+        found = self._accounts.plus(new).past(cap * (1 + SLACK), delta, new)
+        if found is not None:
+            client, epsilon = found
+            asked = ", ".join(dict.fromkeys(release.label for release in new))
+            whose = "everyone" if client is None else f"client {client}"
+            raise BudgetSpent(asked, whose, self._accounts.of(client).epsilon(delta), epsilon, self.promise)
+
+    def _commit(self, new: list[Release]) -> None:
+        self._accounts = self._accounts.plus(new)
+        self._releases |= {release.id: release for release in new}
+
+    # -- saying --------------------------------------------------------------------------------------------------
+
+    @property
+    def releases(self) -> tuple[Release, ...]:
+        """Everything that was charged, in its order."""
+        return tuple(self._releases.values())
+
+    def spent(self, client: int | None = None) -> tuple[float, float]:
+        """Return (epsilon, delta) of a client, or of whoever spent most.
+
+        Parameters
+        ----------
+        client
+            Its id; None for the most that anyone has spent, which is what holds for all.
+        """
+        accounts, delta = self._accounts, self.promise.delta
+        return accounts.most(delta) if client is None else accounts.of(client).epsilon(delta), delta
+
+    def groups(self) -> dict[Composition, list[int]]:
+        """Return the clients by what was released about them, the one that spent most first.
+
+        Clients that no release names have what everyone has: they are under the key of that, without ids.
+        """
+        return self._accounts.groups(self.promise.delta)
+
+    def statement(self) -> dict[str, Any]:
+        """Return what `results.json` says under `privacy`; an epsilon that cannot be stated is null."""
+        epsilon, delta = self.spent()
+        return {
+            "epsilon": epsilon if math.isfinite(epsilon) else None,
+            "delta": delta,
+            "unit": self.promise.unit,
+            "relation": self.promise.relation,
+            "cap": self.promise.epsilon,
+            "releases": len(self._releases),
+            "mechanisms": sorted({release.mechanism for release in self.releases}),
+            "clients": len(self._accounts.own) or None,
+        }
+
+    # -- keeping -------------------------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a checkpoint keeps."""
+        return {"releases": [json.dumps(release.values()) for release in self.releases]}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Add what a checkpoint knows and this ledger does not; nothing is taken back, and no cap applies to it.
+
+        Raises
+        ------
+        BadInput
+            The checkpoint and the ledger mean different releases by one id, or the journal cannot be written.
+        """
+        with self._guard:
+            new = self._new(Release.of(json.loads(text)) for text in state["releases"])
+            if new and self._journal is not None:
+                self._journal.append({"release": release.values()} for release in new)
+            self._commit(new)
+
+    def to_json(self) -> str:
+        """Return the whole ledger as a text: what a client keeps in its node state."""
+        return json.dumps({"promise": asdict(self.promise), **self.state_dict()})
+
+    @classmethod
+    def from_json(cls, text: str) -> Ledger:
+        """Return the ledger that `to_json` wrote, in memory.
+
+        Raises
+        ------
+        BadInput
+            The text is none.
+        """
+        try:
+            state = json.loads(text)
+            ledger = cls(Promise(**state["promise"]))
+            ledger.load_state_dict(state)
+        except (ValueError, KeyError, TypeError) as error:
+            raise BadInput(f"this is no ledger ({error}): count its data as spent") from error
+        return ledger
+
+
+@contextmanager
+def opened(privacy: object, path: Path | str | None) -> Iterator[Ledger | None]:
+    """Open the ledger of a strategy's `privacy` for the length of a run; None where it promises nothing."""
+    if privacy is None:
+        yield None
+        return
+    with Ledger(Promise.of(privacy), path) as ledger:
+        yield ledger
+
+
+def _content(path: Path, lines: Iterable[Line]) -> tuple[list[Promise], list[Release]]:
+    promises, releases = [], []
+    for line in lines:
+        if set(line) == {"promise"}:
+            try:
+                promises.append(Promise(**line["promise"]))
+            except TypeError as error:
+                raise BadInput(f"{path} is no ledger of this version: {error}") from error
+        elif set(line) == {"release"}:
+            releases.append(Release.of(line["release"]))
+        else:
+            raise BadInput(f"{path} is no ledger: it says {', '.join(line) or 'nothing'}")
+    return promises, releases
+
+
+def _check_same(path: Path, before: Promise, now: Promise) -> None:
+    if (before.unit, before.relation) != (now.unit, now.relation):
+        raise BadInput(
+            f"{path} counts per {before.unit} ({before.relation}), this run per {now.unit} ({now.relation}): these "
+            "have no common number; give the run a folder of its own"
+        )
+
+
+def required(ledger: Ledger | None) -> Ledger:
+    """Return the ledger of a private strategy.
+
+    Raises
+    ------
+    BadInput
+        Nobody gave it one: nothing may be released that is not counted.
+    """
+    if ledger is None:
+        raise BadInput("a private strategy needs a ledger: set strategy.ledger before it runs")
+    return ledger

@@ -1,0 +1,1 @@
+"""Gradient descent under differential privacy, over Opacus."""

@@ -1,0 +1,62 @@
+"""Where noise comes from: the operating system where the data are real, the run's seed where a run is to be repeated.
+
+Noise that somebody can draw again hides nothing from them. A simulation repeats: its data are its own. A
+deployment says `entropy=os`, and then no second run has the same noise.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fedlab.errors import BadInput, unknown
+from fedlab.randomness import generator
+
+SOURCES = ("seeded", "os")
+
+
+def noise(entropy: str, seed: int, purpose: str) -> np.random.Generator:
+    """Return the generator of one draw of noise.
+
+    Parameters
+    ----------
+    entropy
+        'seeded' or 'os'.
+    seed
+        Of the run, or of a client in it; unused with 'os'.
+    purpose
+        What it is for: other purposes have other noise.
+    """
+    if check_entropy(entropy) == "os":
+        return np.random.default_rng()
+    return generator(seed, purpose)
+
+
+def check_entropy(entropy: str) -> str:
+    """Return a source that is known."""
+    if entropy not in SOURCES:
+        raise unknown("entropy", entropy, SOURCES)
+    return entropy
+
+
+def check_place(entropy: str, simulated: bool) -> None:
+    """Refuse noise that can be drawn again where the data are not the simulation's own.
+
+    Raises
+    ------
+    BadInput
+        Seeded noise in a deployment.
+    """
+    if check_entropy(entropy) == "seeded" and not simulated:
+        raise BadInput(
+            "entropy=seeded: whoever knows the seed can take the noise off; in a deployment say entropy=os"
+        )
+
+
+def seeded_note(entropy: str) -> str | None:
+    """Return what a reader must know of seeded noise; None where it is not."""
+    if entropy == "os":
+        return None
+    return (
+        "the noise is drawn from the run's seed, so that the run can be repeated, and whoever knows the seed can "
+        "take it off again: with real data say entropy=os"
+    )

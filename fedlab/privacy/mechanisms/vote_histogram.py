@@ -1,0 +1,100 @@
+"""Votes: who is nearest to the private texts, in a histogram that hides every one of them.
+
+    h_j = |{ i : c_j is the candidate nearest to x_i }|,     released  h + N(0, m^2 I)
+
+A text votes once, so adding or removing it changes one entry by 1: sensitivity 1 in the L2 norm, however many
+candidates there are. Votes say which of the server's texts look like a client's own, and a client needs no more
+than an embedding to cast them: the way for one too weak to fine-tune a generator.
+
+Lin et al., Private Evolution, ICLR 2024, https://arxiv.org/abs/2305.15560, algorithm 2; Xie et al., Aug-PE, ICML 2024,
+https://arxiv.org/abs/2403.01749. n private texts, k candidates, d coordinates, m noise multiplier.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Float32, Float64
+
+from fedlab.errors import BadInput
+from fedlab.privacy.accounting.composition import together
+from fedlab.privacy.accounting.release import Release
+from fedlab.privacy.mechanisms.gaussian import multiplier
+
+SENSITIVITY = 1.0
+"""Of the histogram, in the L2 norm: one text added or removed."""
+BLOCK = 4096
+"""Private texts whose distances are in memory at a time."""
+
+
+def histogram(
+    private: Float32[np.ndarray, "n d"], candidates: Float32[np.ndarray, "k d"]
+) -> Float64[np.ndarray, " k"]:
+    """Return how many private texts are nearest to each candidate; of equally near ones the first has the vote.
+
+    Raises
+    ------
+    BadInput
+        There is no candidate, or the two have other widths.
+    """
+    if not len(candidates):
+        raise BadInput("0 candidates: a vote needs at least one")
+    if private.shape[1] != candidates.shape[1]:
+        raise BadInput(
+            f"private texts have {private.shape[1]} coordinates, candidates {candidates.shape[1]}: embed both by one "
+            "model"
+        )
+    squares = np.square(candidates).sum(1)
+    counts = np.zeros(len(candidates))
+    for start in range(0, len(private), BLOCK):
+        rows = private[start : start + BLOCK]
+        nearest = (squares - 2 * rows @ candidates.T).argmin(1)  # |x|^2 is the same for all
+        counts += np.bincount(nearest, minlength=len(candidates))
+    return counts
+
+
+def noisy(
+    counts: Float64[np.ndarray, " k"], noise_multiplier: float, rng: np.random.Generator
+) -> Float64[np.ndarray, " k"]:
+    """Return the histogram with its noise; nothing else of it may leave."""
+    return counts + rng.normal(0.0, noise_multiplier * SENSITIVITY, counts.shape)
+
+
+def votes_multiplier(epsilon: float, delta: float, rounds: int, beside: tuple[Release, ...] = ()) -> float:
+    """Return the noise multiplier with which all rounds of votes, and what is released beside them, keep a promise.
+
+    Parameters
+    ----------
+    epsilon, delta
+        The promise.
+    rounds
+        Histograms in all, at least 1.
+    beside
+        What else is released about the same texts: a generator's steps.
+
+    Raises
+    ------
+    BadInput
+        There is no round, or what is beside spends the whole promise.
+    """
+    if rounds < 1:
+        raise BadInput(f"rounds={rounds} of votes must be at least 1")
+    m = multiplier(epsilon, delta) * rounds**0.5
+    if not beside:
+        return m
+    spent = together(beside).epsilon(delta)
+    if spent >= epsilon:
+        raise BadInput(
+            f"epsilon={epsilon}: the generator alone spends {spent:.3g}, which leaves nothing for votes; give it less"
+        )
+
+    def kept(candidate: float) -> bool:
+        cast = Release("votes", "votes", "gaussian", noise_multiplier=candidate, steps=rounds)
+        return together((*beside, cast)).epsilon(delta) <= epsilon
+
+    low, high = m, 2 * m
+    while not kept(high):
+        low, high = high, 2 * high
+    while high > low * 1.005:
+        middle = (low * high) ** 0.5
+        low, high = (low, middle) if kept(middle) else (middle, high)
+    return high

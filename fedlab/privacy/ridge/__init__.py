@@ -1,0 +1,1 @@
+"""Ridge statistics released under differential privacy."""

@@ -1,0 +1,1 @@
+"""Secure aggregation: a sum of which only the sum is seen."""

@@ -1,0 +1,1 @@
+"""Numbers: products that are exact, triangular packing, solves."""

@@ -1,0 +1,1 @@
+"""Statistics as bytes: packed, added as they are, or as one vector of integers."""

@@ -1,0 +1,60 @@
+"""Many packed statistics to one sum, without a matrix for each.
+
+    sum_k G_k = symmetric(sum_k triangle_k)        triangles are added as they came, narrow and flat
+
+Factors and statistics of other kinds are unpacked and added as they are. Everything is checked as `unpack` does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from fedlab.errors import BadInput
+from fedlab.stats.arithmetic.product import add_grams
+from fedlab.stats.gram import GramStats
+from fedlab.stats.serialization.packing import diagonal_of, symmetric, unpack_sums, unpack_triangle
+from fedlab.stats.serialization.wire import unpack
+from fedlab.stats.total import StatisticsTotal
+
+
+def unpack_total(parts: Iterable[Mapping[str, np.ndarray]]) -> Any:
+    """Return the sum of what `pack` packed.
+
+    Raises
+    ------
+    BadInput
+        There is nothing to add, a part cannot be unpacked, or two do not fit each other.
+    """
+    total, triangle = StatisticsTotal(), None
+    for arrays in parts:
+        if "kind" in arrays or "gram" not in arrays:
+            total.add(unpack(arrays))
+            continue
+        said, _ = unpack_sums(arrays)
+        flat = unpack_triangle(arrays, said)
+        total.add(said)  # refuses what does not fit, before its triangle is added
+        triangle = _joined(triangle, flat, said.num_features)
+    result = total.result()
+    if triangle is None:
+        return result
+    assert isinstance(result, GramStats)
+    matrix = torch.from_numpy(symmetric(triangle, result.num_features))
+    if result.matrix is not None or (result.rows is not None and len(result.rows)):
+        matrix = add_grams(matrix, result.gram)
+    return replace(result, rows=None, matrix=matrix)
+
+
+def _joined(triangle: np.ndarray | None, flat: np.ndarray, d: int) -> np.ndarray:
+    if triangle is None:
+        return flat.astype(np.float64 if flat.dtype.kind == "f" else np.int64)
+    if flat.dtype.kind == "i":
+        where = diagonal_of(d)  # no entry is larger than the largest of these
+        if (flat[where] > np.iinfo(np.int64).max - triangle[where]).any():
+            raise BadInput("the sum of exact statistics passes 2^63: lower bits, or add fewer samples")
+    triangle += flat
+    return triangle

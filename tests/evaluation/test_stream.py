@@ -1,0 +1,132 @@
+"""Marks over a course: who is judged on what, and what the marks come to."""
+
+import numpy as np
+import pytest
+
+from fedlab.data.dataset import Dataset, Split
+from fedlab.data.federation import Federation
+from fedlab.data.streams.client_stream import Course
+from fedlab.data.streams.tasks import ClassIncremental, DomainIncremental, Online, SampleIncremental
+from fedlab.evaluation.classification import accuracy_by_size, class_accuracy
+from fedlab.evaluation.stream import Examination
+
+TRAIN = np.array([0, 0, 0, 1, 1, 2])
+TEST = np.array([0, 0, 1, 1, 2, 2])
+
+
+def course(stream, calendar=None, train=TRAIN, test=TEST, clients=1):
+    groups = [{"domain": np.where(np.arange(len(y)) % 2, "b", "a")} for y in (train, test)]
+    splits = [
+        Split(np.zeros((len(y), 1), np.float32), y, g) for y, g in zip((train, test), groups, strict=True)
+    ]
+    dataset = Dataset("d", "tabular", *splits, ("x", "y", "z"))
+    parts = tuple(np.array_split(np.arange(len(train)), clients))
+    return Course(Federation(dataset, parts), stream.tasks(*splits, 3, 0), calendar)
+
+
+def right(labels=TEST):
+    return np.eye(3)[labels]
+
+
+def always(label):
+    return np.tile(np.eye(3)[label], (len(TEST), 1))
+
+
+def test_a_class_that_is_not_exposed_is_never_predicted():
+    marks = Examination(course(ClassIncremental(2, 1, "given"))).mark(0, always(2))
+    assert marks["accuracy"] == 1.0  # only class 0 is exposed, so everything is class 0
+
+
+def test_steps_are_judged_on_what_is_exposed_and_tasks_apart():
+    exam = Examination(course(ClassIncremental(2, 1, "given")))
+    exam.mark(0, right())
+    exam.mark(1, always(1))
+    exam.mark(2, right())
+    assert [step["accuracy"] for step in exam.steps] == [1.0, 0.5, 1.0]
+    assert [step["samples"] for step in exam.steps] == [3, 5, 6]
+    assert [step["tasks"] for step in exam.steps] == [[1, None, None], [0, 1, None], [1, 1, 1]]
+    found = exam.summary()
+    assert found["average_accuracy"] == found["amca"] == pytest.approx(2.5 / 3)
+    assert found["a_auc"] == pytest.approx((1.0 * 3 + 0.5 * 2 + 1.0 * 1) / 6)
+    assert found["forgetting"] == 0 and found["backward_transfer"] == 0 and found["forward_transfer"] is None
+    assert found["class_accuracy"] == [1, 1, 1] and found["class_counts"] == [3, 2, 1]
+    assert found["tail_accuracy"] == 1 and found["head_accuracy"] is found["medium_accuracy"] is None
+
+
+def test_the_last_mark_of_a_step_counts():
+    exam = Examination(course(SampleIncremental(2)))
+    exam.mark(0, right())
+    exam.mark(1, always(0))
+    exam.mark(1, right())
+    assert [step["accuracy"] for step in exam.steps] == [1, 1]
+
+
+def test_batches_of_a_task_are_one_exam():
+    exams = course(Online(2, ClassIncremental(2, 1, "given"))).exams
+    assert [(exam.begun, exam.ended) for exam in exams] == [(0, 1), (2, 2), (3, 3)]
+    assert [TEST[exam.rows].tolist() for exam in exams] == [[0, 0], [1, 1], [2, 2]]
+
+
+def test_a_domain_not_yet_met_is_judged_for_forward_transfer_alone():
+    exam = Examination(course(DomainIncremental()))
+    # Domain b has rows 1, 3, 5: class 2 is unknown in domain a, which has rows 0, 2, 4 of the training split.
+    marks = exam.mark(0, right())
+    assert marks["accuracy"] == 1.0 and exam.steps[0]["tasks"] == [1, 1]
+    exam.mark(1, right())
+    assert exam.summary()["forward_transfer"] == 1.0
+
+
+def test_clients_at_different_phases_end_a_task_when_the_last_has_learnt_it():
+    calendar = [[(0,), ()], [(1,), (0,)], [(), (1,)]]
+    two = course(SampleIncremental(2), calendar, clients=2)
+    assert [(exam.begun, exam.ended) for exam in two.exams] == [(0, 2)]  # one test split for both tasks
+    two = course(ClassIncremental(1, 2, "given"), calendar, clients=2)
+    # The first client has class 0 alone: at step 1, when its turn is to meet the second task, nothing of it is met.
+    assert [(exam.begun, exam.ended) for exam in two.exams] == [(0, 1), (2, 2)]
+
+
+def test_a_step_without_test_rows_has_no_mark_and_the_others_count():
+    exam = Examination(course(ClassIncremental(2, 1, "given"), test=np.array([1, 1, 2])))
+    scores = np.eye(3)[[1, 1, 2]]
+    assert exam.mark(0, scores) == {}
+    assert exam.summary() == {"steps": []}
+    exam.mark(1, scores)
+    exam.mark(2, scores)
+    assert [step["accuracy"] for step in exam.steps] == [None, 1.0, 1.0]
+    found = exam.summary()
+    assert found["average_accuracy"] == found["amca"] == found["a_auc"] == 1.0
+
+
+def test_before_anyone_has_a_sample_there_is_nothing_to_judge():
+    late = course(SampleIncremental(1), [[()], [()], [(0,)]])
+    exam = Examination(late)
+    assert exam.mark(0, right()) == {} and exam.steps == []
+    exam.mark(2, right())
+    assert [step["accuracy"] for step in exam.steps] == [None, None, 1.0]
+    assert exam.summary()["average_accuracy"] == 1.0 and exam.summary()["a_auc"] == 1.0
+
+
+def test_a_class_of_the_test_split_alone_is_never_judged():
+    exam = Examination(course(SampleIncremental(1), train=np.array([0, 0, 1])))
+    assert exam.mark(0, right())["accuracy"] == 1.0
+    assert exam.summary()["class_accuracy"] == [1, 1, None]
+
+
+def test_a_checkpoint_keeps_the_marks():
+    one, two = (Examination(course(ClassIncremental(2, 1, "given"))) for _ in range(2))
+    one.mark(0, right())
+    two.load_state_dict(one.state_dict())
+    for exam in (one, two):
+        exam.mark(1, always(1))
+    assert one.summary() == two.summary()
+
+
+def test_groups_by_size_have_the_published_borders():
+    counts = np.array([0, 19, 20, 100, 101, 5000])
+    found = accuracy_by_size(np.array([0.9, 0.1, 0.2, 0.4, 0.6, 0.8]), counts)
+    assert found == {"head": pytest.approx(0.7), "medium": pytest.approx(0.3), "tail": pytest.approx(0.1)}
+
+
+def test_accuracy_of_each_class():
+    found = class_accuracy(np.array([0, 0, 1]), np.array([0, 1, 1]), 3)
+    assert found[:2].tolist() == [0.5, 1.0] and np.isnan(found[2])
