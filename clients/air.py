@@ -156,9 +156,9 @@ class AIR(Analytic):
             raise BadInput(f"class-weights have shape {values.shape}: expected ({self.num_classes},)")
         return ClassWeights(tuple(values.tolist()))
 
-    def foresee(self, counts: Sequence[int], d0: int) -> str | None:
+    def estimate_memory(self, counts: Sequence[int], d0: int) -> str | None:
         """Say what sums class by class will take, and refuse what would not fit."""
-        super().foresee(counts, d0)
+        super().estimate_memory(counts, d0)
         if self.form == "two_rounds":
             return None
         d = self.expansion.out_features(d0)

@@ -2,7 +2,7 @@
 
 `context.run_config["config"]` is one JSON string (Flower's run config is flat); the node's `partition-id`
 says whose samples it holds. A method is any object with `initial`, `train`, `features` and `scores`, or with
-`converse` in place of `train` where its clients remember something from round to round (and with `reads_texts` where
+`respond` in place of `train` where its clients remember something from round to round (and with `reads_texts` where
 it needs the samples themselves beside their features); only this file knows Flower.
 """
 
@@ -21,11 +21,11 @@ from hydra.utils import instantiate
 from fedlab import world
 from fedlab.engine.aggregation.averaging import WeightedMean
 from fedlab.engine.messages.records import WEIGHT, content_bytes, from_record, records_of, to_record
-from fedlab.engine.simulation.batched_app import Cohort, CohortApp
+from fedlab.engine.simulation.batched_app import BatchedClientApp, ClientBatch
 from fedlab.errors import BadInput
 from fedlab.evaluation.classification import classification
 
-app = CohortApp()
+app = BatchedClientApp()
 MEMORY = "fedlab.memory"
 """Under which a node's state holds what a method that converses in several rounds remembers."""
 Answer = tuple[dict[str, np.ndarray], dict[str, int | float]]
@@ -39,34 +39,34 @@ def train(message: Message, context: Context) -> Message:
     if hasattr(asked.model, "converse"):
         kept = records_of(context.state, ConfigRecord).get(MEMORY, {})
         memory = {name: value for name, value in kept.items() if isinstance(value, bytes)}
-        arrays, memory = asked.converse(_partition(context), memory)
+        arrays, memory = asked.respond(_partition(context), memory)
         context.state[MEMORY] = ConfigRecord({**memory})
         return Message(_content(arrays, {}), reply_to=message)
     return Message(_content(*asked.train(_partition(context))), reply_to=message)
 
 
 @app.together("train")
-def train_together(cohort: Cohort) -> list[RecordDict] | None:
+def train_together(batch: ClientBatch) -> list[RecordDict] | None:
     """Answer for many clients what `train` answers for each, where the method can and it pays."""
-    answers = _of_cohort(cohort).train_many(cohort.partitions)
+    answers = _of_batch(batch).train_many(batch.partitions)
     return None if answers is None else [_content(*answer) for answer in answers]
 
 
 @app.in_total("train")
-def train_in_total(cohort: Cohort) -> tuple[RecordDict, int] | None:
+def train_in_total(batch: ClientBatch) -> tuple[RecordDict, int] | None:
     """Answer with the sum, or the mean, of what `train` answers for each."""
-    asked = _of_cohort(cohort)
+    asked = _of_batch(batch)
     if hasattr(asked.model, "train_in_total"):
-        samples = asked.samples(cohort.partitions)
+        samples = asked.samples(batch.partitions)
         total = asked.model.train_in_total(*samples, asked.arrays, asked.settings)
         return None if total is None else (_content(total[0], {}), total[1])
-    running = cohort.addition() if cohort.addition else None
+    running = batch.partial_sum() if batch.partial_sum else None
     if not isinstance(running, WeightedMean):
         return None
-    for answer in asked.train_many(cohort.partitions) or map(asked.train, cohort.partitions):
+    for answer in asked.train_many(batch.partitions) or map(asked.train, batch.partitions):
         running.add_arrays(*answer)
     mean = running.content()
-    return mean, len(cohort.partitions) * content_bytes(mean)  # a client's reply is as large as their mean
+    return mean, len(batch.partitions) * content_bytes(mean)  # a client's reply is as large as their mean
 
 
 @app.evaluate()
@@ -103,7 +103,7 @@ class _Asked:
         Where data come as a stream these are what a client meets in the step that the round belongs to (and in
         those that it is told it missed), and what the method lets it remember; with `everything`, all that it has met.
         """
-        if self._everyone.course is None:
+        if self._everyone.client_stream is None:
             return self._everyone.clients(partitions)
         if not self._round:
             raise BadInput("this strategy does not tell its clients the round, by which they know the step")
@@ -118,12 +118,12 @@ class _Asked:
         x, labels, _ = self.samples([partition])
         return self.model.train(self.arrays, self.settings, x, labels, self._seed(partition))
 
-    def converse(
+    def respond(
         self, partition: int, memory: Mapping[str, bytes]
     ) -> tuple[dict[str, np.ndarray], Mapping[str, bytes]]:
         """Return what a method that takes several rounds answers in this one, and what it then remembers."""
         clients, seed = self._everyone.federation.num_clients, self._seed(partition)
-        return self.model.converse(
+        return self.model.respond(
             self.arrays,
             self.settings,
             lambda: self._own(partition),
@@ -137,7 +137,7 @@ class _Asked:
         x, labels, _ = self.samples([partition])
         if not getattr(self.model, "reads_texts", False):
             return x, labels
-        if self._everyone.course is not None:
+        if self._everyone.client_stream is not None:
             raise BadInput(
                 "this method reads its texts once, and a stream brings them bit by bit: say stream=null"
             )
@@ -157,8 +157,8 @@ class _Asked:
         return int(np.random.SeedSequence(words).generate_state(1)[0])
 
 
-def _of_cohort(cohort: Cohort) -> _Asked:
-    return _Asked(cohort.run_config, cohort.num_partitions, cohort.content)
+def _of_batch(batch: ClientBatch) -> _Asked:
+    return _Asked(batch.run_config, batch.num_partitions, batch.content)
 
 
 def _content(arrays: Mapping[str, np.ndarray], metrics: Mapping[str, int | float]) -> RecordDict:

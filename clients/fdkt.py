@@ -30,7 +30,7 @@ from fedlab.llm.backends.transformers_model import LocalModel
 from fedlab.llm.synthesis.budget import Budget
 from fedlab.llm.synthesis.text_packing import pack_texts, unpack_texts
 from fedlab.llm.tuning.generator_cache import recalled
-from fedlab.llm.tuning.private_generator import Generator, Written, sample
+from fedlab.llm.tuning.private_generator import PrivateGenerator, Written, sample
 from fedlab.llm.tuning.small_model import Head, Labelled, SmallModel, Taught
 from fedlab.privacy.dpsgd.private_gradient import generator_of
 from fedlab.privacy.mechanisms.noise_source import check_entropy, noise
@@ -98,7 +98,7 @@ class FDKT:
         What learns: a head on the embeddings, or a network of its own.
     generator, base
         How a generator is tuned, and of which language model; None where clients only vote.
-    written
+    samples_per_class
         Texts that a generator writes for each label.
     min_words
         Shorter ones are dropped before they are sent.
@@ -119,9 +119,9 @@ class FDKT:
     texts: int | None = None
     labelled: int = 50
     small_model: SmallModel = field(default_factory=Head)
-    generator: Generator | None = None
+    generator: PrivateGenerator | None = None
     base: LocalModel | None = None
-    written: int = 50
+    samples_per_class: int = 50
     min_words: int = 10
     entropy: str = "seeded"
 
@@ -142,7 +142,7 @@ class FDKT:
             )
         check_entropy(self.entropy)
 
-    def converse(
+    def respond(
         self,
         arrays: Mapping[str, np.ndarray],
         config: Mapping[str, object],
@@ -286,14 +286,14 @@ class FDKT:
             secure = self.entropy == "os"
             tuned, _ = self.generator.fit(module, tokenizer, behind, private.texts, noise, secure=secure)
             limits = {"max_tokens": self.generator.max_tokens, "min_words": self.min_words}
-            return sample(tuned, tokenizer, codes, self.written, seed, **limits)
+            return sample(tuned, tokenizer, codes, self.samples_per_class, seed, **limits)
 
         if self.entropy == "seeded":
-            written = recalled(write, drawn, seed, codes, self.written, self.min_words)
+            samples_per_class = recalled(write, drawn, seed, codes, self.samples_per_class, self.min_words)
         else:
-            written = write()
-        labels = np.array([codes.index(code) for code in written.codes], np.int64)
-        return {**pack_texts(written.texts), "labels": labels}
+            samples_per_class = write()
+        labels = np.array([codes.index(code) for code in samples_per_class.codes], np.int64)
+        return {**pack_texts(samples_per_class.texts), "labels": labels}
 
     def _vote(self, private: Private, arrays: Mapping[str, np.ndarray], seed: int) -> Arrays:
         candidates = arrays["embedded"].astype(np.float32).reshape(-1, private.x.shape[1])

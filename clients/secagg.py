@@ -56,7 +56,7 @@ class SecureAggregation:
         if getattr(self.learner, "mode", "exact") != "exact":
             raise BadInput(f"mode={self.learner.mode}: only integers can be masked, say mode=exact")
 
-    def converse(
+    def respond(
         self,
         arrays: Answer,
         config: Mapping[str, object],
@@ -109,9 +109,9 @@ class SecureAggregation:
 
     # -- what the server's side of the method asks --------------------------------------------------------------
 
-    def foresee(self, counts: list[int], d0: int) -> str | None:
+    def estimate_memory(self, counts: list[int], d0: int) -> str | None:
         """Say what the learner says of the memory it will take."""
-        return self.learner.foresee(counts, d0) if hasattr(self.learner, "foresee") else None
+        return self.learner.estimate_memory(counts, d0) if hasattr(self.learner, "foresee") else None
 
     def initial(self, d0: int, seed: int) -> dict[str, np.ndarray]:
         """Return the learner's initial model."""

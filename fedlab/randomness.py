@@ -10,7 +10,7 @@ import numpy as np
 from fedlab.errors import BadInput
 
 
-def generator(seed: int, purpose: str) -> np.random.Generator:
+def rng_for(seed: int, purpose: str) -> np.random.Generator:
     """Return random numbers for one purpose: a run has one seed, and what it draws must have nothing in common.
 
     Raises

@@ -17,8 +17,8 @@ from jaxtyping import Float32, Int64
 from torch import Tensor
 
 from fedlab.data.federation import Federation, federate
-from fedlab.data.streams.availability import Attendance
-from fedlab.data.streams.client_stream import Course, course
+from fedlab.data.streams.availability import Availability
+from fedlab.data.streams.client_stream import ClientStream, client_stream
 from fedlab.errors import BadInput
 from fedlab.features.batches import Progress
 from fedlab.features.cache import extract_dataset
@@ -42,7 +42,7 @@ class World:
         Backbone features, (n, d0) and (m, d0).
     train_labels, test_labels
         (n,) and (m,).
-    course
+    client_stream
         Who meets which samples when; None where everyone has all of theirs from the start.
     """
 
@@ -51,7 +51,7 @@ class World:
     train_labels: Int64[Tensor, " n"]
     test: Float32[Tensor, "m d0"]
     test_labels: Int64[Tensor, " m"]
-    course: Course | None = None
+    client_stream: ClientStream | None = None
 
     @property
     def num_classes(self) -> int:
@@ -103,19 +103,19 @@ class World:
 
         Without one, everything at once.
         """
-        if self.course is None:
+        if self.client_stream is None:
             yield self.train, self.train_labels
             return
-        for step in range(len(self.course)):
-            rows = torch.from_numpy(self.course.everyone(step)).to(self.train.device)
+        for step in range(len(self.client_stream)):
+            rows = torch.from_numpy(self.client_stream.everyone(step)).to(self.train.device)
             yield self.train[rows], self.train_labels[rows]
 
     def _rows(self, partition_id: int, step: int, memory: int | None, missed: Sequence[int]) -> np.ndarray:
-        if self.course is None:
+        if self.client_stream is None:
             return self.federation.parts[partition_id]
-        parts = [self.course.met(partition_id, s) for s in (*missed, step)]
+        parts = [self.client_stream.met(partition_id, s) for s in (*missed, step)]
         if memory != 0:
-            parts.insert(0, self.course.remembered(partition_id, step, memory))
+            parts.insert(0, self.client_stream.remembered(partition_id, step, memory))
         return np.concatenate(parts)
 
 
@@ -128,7 +128,7 @@ def build(
     device: str = "cpu",
     progress: Progress | None = None,
     stream: Stream | None = None,
-    attendance: Attendance | None = None,
+    availability: Availability | None = None,
 ) -> World:
     """Return the world that these choices describe; the same choices give the same object.
 
@@ -139,13 +139,13 @@ def build(
         and go where nothing is a stream.
     """
     torch_device(device)
-    if stream is None and not (attendance or Attendance()).in_step:
+    if stream is None and not (availability or Availability()).in_step:
         raise BadInput(
-            f"{attendance} says who is there when, and there is no stream: choose one, e.g. stream=online"
+            f"{availability} says who is there when, and there is no stream: choose one, e.g. stream=online"
         )
     federation = federate(source, partition, clients, seed)
     everyone = _features(federation, backbone, device, _Unkeyed(progress))
-    return everyone if stream is None else _streamed(everyone, stream, seed, attendance)
+    return everyone if stream is None else _streamed(everyone, stream, seed, availability)
 
 
 class _Unkeyed:
@@ -162,8 +162,8 @@ class _Unkeyed:
 
 
 @lru_cache(maxsize=4)
-def _streamed(everyone: World, stream: Stream, seed: int, attendance: Attendance | None) -> World:
-    return replace(everyone, course=course(everyone.federation, stream, seed, attendance))
+def _streamed(everyone: World, stream: Stream, seed: int, availability: Availability | None) -> World:
+    return replace(everyone, client_stream=client_stream(everyone.federation, stream, seed, availability))
 
 
 @lru_cache(maxsize=2)

@@ -54,7 +54,7 @@ class AFL(ClosedForm):
         self.ridge, self.late = ridge, late
         self.kept = Keeper(keep_clients) if keep_clients else None
         # Workers may add replies before they are sent, but not where each client's is to be kept.
-        self.addition = None if keep_clients else StatisticsSum
+        self.partial_sum = None if keep_clients else StatisticsSum
         self._sum = StatisticsTotal(GramStats)
         self.statistics: GramStats | None = None
 

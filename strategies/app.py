@@ -36,7 +36,7 @@ from fedlab.engine.persistence.checkpoint import Checkpoints
 from fedlab.engine.simulation.meter import MeteredGrid
 from fedlab.errors import BadInput
 from fedlab.evaluation.classification import classification
-from fedlab.evaluation.stream import Examination
+from fedlab.evaluation.stream import StreamEvaluation
 from fedlab.privacy.accounting.ledger import opened
 from fedlab.tracking.outcome import Outcome
 from fedlab.tracking.run_directory import RunDirectory
@@ -103,11 +103,11 @@ def run(
     _wait_for_nodes(grid, clients, config["connect_timeout"])
     random.seed(config["seed"])  # Flower's strategies sample nodes from the global generator
 
-    course = everyone.course
-    _check_rounds(strategy, config["rounds"], len(course) if course else 1)
-    if foreseen := foresee(model, everyone):
-        grid.emit("note", message=foreseen)
-    judge = Judge(model, everyone, config["rounds"], getattr(strategy, "rounds_per_step", 1))
+    client_stream = everyone.client_stream
+    _check_rounds(strategy, config["rounds"], len(client_stream) if client_stream else 1)
+    if memory_estimate := estimate_memory(model, everyone):
+        grid.emit("note", message=memory_estimate)
+    judge = ServerEvaluator(model, everyone, config["rounds"], getattr(strategy, "rounds_per_step", 1))
 
     setup = time.perf_counter() - started
     gc.freeze()  # Flower's strategies collect garbage for every reply: not through all that is imported
@@ -121,7 +121,7 @@ def run(
                 strategy,
                 grid,
                 to_record(model.initial(everyone.train.shape[1], config["seed"])),
-                config["rounds"] * (len(course) if course else 1),
+                config["rounds"] * (len(client_stream) if client_stream else 1),
                 judge,
                 config["timeout"],
                 config["tolerate"],
@@ -159,14 +159,18 @@ def run(
     return outcome.values(), history.arrays
 
 
-def foresee(model: Any, everyone: world.World) -> str | None:
+def estimate_memory(model: Any, everyone: world.World) -> str | None:
     """Return what a method says of the memory it will take; it refuses what would not fit before it is taken."""
     if not hasattr(model, "foresee"):
         return None
-    course, labels = everyone.course, everyone.train_labels
-    rows = labels if course is None else labels[torch.from_numpy(course.seen(len(course) - 1))]
+    client_stream, labels = everyone.client_stream, everyone.train_labels
+    rows = (
+        labels
+        if client_stream is None
+        else labels[torch.from_numpy(client_stream.seen(len(client_stream) - 1))]
+    )
     counts = torch.bincount(rows, minlength=everyone.num_classes)
-    return model.foresee(counts.tolist(), everyone.train.shape[1])
+    return model.estimate_memory(counts.tolist(), everyone.train.shape[1])
 
 
 def _check_rounds(strategy: Strategy, rounds: int, steps: int) -> None:
@@ -183,7 +187,7 @@ def _check_rounds(strategy: Strategy, rounds: int, steps: int) -> None:
         )
 
 
-class Judge:
+class ServerEvaluator:
     """The server's own evaluation: on the test split, or after each step of a course on what is exposed.
 
     Parameters
@@ -203,17 +207,17 @@ class Judge:
         self._parts = everyone.test.split(ROWS)
         self._kept: list[torch.Tensor] = []
         self._labels = everyone.test_labels.cpu().numpy()
-        self._examination = Examination(everyone.course) if everyone.course else None
+        self._evaluation = StreamEvaluation(everyone.client_stream) if everyone.client_stream else None
 
     def __call__(self, server_round: int, arrays: ArrayRecord) -> dict[str, float]:
         """Return the metrics of a model after a round; empty where there is nothing, or nothing new, to judge."""
         if server_round % self._every:
             return {}
-        if self._examination is None:
+        if self._evaluation is None:
             return classification(self._labels, self._scores(arrays).argmax(1).cpu().numpy())
         if server_round == 0:  # nothing is exposed yet
             return {}
-        return self._examination.mark((server_round - 1) // self._rounds, self._scores(arrays).cpu().numpy())
+        return self._evaluation.mark((server_round - 1) // self._rounds, self._scores(arrays).cpu().numpy())
 
     def _scores(self, arrays: ArrayRecord) -> torch.Tensor:
         weights = from_record(arrays)
@@ -232,16 +236,16 @@ class Judge:
 
     def summary(self) -> dict[str, Any]:
         """Return what the marks of all steps come to; nothing where there are no steps."""
-        return self._examination.summary() if self._examination else {}
+        return self._evaluation.summary() if self._evaluation else {}
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a checkpoint keeps."""
-        return self._examination.state_dict() if self._examination else {}
+        return self._evaluation.state_dict() if self._evaluation else {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take up what `state_dict` once returned."""
-        if self._examination:
-            self._examination.load_state_dict(state)
+        if self._evaluation:
+            self._evaluation.load_state_dict(state)
 
 
 def _log(kind: str, **fields: Any) -> None:
@@ -262,13 +266,13 @@ def digest(arrays: ArrayRecord) -> str:
     return digest_of(from_record(arrays))
 
 
-def _wait_for_nodes(grid: Grid, clients: int, patience: float) -> None:
+def _wait_for_nodes(grid: Grid, clients: int, retry_for: float) -> None:
     # Under Flower's own engine, nodes register after the ServerApp has started.
-    deadline = time.monotonic() + patience
+    deadline = time.monotonic() + retry_for
     while (connected := len(list(grid.get_node_ids()))) < clients:
         if time.monotonic() > deadline:
             raise BadInput(
-                f"{connected} of {clients} clients connected within {patience:g} s: start the others, or set "
+                f"{connected} of {clients} clients connected within {retry_for:g} s: start the others, or set "
                 f"clients={connected}"
             )
         time.sleep(0.2)

@@ -73,7 +73,7 @@ class Continual(ClosedForm):
         self.memory = memory
         self.kept = Keeper(keep_clients) if keep_clients else None
         # Workers may add replies before they are sent, but not where each client's is to be kept.
-        self.addition = None if keep_clients else StatisticsSum
+        self.partial_sum = None if keep_clients else StatisticsSum
         self.missed: dict[int, list[int]] = {}
 
     def configure_train(

@@ -21,7 +21,7 @@ from flwr.serverapp import Grid
 from fedlab.engine.aggregation.closed_form import ClosedForm
 from fedlab.engine.messages.partial_sums import stands_for
 from fedlab.errors import BadInput
-from fedlab.privacy.accounting.budget import Promise
+from fedlab.privacy.accounting.budget import PrivacyBudget
 from fedlab.privacy.accounting.ledger import Ledger, required
 from fedlab.privacy.accounting.release import Release, id_of
 from fedlab.privacy.mechanisms.noise_source import check_entropy, check_place, noise, seeded_note
@@ -76,7 +76,7 @@ class DPAFL(ClosedForm):
         self.statistics: NoisyGram | None = None
 
     @property
-    def privacy(self) -> Promise:
+    def privacy(self) -> PrivacyBudget:
         """The terms of its ledger."""
         return self.guarantee.promise
 

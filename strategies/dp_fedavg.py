@@ -44,7 +44,7 @@ from fedlab.engine.messages.records import (
     views,
 )
 from fedlab.errors import BadInput
-from fedlab.privacy.accounting.budget import Promise
+from fedlab.privacy.accounting.budget import PrivacyBudget
 from fedlab.privacy.accounting.calibration import check_noise, check_sampling, multiplier_for
 from fedlab.privacy.accounting.ledger import Ledger, required
 from fedlab.privacy.accounting.release import Release, id_of
@@ -87,7 +87,7 @@ class DPFedAvg(ServerJudged, Strategy):
 
     def __init__(
         self,
-        privacy: Promise,
+        privacy: PrivacyBudget,
         rounds: int,
         clip: float = 1.0,
         fraction_train: float = 0.1,
@@ -138,9 +138,9 @@ class DPFedAvg(ServerJudged, Strategy):
         nodes = sorted(grid.get_node_ids())
         # Fixed by the first round: a number of clients that changes with who takes part would be data.
         self.expected = self.expected or self.sampling_probability * len(nodes)
-        foreseen = self._release(server_round, "foreseen")
-        if not self._ledger.affords(foreseen):
-            self._ledger.charge(foreseen)  # which refuses, and says why
+        memory_estimate = self._release(server_round, "foreseen")
+        if not self._ledger.affords(memory_estimate):
+            self._ledger.charge(memory_estimate)  # which refuses, and says why
         self._sent = arrays
         config["server-round"] = server_round
         drawn = noise(self.entropy, self.seed, f"dp_fedavg cohort {server_round}").random(len(nodes))

@@ -18,11 +18,11 @@ from flwr.serverapp.strategy import FedAvg
 
 from fedlab.engine.aggregation.averaging import WeightedMean
 from fedlab.engine.messages.broadcast import nodes_of
-from fedlab.engine.messages.partial_sums import Addition
+from fedlab.engine.messages.partial_sums import PartialSum
 from fedlab.engine.messages.records import digest_of, from_record, layout_of
 from fedlab.engine.simulation.host import partition_of
 from fedlab.errors import BadInput
-from fedlab.privacy.accounting.budget import Promise
+from fedlab.privacy.accounting.budget import PrivacyBudget
 from fedlab.privacy.accounting.calibration import check_noise, multiplier_for
 from fedlab.privacy.accounting.ledger import Ledger, required
 from fedlab.privacy.accounting.release import Release, id_of
@@ -63,7 +63,7 @@ class DPSGD(FedAvg):
 
     def __init__(
         self,
-        privacy: Promise,
+        privacy: PrivacyBudget,
         rounds: int,
         steps: int = 1,
         sampling_probability: float = 1.0,
@@ -90,7 +90,7 @@ class DPSGD(FedAvg):
         self.given_multiplier = noise_multiplier
         self.seed, self.entropy = seed, check_entropy(entropy)
         self.ledger: Ledger | None = None
-        self._addition: Callable[[], Addition] | None = None
+        self._partial_sum: Callable[[], PartialSum] | None = None
 
     @cached_property
     def noise_multiplier(self) -> float:
@@ -99,9 +99,9 @@ class DPSGD(FedAvg):
         return multiplier_for(self.privacy, self.given_multiplier, self.sampling_probability, steps)
 
     @property
-    def addition(self) -> Callable[[], Addition] | None:
+    def partial_sum(self) -> Callable[[], PartialSum] | None:
         """What averages replies where they are made: all of them weigh the same."""
-        return self._addition
+        return self._partial_sum
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -134,7 +134,7 @@ class DPSGD(FedAvg):
                 clients=asked,
             )
         )
-        self._addition = partial(WeightedMean, self.arrayrecord_key, layout_of(arrays))
+        self._partial_sum = partial(WeightedMean, self.arrayrecord_key, layout_of(arrays))
         return messages
 
     def report(self) -> dict[str, object]:

@@ -34,7 +34,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedlab.audit.deletion import TOLERANCE, Certificate, check_chain
+from fedlab.audit.deletion import TOLERANCE, DeletionCertificate, check_chain
 from fedlab.engine.messages.records import digest_of
 from fedlab.engine.persistence.statistics_store import Kept, Part, State, digest_of_file
 from fedlab.errors import BadInput
@@ -101,7 +101,7 @@ class ExactUnlearning:
 
     def delete(
         self, clients: Sequence[int], resent: Resent = NOTHING, check: Check | None = None
-    ) -> Certificate:
+    ) -> DeletionCertificate:
         """Delete all that is known of some clients, and return what changed.
 
         Parameters
@@ -136,7 +136,7 @@ class ExactUnlearning:
 
     def delete_samples(
         self, client: int, rows: Sequence[int], observed: Phases, check: Check | None = None
-    ) -> Certificate:
+    ) -> DeletionCertificate:
         """Delete some samples of a client, and return what changed.
 
         Parameters
@@ -182,7 +182,7 @@ class ExactUnlearning:
             after = replace(state, clients=clients, forgotten=forgotten)
             return self._change("deletion", [client], tuple(sorted(rows)), observed, state, after, check)
 
-    def add(self, client: int, observed: Phases, check: Check | None = None) -> Certificate:
+    def add(self, client: int, observed: Phases, check: Check | None = None) -> DeletionCertificate:
         """Add a client that comes back, or a new one, and return what changed.
 
         Parameters
@@ -214,7 +214,7 @@ class ExactUnlearning:
     # -- what can be asked ---------------------------------------------------------------------------------------
 
     @property
-    def certificates(self) -> list[Certificate]:
+    def certificates(self) -> list[DeletionCertificate]:
         """Of all changes, in their order.
 
         Raises
@@ -245,7 +245,7 @@ class ExactUnlearning:
             raise BadInput(f"{self.kept.folder} holds no head: nobody had a sample")
         return self.kept.arrays(state.head)["weight"]
 
-    def verify(self, check: Check | None = None) -> Certificate:
+    def verify(self, check: Check | None = None) -> DeletionCertificate:
         """Return the last certificate, held against a training of everyone who is left.
 
         Parameters
@@ -294,7 +294,7 @@ class ExactUnlearning:
         state: State,
         after: State,
         check: Check | None,
-    ) -> Certificate:
+    ) -> DeletionCertificate:
         certificates = self._certificates(state)
         totals = {phase: unpack_total([self.kept.arrays(stored)]) for phase, stored in state.totals.items()}
         before = certificates[-1].statistics_after if certificates else _joined(totals).sha256
@@ -311,7 +311,7 @@ class ExactUnlearning:
         weight = self._solved(totals)
         changed = _joined(sums)
         exact = _scale(left) is not None
-        certificate = Certificate(
+        certificate = DeletionCertificate(
             kind,
             datetime.now(UTC).isoformat(timespec="seconds"),
             tuple(clients),
@@ -343,14 +343,16 @@ class ExactUnlearning:
         memory = reduce(lambda so_far, phase: so_far.add(totals[phase]), sorted(totals), self._memory)
         return memory.solution().weight
 
-    def _checked(self, certificate: Certificate, weight: Tensor, state: State, check: Check) -> Certificate:
+    def _checked(
+        self, certificate: DeletionCertificate, weight: Tensor, state: State, check: Check
+    ) -> DeletionCertificate:
         totals = check.retrain(state)
         again = self._solved(totals)
         digest = digest_of({"weight": again.numpy()})
         return certificate.checked(check.source, _joined(totals).sha256, digest, weight, again)
 
-    def _certificates(self, state: State) -> list[Certificate]:
-        certificates = [Certificate.of(values) for values in state.certificates]
+    def _certificates(self, state: State) -> list[DeletionCertificate]:
+        certificates = [DeletionCertificate.of(values) for values in state.certificates]
         check_chain(certificates, self._head_digest(state))
         return certificates
 

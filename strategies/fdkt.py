@@ -30,11 +30,11 @@ from fedlab.engine.messages.records import from_record, records_of, to_record
 from fedlab.engine.simulation.host import partition_of
 from fedlab.errors import BadInput, unknown
 from fedlab.llm.synthesis.budget import Budget
-from fedlab.llm.synthesis.candidates import Pool
+from fedlab.llm.synthesis.candidates import CandidatePool
 from fedlab.llm.synthesis.few_shot import Writer
-from fedlab.llm.synthesis.text_filter import Sieve, Text, counted
+from fedlab.llm.synthesis.text_filter import Text, TextFilter, counted
 from fedlab.llm.synthesis.text_packing import pack_texts, unpack_texts
-from fedlab.privacy.accounting.budget import Promise
+from fedlab.privacy.accounting.budget import PrivacyBudget
 from fedlab.privacy.accounting.ledger import Ledger, required
 from fedlab.privacy.accounting.release import id_of
 from fedlab.privacy.mechanisms.noise_source import check_entropy, check_place, seeded_note
@@ -53,13 +53,13 @@ class FDKT(ServerJudged, Strategy):
         What the classes are called.
     budget
         What clients release; they have the same.
-    sieve
+    text_filter
         Filters of what was written.
     candidates
         Texts that are asked for, of each domain and label, in each round of votes.
-    winners
+    keep_fraction
         Share of the candidates that demonstrates next and is sent in the end.
-    more
+    augment_per_class
         Texts that are asked for after the last votes, of each domain and label, from its winners.
     seed
         Of the run.
@@ -79,7 +79,7 @@ class FDKT(ServerJudged, Strategy):
 
     streaming = True
     replies_are_models = False
-    addition = None
+    partial_sum = None
     one_round = True
 
     def __init__(
@@ -88,23 +88,31 @@ class FDKT(ServerJudged, Strategy):
         embedder: Any,
         labels: Sequence[str],
         budget: Budget,
-        sieve: Sieve | None = None,
+        text_filter: TextFilter | None = None,
         candidates: int = 40,
-        winners: float = 0.75,
-        more: int = 0,
+        keep_fraction: float = 0.75,
+        augment_per_class: int = 0,
         seed: int = 0,
         entropy: str = "seeded",
     ):
-        if candidates < 1 or more < 0:
-            raise BadInput(f"candidates={candidates} must be at least 1, more={more} at least 0")
-        if not 0 < winners <= 1:
-            raise BadInput(f"winners={winners} must lie in (0, 1]: the share of the candidates that is kept")
+        if candidates < 1 or augment_per_class < 0:
+            raise BadInput(
+                f"candidates={candidates} must be at least 1, augment_per_class={augment_per_class} at least 0"
+            )
+        if not 0 < keep_fraction <= 1:
+            raise BadInput(
+                f"keep_fraction={keep_fraction} must lie in (0, 1]: the share of the candidates that is kept"
+            )
         self.writer, self.budget = writer, budget
         self.labels = tuple(labels)
-        self.pool = Pool(sieve or Sieve(), writer, embedder, labels)
-        if self.pool.sieve.judge == "chat":
+        self.pool = CandidatePool(text_filter or TextFilter(), writer, embedder, labels)
+        if self.pool.text_filter.judge == "chat":
             writer.prompts.check_judge()
-        self.candidates, self.winners, self.more = candidates, winners, more
+        self.candidates, self.keep_fraction, self.augment_per_class = (
+            candidates,
+            keep_fraction,
+            augment_per_class,
+        )
         self.seed, self.entropy = seed, check_entropy(entropy)
         self.ledger: Ledger | None = None
         self.domains: dict[int, str] = {}
@@ -112,7 +120,7 @@ class FDKT(ServerJudged, Strategy):
         self.notes: list[str] = []
 
     @property
-    def privacy(self) -> Promise | None:
+    def privacy(self) -> PrivacyBudget | None:
         """The terms of its ledger; None without noise."""
         return self.budget.promise
 
@@ -153,8 +161,13 @@ class FDKT(ServerJudged, Strategy):
                 self.notes.append(
                     f"round {server_round}: no candidate of {domain} passed the filters, so nobody voted"
                 )
-        if step == "teach" and (self.more or not len(self.pool)):
-            self._write(self.more or self.candidates, "augmented", server_round, getattr(grid, "emit", None))
+        if step == "teach" and (self.augment_per_class or not len(self.pool)):
+            self._write(
+                self.augment_per_class or self.candidates,
+                "augmented",
+                server_round,
+                getattr(grid, "emit", None),
+            )
         self._charge(step, server_round, nodes, simulated)
         told = ConfigRecord(
             {
@@ -199,7 +212,7 @@ class FDKT(ServerJudged, Strategy):
         if step == "synthesise":
             self.pool.add([one for node in sorted(said) for one in said[node]], "generators", self.seed)
         if step == "vote":
-            self.pool.elect(self._places, f"elected {server_round}")
+            self.pool.select_top(self._places, f"elected {server_round}")
         return to_record(self.pool.model()), None
 
     # -- what clients say -------------------------------------------------------------------------------------------
@@ -246,7 +259,7 @@ class FDKT(ServerJudged, Strategy):
 
     def _places(self, domain: str, label: str, candidates: int) -> int:
         """Return how many candidates of a label stay: a share of them, more of a label that clients have more of."""
-        places = self.winners * candidates
+        places = self.keep_fraction * candidates
         if self.budget.labels:
             counts = np.maximum(self.counts[domain], 1.0)
             places *= len(self.labels) * counts[self.labels.index(label)] / counts.sum()
@@ -308,14 +321,14 @@ class FDKT(ServerJudged, Strategy):
             if not self.budget.noiseless
             else ("no noise was added: the texts promise nothing about those of the clients")
         )
-        sieve = self.pool.sieve
-        dropped, asked = self.writer.dropped + sieve.dropped, Counter(sieve.asked)
+        text_filter = self.pool.text_filter
+        dropped, asked = self.writer.dropped + text_filter.dropped, Counter(text_filter.asked)
         questions = asked.pop("questions", 0)
         unread = f"judge: of {questions} answers {counted(asked)}" if +asked else None
         return {
             "texts": len(self.pool),
             "dropped": dict(dropped),
-            "judge": dict(sieve.asked),
+            "judge": dict(text_filter.asked),
             "stages": self.pool.stages,
             "usage": self.writer.usage(),
             "votes_noise_multiplier": self.budget.votes_multiplier,

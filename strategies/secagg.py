@@ -23,7 +23,7 @@ from flwr.serverapp import Grid
 from fedlab.engine.aggregation.closed_form import ClosedForm
 from fedlab.engine.aggregation.replies import refuse
 from fedlab.engine.messages.identity import SERVER_NODE
-from fedlab.engine.messages.partial_sums import packed_of, stand_for
+from fedlab.engine.messages.partial_sums import as_partial_sum, packed_of
 from fedlab.engine.messages.records import content_bytes, to_record
 from fedlab.errors import BadInput
 from fedlab.privacy.mechanisms.noise_source import check_entropy
@@ -60,7 +60,7 @@ class SecureAggregation(ClosedForm):
         The inner strategy keeps clients' own statistics or takes late ones, which a secure sum does not have.
     """
 
-    addition = None
+    partial_sum = None
 
     def __init__(
         self,
@@ -229,7 +229,9 @@ class SecureAggregation(ClosedForm):
         clients = len(self.sum.uploaded) - len(self.sum.left)
         packed = to_record(pack(statistics_of(self._vector, self.layout, clients)))
         content = RecordDict({"arrays": packed})
-        reply = Message(stand_for(content, clients, content_bytes(content)), SERVER_NODE, MessageType.TRAIN)
+        reply = Message(
+            as_partial_sum(content, clients, content_bytes(content)), SERVER_NODE, MessageType.TRAIN
+        )
         missed: Mapping[int, Sequence[int]] = getattr(self.inner, "missed", {})
         model = self.inner.aggregate_train(server_round, [reply])
         if hasattr(self.inner, "missed"):

@@ -143,7 +143,7 @@ def play(grid: Any, clients: int, side: int, summed: bool) -> list[float]:
         )
         replies: Iterable[Any]
         if isinstance(grid, SimulatedGrid):
-            replies = grid.stream(messages, addition=ArraySum if summed else None)
+            replies = grid.stream(messages, partial_sum=ArraySum if summed else None)
         else:
             replies = grid.send_and_receive(list(messages))
         total, answered = np.zeros((side, side)), 0

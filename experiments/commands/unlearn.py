@@ -24,7 +24,7 @@ from yaml import YAMLError
 
 from experiments.runner.replay import Again
 from fedlab.analytic import Joint
-from fedlab.audit.deletion import Certificate
+from fedlab.audit.deletion import DeletionCertificate
 from fedlab.engine.messages.identity import FIRST_CLIENT_NODE
 from fedlab.engine.messages.records import digest_of
 from fedlab.errors import BadInput, unknown
@@ -247,7 +247,7 @@ def _told(results: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     return results.get("methods", {}).get(name, results)
 
 
-def _show(certificates: list[Certificate], result: Result, name: str) -> None:
+def _show(certificates: list[DeletionCertificate], result: Result, name: str) -> None:
     console = Console(markup=False, highlight=False)
     for certificate in certificates:
         table = Table(show_header=False, box=None, pad_edge=False)

@@ -19,7 +19,7 @@ from experiments.deploy.process import Process, stop
 from experiments.deploy.run import Run
 from fedlab.errors import BadInput
 
-PATIENCE = 60.0
+RETRY_FOR = 60.0
 """Seconds that a process may take to start."""
 POLL = {"FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.2"}
 """Seconds between two looks for work."""
@@ -146,7 +146,7 @@ class Federation:
         """Start the SuperLink, on the state that a former one left, and wait until it answers."""
         host, port = self.hosts[0].address, int(self.address.rpartition(":")[2])
         self._start("superlink", superlink(self.keys, host, port, self.folder / "state.db"), self.hosts[0])
-        wait_until_ready(self.connection.probe, PATIENCE, self.check)
+        wait_until_ready(self.connection.probe, RETRY_FOR, self.check)
 
     def start_superexec(self) -> None:
         """Start the process that runs the ServerApps."""

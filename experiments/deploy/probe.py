@@ -13,7 +13,7 @@ from pathlib import Path
 
 from fedlab.errors import BadInput
 
-PATIENCE = 5.0
+RETRY_FOR = 5.0
 """Seconds that one question may take."""
 
 
@@ -42,7 +42,7 @@ def split_address(address: str) -> tuple[str, int]:
     return host.strip("[]"), int(port)
 
 
-def probe(address: str, authority: Path | None = None, patience: float = PATIENCE) -> None:
+def probe(address: str, authority: Path | None = None, retry_for: float = RETRY_FOR) -> None:
     """Ask the server at an address how it is; return if it is well.
 
     Parameters
@@ -51,7 +51,7 @@ def probe(address: str, authority: Path | None = None, patience: float = PATIENC
         'host:port'.
     authority
         What its certificate must be signed with; None asks without TLS.
-    patience
+    retry_for
         Seconds.
 
     Raises
@@ -63,10 +63,10 @@ def probe(address: str, authority: Path | None = None, patience: float = PATIENC
     """
     host, port = split_address(address)
     if authority is None:
-        connection = http.client.HTTPConnection(host, port, timeout=patience)
+        connection = http.client.HTTPConnection(host, port, timeout=retry_for)
     else:
         context = _trusting(authority)
-        connection = http.client.HTTPSConnection(host, port, timeout=patience, context=context)
+        connection = http.client.HTTPSConnection(host, port, timeout=retry_for, context=context)
     try:
         connection.request("GET", "/health")
         status = connection.getresponse().status
@@ -88,7 +88,7 @@ def probe(address: str, authority: Path | None = None, patience: float = PATIENC
 
 
 def wait_until_ready(
-    ask: Callable[[], None], patience: float, check: Callable[[], None] | None = None
+    ask: Callable[[], None], retry_for: float, check: Callable[[], None] | None = None
 ) -> None:
     """Ask until there is an answer.
 
@@ -96,12 +96,12 @@ def wait_until_ready(
     ----------
     ask
         A call of `probe`.
-    patience
+    retry_for
         Seconds until the last `NoAnswer` is raised; any other error is raised at once.
     check
         Called between questions; may raise, when waiting has become pointless.
     """
-    deadline = time.monotonic() + patience
+    deadline = time.monotonic() + retry_for
     while True:
         try:
             return ask()

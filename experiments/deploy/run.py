@@ -52,7 +52,7 @@ class Run:
 
     def wait(
         self,
-        patience: float | None = None,
+        retry_for: float | None = None,
         check: Callable[[], None] = lambda: None,
         say: Callable[[str], None] = lambda _: None,
     ) -> Path:
@@ -60,7 +60,7 @@ class Run:
 
         Parameters
         ----------
-        patience
+        retry_for
             Seconds; None waits for ever.
         check
             Called in between; may raise.
@@ -72,7 +72,7 @@ class Run:
         BadInput
             The run could not be started, ended without results, or left none in time.
         """
-        deadline = float("inf") if patience is None else time.monotonic() + patience
+        deadline = float("inf") if retry_for is None else time.monotonic() + retry_for
         told = 0
         while True:
             done = (self.out / "results.json").exists()
@@ -88,7 +88,7 @@ class Run:
             check()
             if time.monotonic() > deadline:
                 raise BadInput(
-                    f"no results within {patience:g} s; the last that was heard: {self._follower.last_words()}"
+                    f"no results within {retry_for:g} s; the last that was heard: {self._follower.last_words()}"
                 )
             time.sleep(0.1)
 

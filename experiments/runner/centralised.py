@@ -9,13 +9,13 @@ from typing import Any
 
 from flwr.app import ArrayRecord
 
-from fedlab.analytic import Analytic, Joint, notes
+from fedlab.analytic import Analytic, Joint, diagnostics
 from fedlab.engine.messages.records import to_record
 from fedlab.errors import BadInput
 from fedlab.stats import Solution
 from fedlab.tracking.outcome import Outcome
 from fedlab.world import World
-from strategies.app import Judge, digest, foresee
+from strategies.app import ServerEvaluator, digest, estimate_memory
 
 
 def centralised(
@@ -36,12 +36,12 @@ def centralised(
     emit
         Told of every step.
     """
-    foresee(learner, everyone)
-    judge = Judge(learner, everyone, rounds=1)
+    estimate_memory(learner, everyone)
+    judge = ServerEvaluator(learner, everyone, rounds=1)
     memory = Joint(ridge)
     seconds: dict[str, float] = defaultdict(float)
     arrays, metrics, solution = ArrayRecord(), {}, None
-    for step, (x, labels) in enumerate(everyone.steps(), start=1 if everyone.course else 0):
+    for step, (x, labels) in enumerate(everyone.steps(), start=1 if everyone.client_stream else 0):
         started = time.perf_counter()
         memory = memory.add(learner.observe(x, labels))
         trained = time.perf_counter()
@@ -76,4 +76,4 @@ def centralised(
         bytes_down_per_client=0,
         seconds={"setup": 0.0, **seconds, "total": sum(seconds.values())},
     )
-    return outcome.values(), arrays, notes(memory.total, solution)
+    return outcome.values(), arrays, diagnostics(memory.total, solution)

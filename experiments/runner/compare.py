@@ -102,7 +102,7 @@ def build_world(cfg: DictConfig, directory: RunDirectory) -> World:
         partition=instantiate(cfg.partition),
         backbone=instantiate(cfg.features.backbone),
         stream=instantiate(cfg.stream),
-        attendance=instantiate(cfg.attendance),
+        availability=instantiate(cfg.availability),
         clients=cfg.clients,
         seed=cfg.seed,
         device=cfg.device,
@@ -139,7 +139,7 @@ def run_method(
     method = cfg.methods[name]
     begun = checkpoints is not None and checkpoints.last_round is not None
     tell = directory.tick if begun else directory.event  # a method that goes on was announced before
-    rounds = method.rounds * (len(everyone.course) if everyone.course else 1)
+    rounds = method.rounds * (len(everyone.client_stream) if everyone.client_stream else 1)
     tell("method", method=name, rounds=rounds, clients=everyone.federation.num_clients)
 
     def emit(kind: str, **fields: Any) -> None:

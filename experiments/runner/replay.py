@@ -109,13 +109,13 @@ class Again:
 
     def _held(self, client: int, parts: Iterable[Part]) -> dict[int, np.ndarray]:
         """Return the rows of a client that are in the sums, phase by phase, those deleted one by one included."""
-        course, least = self._world.course, self._model.min_samples
+        client_stream, least = self._world.client_stream, self._model.min_samples
         by_phase: dict[int, list[np.ndarray]] = {}
         for part in parts:
-            if course is None:
+            if client_stream is None:
                 answers = [self._world.federation.parts[client]]
             else:
-                answers = [course.met(client, self._step(number)) for number in part.rounds]
+                answers = [client_stream.met(client, self._step(number)) for number in part.rounds]
             by_phase.setdefault(part.phase, []).extend(rows for rows in answers if len(rows) >= least)
         return {phase: np.concatenate(rows) for phase, rows in by_phase.items() if rows}
 

@@ -96,7 +96,7 @@ class Settings:
     llm: Any = None
     prompts: Any = None
     small_model: Any = MISSING
-    attendance: Any = MISSING
+    availability: Any = MISSING
     network: Any = MISSING
     engine: Any = MISSING
     faults: dict[str, Any] = field(default_factory=dict)

@@ -25,7 +25,7 @@ from fedlab.errors import BadInput
 from fedlab.privacy.mechanisms.gaussian import multiplier
 from fedlab.privacy.mechanisms.sensitivity import joint_sensitivity
 from fedlab.privacy.ridge.clip_and_noise import clip_rows, symmetric_gaussian
-from fedlab.randomness import generator
+from fedlab.randomness import rng_for
 from fedlab.stats import FixedPoint, GramStats, NoisyGram, one_hot, unpack
 from fedlab.world import World
 
@@ -94,7 +94,7 @@ class Scene:
 
     def rng(self, purpose: str) -> np.random.Generator:
         """Return random numbers for one purpose."""
-        return generator(self.seed, f"leakage: {purpose}")
+        return rng_for(self.seed, f"leakage: {purpose}")
 
     def upload(self, rows: Tensor, min_samples: int = 0) -> NoisyGram:
         """Return what the server unpacks when a client with these rows answers."""

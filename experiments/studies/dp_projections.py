@@ -23,7 +23,7 @@ from fedlab.analytic import Analytic
 from fedlab.errors import BadInput
 from fedlab.privacy.ridge.guarantee import Guarantee
 from fedlab.privacy.ridge.projection import principal, random_directions
-from fedlab.randomness import generator
+from fedlab.randomness import rng_for
 from fedlab.stats import NoisyGram
 from fedlab.tracking.outcome import Outcome
 from fedlab.tracking.run_directory import RunDirectory
@@ -86,7 +86,7 @@ def _cut(labels: Tensor, train: int, public: int, seed: int) -> list[Tensor]:
     n = len(labels)
     if not 0 < train + public < n:
         raise BadInput(f"study.train={train} and study.public={public} leave no test rows of {n}: lower them")
-    order = torch.from_numpy(generator(seed, "private, public and test rows").permutation(n))
+    order = torch.from_numpy(rng_for(seed, "private, public and test rows").permutation(n))
     return list(order.split([train, public, n - train - public]))
 
 
@@ -98,7 +98,7 @@ def _candidates(cfg: DictConfig, d0: int, public: Tensor, seed: int) -> Iterator
     for width in cfg.study.widths:
         if width < d0:
             yield f"principal {width}", some, principal(public, width)
-            rng = generator(seed, f"random directions {width}")
+            rng = rng_for(seed, f"random directions {width}")
             yield f"random {width}", nothing, random_directions(d0, width, rng)
 
 
@@ -114,7 +114,7 @@ def _private(
 ) -> float:
     learner = DPAFL(num_classes, mode="float64", guarantee=guarantee)
     sums = learner.observe(train[0] @ project, train[1])
-    rng = generator(seed, f"noise {name} {guarantee.epsilon}")
+    rng = rng_for(seed, f"noise {name} {guarantee.epsilon}")
     if name == "public Gram":
         rows = learner.expand(public @ project)[0]
         # Without a count the head is known up to a factor, which no argmax sees: the Gram's scale is free.

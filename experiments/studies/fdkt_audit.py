@@ -33,7 +33,7 @@ from fedlab.audit.success import advantage_cap, distinguish
 from fedlab.errors import BadInput
 from fedlab.llm.tuning.private_generator import sample
 from fedlab.privacy.dpsgd.private_gradient import generator_of
-from fedlab.randomness import generator
+from fedlab.randomness import rng_for
 from fedlab.tracking.outcome import Outcome
 from fedlab.tracking.run_directory import RunDirectory
 
@@ -78,7 +78,7 @@ def fdkt_audit(cfg: DictConfig, directory: RunDirectory) -> dict[str, Any]:
 def audited(learner: FDKT, everyone: Any, cfg: DictConfig) -> Iterator[tuple[str, float]]:
     """Yield what the audit of the first client finds, name and number."""
     study, dataset = cfg.study, everyone.federation.dataset
-    rng = generator(cfg.seed, "audit")
+    rng = rng_for(cfg.seed, "audit")
     x, labels = everyone.client(0)
     private = learner.private(
         x, labels, dataset.train.take(everyone.federation.parts[0]), learner.of(cfg.seed, 0)

@@ -22,9 +22,9 @@ from experiments.runner.compare import build_world, describe, make_grid, run_met
 from fedlab.data.partition import Partition
 from fedlab.engine.messages.records import to_record
 from fedlab.errors import BadInput
-from fedlab.randomness import check_share, generator
+from fedlab.randomness import check_share, rng_for
 from fedlab.tracking.run_directory import RunDirectory
-from strategies.app import Judge
+from strategies.app import ServerEvaluator
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def departures(cfg: DictConfig, directory: RunDirectory) -> dict[str, Any]:
     seconds = time.perf_counter() - started
     settle(unlearning, directory.path, name)
     model = instantiate(describe(cfg, name)["model"], num_classes=everyone.num_classes)
-    marks = Judge(model, everyone, rounds=1)(1, to_record({"weight": unlearning.head()}))
+    marks = ServerEvaluator(model, everyone, rounds=1)(1, to_record({"weight": unlearning.head()}))
 
     cell = without(cfg, name, leaving)
     others = build_world(cell, directory)
@@ -135,7 +135,7 @@ def drawn(cfg: DictConfig, sizes: np.ndarray) -> list[int]:
             f"study.leave={cfg.study.leave} of {len(sizes)} clients are {number}, and {len(holders)} have samples: "
             "somebody must stay"
         )
-    return sorted(generator(cfg.seed, "departures").choice(holders, number, replace=False).tolist())
+    return sorted(rng_for(cfg.seed, "departures").choice(holders, number, replace=False).tolist())
 
 
 def without(cfg: DictConfig, name: str, leaving: list[int]) -> DictConfig:

@@ -1,6 +1,6 @@
 """Learners in closed form: which features enter the sum, and how the sum becomes a head."""
 
-from fedlab.analytic.diagnostics import notes
+from fedlab.analytic.diagnostics import diagnostics
 from fedlab.analytic.dual_expansion import DualReLUTanh
 from fedlab.analytic.dual_stream import DualStream
 from fedlab.analytic.expansion import Expansion, Identity, RandomRBF, RandomReLU, SampledRBF

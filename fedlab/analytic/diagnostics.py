@@ -11,7 +11,7 @@ SATURATION = 0.01
 """Share of clipped entries above which the user is told."""
 
 
-def notes(statistics: GramStats, solution: Solution) -> list[str]:
+def diagnostics(statistics: GramStats, solution: Solution) -> list[str]:
     """Return what is to be said of a head, a sentence each; nothing where all is well.
 
     Parameters

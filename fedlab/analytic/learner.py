@@ -125,7 +125,7 @@ class Analytic:
         need = 8 * d * (min(len(x), ROWS) + 2 * x.shape[1] + (2 * d if len(x) > d else 0))
         check_memory(need, f"the sums of {d} features", "lower the expansion's width")
 
-    def foresee(self, counts: Sequence[int], d0: int) -> str | None:
+    def estimate_memory(self, counts: Sequence[int], d0: int) -> str | None:
         """Say what the server will need for so many samples, before anything is taken; None where it is little.
 
         Parameters

@@ -54,7 +54,7 @@ class Retrained:
 
 
 @dataclass(frozen=True)
-class Certificate:
+class DeletionCertificate:
     """What changed.
 
     Attributes
@@ -106,7 +106,7 @@ class Certificate:
         return asdict(self)
 
     @classmethod
-    def of(cls, values: Mapping[str, Any]) -> Certificate:
+    def of(cls, values: Mapping[str, Any]) -> DeletionCertificate:
         """Return the certificate that `values` once wrote.
 
         Raises
@@ -131,7 +131,7 @@ class Certificate:
         head: str,
         weight: Float64[Tensor, "d c"],
         retrained: Float64[Tensor, "d c"],
-    ) -> Certificate:
+    ) -> DeletionCertificate:
         """Return the certificate with what a training without the deleted comes to.
 
         Parameters
@@ -185,7 +185,7 @@ def relative(a: Tensor, b: Tensor) -> float:
     return distance / size if size else (0.0 if distance == 0 else math.inf)
 
 
-def check_chain(certificates: Sequence[Certificate], head: str) -> None:
+def check_chain(certificates: Sequence[DeletionCertificate], head: str) -> None:
     """Refuse certificates that do not follow from each other, or do not end with this head.
 
     Raises

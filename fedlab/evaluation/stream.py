@@ -2,7 +2,7 @@
 
     predicted = argmax of the scores over the classes exposed so far
 
-A model is judged after a step on the test rows of tasks begun and classes exposed (`Course.examined`), and on each
+A model is judged after a step on the test rows of tasks begun and classes exposed (`ClientStream.evaluated_rows`), and on each
 exam by itself. The curve of these accuracies has several summaries: their average; the mean class accuracy averaged
 (AMCA: Han et al., SODA10M, 2021, https://arxiv.org/abs/2106.11118); the area under it, every step weighted by the
 samples that arrived in it (A_AUC: Koh et al., CLIB, ICLR 2022, https://arxiv.org/abs/2110.10031).
@@ -18,17 +18,17 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int64
 
-from fedlab.data.streams.client_stream import Course
+from fedlab.data.streams.client_stream import ClientStream
 from fedlab.evaluation.classification import accuracy, accuracy_by_size, class_accuracy, classification
 from fedlab.evaluation.task_matrix import TaskMatrix
 
 
-class Examination:
+class StreamEvaluation:
     """Marks are given step by step; a step that is marked again is judged by its last mark.
 
     Parameters
     ----------
-    course
+    client_stream
         Who meets what when.
 
     Attributes
@@ -38,10 +38,10 @@ class Examination:
         is of a class that is exposed.
     """
 
-    def __init__(self, course: Course):
-        self.course = course
+    def __init__(self, client_stream: ClientStream):
+        self.client_stream = client_stream
         self.steps: list[dict[str, Any]] = []
-        self._labels: Int64[np.ndarray, " n"] = course.federation.dataset.test.labels
+        self._labels: Int64[np.ndarray, " n"] = client_stream.federation.dataset.test.labels
         self._predicted: Int64[np.ndarray, " n"] = np.zeros_like(self._labels)
 
     def mark(self, step: int, scores: Float[np.ndarray, "n c"]) -> dict[str, float]:
@@ -59,20 +59,20 @@ class Examination:
         dict
             accuracy and balanced_accuracy; empty where there was nothing to judge.
         """
-        exposed = self.course.exposed(step)
+        exposed = self.client_stream.exposed(step)
         if not len(exposed):
             return {}
         labels, predicted = self._labels, exposed[scores[:, exposed].argmax(1)]
-        here = self.course.examined(step)
+        here = self.client_stream.evaluated_rows(step)
         marks = classification(labels[here], predicted[here]) if len(here) else {}
         judged = np.isin(labels, exposed)
         tasks = [
             accuracy(labels[rows], predicted[rows])
-            for rows in (e.rows[judged[e.rows]] for e in self.course.exams)
+            for rows in (e.rows[judged[e.rows]] for e in self.client_stream.evaluation_tasks)
         ]
         none = {"accuracy": None, "balanced_accuracy": None, "samples": 0, "tasks": [None] * len(tasks)}
         self.steps += [none] * (step - len(self.steps))  # before anybody had a sample there was no model
-        arrived = {"samples": self.course.arrived(step), "tasks": [_known(task) for task in tasks]}
+        arrived = {"samples": self.client_stream.arrived(step), "tasks": [_known(task) for task in tasks]}
         self.steps[step:] = [{**none, **marks, **arrived}]
         self._predicted = predicted
         return marks
@@ -81,11 +81,11 @@ class Examination:
     def matrix(self) -> TaskMatrix:
         """What has become of each task."""
         table = [[np.nan if task is None else task for task in step["tasks"]] for step in self.steps]
-        exams = self.course.exams
+        evaluation_tasks = self.client_stream.evaluation_tasks
         return TaskMatrix(
-            np.array(table, dtype=np.float64).reshape(len(table), len(exams)),
-            np.array([exam.begun for exam in exams], dtype=np.int64),
-            np.array([exam.ended for exam in exams], dtype=np.int64),
+            np.array(table, dtype=np.float64).reshape(len(table), len(evaluation_tasks)),
+            np.array([task.begun for task in evaluation_tasks], dtype=np.int64),
+            np.array([task.ended for task in evaluation_tasks], dtype=np.int64),
         )
 
     def summary(self) -> dict[str, Any]:
@@ -96,9 +96,9 @@ class Examination:
         last, matrix = len(self.steps) - 1, self.matrix
         curve = np.array([step["accuracy"] for step in judged])
         arrived = np.diff([0, *(step["samples"] for step in judged)])
-        here, c = self.course.examined(last), self.course.federation.dataset.num_classes
+        here, c = self.client_stream.evaluated_rows(last), self.client_stream.federation.dataset.num_classes
         labels, predicted = self._labels[here], self._predicted[here]
-        trained = self.course.federation.dataset.train.labels[self.course.seen(last)]
+        trained = self.client_stream.federation.dataset.train.labels[self.client_stream.seen(last)]
         counts = np.bincount(trained, minlength=c)
         by_class = class_accuracy(labels, predicted, c)
         return {

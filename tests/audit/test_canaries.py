@@ -11,7 +11,7 @@ from fedlab.audit.perplexity import log_perplexities, membership_scores
 from fedlab.audit.success import distinguish
 from fedlab.errors import BadInput
 from fedlab.llm.tuning.adapters import Adapters
-from fedlab.llm.tuning.private_generator import Generator, sample
+from fedlab.llm.tuning.private_generator import PrivateGenerator, sample
 from fedlab.privacy.dpsgd.private_gradient import generator_of
 from tests.llm.tuning.families import model_of, tokenizer
 from tests.tolerance import rounding
@@ -53,7 +53,7 @@ def world():
 
 @pytest.fixture(scope="module", params=[None, 8.0], ids=["no noise", "epsilon 8"])
 def tuned(request, world):
-    rule = Generator(
+    rule = PrivateGenerator(
         epsilon=request.param,
         steps=50,
         sampling_probability=1.0,

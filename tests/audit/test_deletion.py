@@ -6,14 +6,14 @@ from dataclasses import replace
 import pytest
 import torch
 
-from fedlab.audit.deletion import TOLERANCE, Certificate, check_chain, relative
+from fedlab.audit.deletion import TOLERANCE, DeletionCertificate, check_chain, relative
 from fedlab.errors import BadInput
 
 W = torch.tensor([[1.0, 2.0], [3.0, 4.0]], dtype=torch.float64)
 
 
 def certificate(before=("s0", "h0"), after=("s1", "h1"), mode="exact", **changes):
-    one = Certificate(
+    one = DeletionCertificate(
         kind="deletion",
         time="2026-01-01T00:00:00+00:00",
         clients=(17,),
@@ -36,7 +36,7 @@ def test_it_survives_its_file():
         certificate(rows=(4, 9)),
         certificate().checked("data", "s1", "h1", W, W.clone()),
     ):
-        assert Certificate.of(json.loads(json.dumps(one.values()))) == one
+        assert DeletionCertificate.of(json.loads(json.dumps(one.values()))) == one
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ def test_what_is_no_certificate_is_refused(spoil):
     values = certificate().values()
     spoil(values)
     with pytest.raises(BadInput, match="this is no certificate"):
-        Certificate.of(values)
+        DeletionCertificate.of(values)
     with pytest.raises(BadInput, match="kind 'merger'"):
         certificate(kind="merger")
 

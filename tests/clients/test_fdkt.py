@@ -29,7 +29,7 @@ def client(**settings: object) -> FDKT:
 
 def ask(one: FDKT, step: str, arrays=None, memory=None, seed=3, **config):
     config = {"step": step, "run-seed": 0, "noise": one.budget.told, **config}
-    return one.converse(arrays or {}, config, lambda: (X, LABELS, SPLIT), memory or {}, 0, 3, seed)
+    return one.respond(arrays or {}, config, lambda: (X, LABELS, SPLIT), memory or {}, 0, 3, seed)
 
 
 def test_it_names_its_domain_and_nothing_else():
@@ -100,10 +100,10 @@ def test_a_client_without_texts_votes_noise_and_learns_from_others():
 
     one = client(small_model=Head(penalties=(1e-3,)))
     config = {"run-seed": 0, "noise": one.budget.told}
-    votes, _ = one.converse({"embedded": CANDIDATES}, {"step": "vote", **config}, nothing, {}, 0, 3, 1)
+    votes, _ = one.respond({"embedded": CANDIDATES}, {"step": "vote", **config}, nothing, {}, 0, 3, 1)
     assert votes["votes"].shape == (3,) and votes["votes"].any()
     sent = {"embedded": CANDIDATES, "labels": np.array([0, 0, 1])}
-    _, memory = one.converse(sent, {"step": "teach", **config}, nothing, {}, 0, 3, 1)
+    _, memory = one.respond(sent, {"step": "teach", **config}, nothing, {}, 0, 3, 1)
     assert load(memory[SMALL_MODEL])["weight"].any()
 
 

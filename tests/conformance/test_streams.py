@@ -89,8 +89,8 @@ def test_the_workers_leave_no_trace(run, method):
     [{"attendance__lag": 2}, {"attendance__late": 0.5}, {"attendance__away": 0.5, "attendance__spell": 2}],
     ids=["lag", "late", "away"],
 )
-def test_when_clients_come_leaves_no_trace_in_a_sum(run, method, attendance):
-    assert heads(run(*METHODS), method) == heads(run(*METHODS, **attendance), method)
+def test_when_clients_come_leaves_no_trace_in_a_sum(run, method, availability):
+    assert heads(run(*METHODS), method) == heads(run(*METHODS, **availability), method)
 
 
 def test_a_client_that_returns_after_ten_tasks_is_all_there(run):
@@ -134,22 +134,22 @@ def test_the_number_of_phases_leaves_no_trace_in_acil(run):
 
 
 @pytest.fixture(scope="module")
-def course():
+def client_stream():
     """The stream of the runs above, on one machine."""
     source = Digits(split="stratified", seed=0)
     return world.build(source, Iid(), Identity(), 1, 0, stream=ClassIncremental(PHASES, 0.5))
 
 
-def test_federated_ds_al_is_that_of_one_machine(run, course):
+def test_federated_ds_al_is_that_of_one_machine(run, client_stream):
     learner = DSAL(10, DualReLUTanh(WIDTH, 0))
-    weight = learner.fit([learner.observe(*phase) for phase in course.steps()], 0.1)
+    weight = learner.fit([learner.observe(*phase) for phase in client_stream.steps()], 0.1)
     stored = load_file(run("dsal").directory / "model.safetensors")["weight"]
     assert torch.equal(torch.from_numpy(stored), weight)
 
 
-def test_federated_acil_is_that_of_one_machine(run, course):
+def test_federated_acil_is_that_of_one_machine(run, client_stream):
     learner = ACIL(10, RandomReLU(WIDTH, 0))
-    phases = [learner.observe(*phase) for phase in course.steps()]
+    phases = [learner.observe(*phase) for phase in client_stream.steps()]
     weight = learner.fit(sum(phases[1:], phases[0]), 0.1)
     stored = load_file(run("acil").directory / "model.safetensors")["weight"]
     assert torch.equal(torch.from_numpy(stored), weight)

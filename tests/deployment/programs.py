@@ -22,7 +22,7 @@ from tests.deployment.gated import GATE
 
 ROOT = Path(__file__).parents[2]
 COMPOSE = ROOT / "docker" / "compose.yaml"
-PATIENCE = 240.0
+RETRY_FOR = 240.0
 SOON = 240.0
 aborts: list[Callable[[], None]] = []
 """What ends a story early."""
@@ -66,7 +66,7 @@ class Held(Federation):
         return super().start_node(number, keys, {**self.gates.env(number), **(env or {})})
 
     def result(self, run: Run, lines: list[str]) -> dict[str, Any]:
-        run.wait(PATIENCE, self.check, lines.append)
+        run.wait(RETRY_FOR, self.check, lines.append)
         return json.loads((run.out / "results.json").read_text())
 
 
@@ -147,10 +147,10 @@ class Command:
     def signal(self, number: signal.Signals) -> None:
         self._child.send_signal(number)
 
-    def wait(self, patience: float) -> int:
+    def wait(self, retry_for: float) -> int:
         """Return its exit code; past its patience it is asked to stop what it started, and itself."""
         try:
-            return self._child.wait(patience)
+            return self._child.wait(retry_for)
         except subprocess.TimeoutExpired:
             self._child.terminate()
             return self._child.wait()
@@ -166,9 +166,9 @@ class Command:
         return " ".join([*alive, *(path.name for path in self.temporary.iterdir())])
 
 
-def until(true: Callable[[], bool], check: Callable[[], None], patience: float = SOON) -> None:
-    deadline = time.monotonic() + patience
+def until(true: Callable[[], bool], check: Callable[[], None], retry_for: float = SOON) -> None:
+    deadline = time.monotonic() + retry_for
     while not true():
         check()
-        assert time.monotonic() < deadline, f"nothing within {patience:g} s"
+        assert time.monotonic() < deadline, f"nothing within {retry_for:g} s"
         time.sleep(0.05)

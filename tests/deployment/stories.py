@@ -28,7 +28,7 @@ from experiments.deploy.process import Process, stop
 from fedlab.errors import BadInput
 from tests.deployment.gated import config
 from tests.deployment.network import Network
-from tests.deployment.programs import PATIENCE, ROOT, SOON, Command, Composed, Held, until
+from tests.deployment.programs import RETRY_FOR, ROOT, SOON, Command, Composed, Held, until
 
 busy = threading.Semaphore(max(2, os.cpu_count() or 2))
 """Held while a story starts programs: more of them at once than there are cores help nobody."""
@@ -150,7 +150,7 @@ def deployed_here(folder: Path) -> Told:
     """`fedlab deploy local`, as anyone would say it."""
     with busy:
         done = Command(folder, "--out", "out", "features.expansion.width=256")
-        code = done.wait(PATIENCE)
+        code = done.wait(RETRY_FOR)
     told = Told(lines=done.said(), messages={"code": str(code), "left": done.left()})
     if (folder / "out" / "results.json").exists():
         told.result = json.loads((folder / "out" / "results.json").read_text())
@@ -192,7 +192,7 @@ def uninvited(federation: Federation, folder: Path) -> dict[str, str]:
 
 def bring_back(federation: Federation, number: int) -> None:
     """Start a node again until the SuperLink lets it in, as a supervisor would."""
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + RETRY_FOR
     while True:
         node = federation.start_node(number)
         until(lambda node=node: node.code is not None or "SuperNode ID" in node.output(), lambda: None)

@@ -8,7 +8,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from fedlab.llm.synthesis.text_packing import unpack_texts
-from tests.deployment.programs import PATIENCE, ROOT, Command
+from tests.deployment.programs import RETRY_FOR, ROOT, Command
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -27,7 +27,7 @@ def test_a_deployment_of_fdkt_writes_the_texts_of_the_simulation(
     words += ["entropy=os", "methods.fdkt.epsilon=null"]
     words += ["methods.fdkt.generator=null", "methods.fdkt.base=null"]
     done = Command(tmp_path, "--out", "out", *words)
-    assert done.wait(2 * PATIENCE) == 0, done.said()
+    assert done.wait(2 * RETRY_FOR) == 0, done.said()
     assert done.said()[-1] == "the same head, to the bit"  # which is one of texts, labels and embeddings
     result = json.loads((tmp_path / "out" / "results.json").read_text())
     texts = unpack_texts(load_file(tmp_path / "out" / "model.safetensors"))

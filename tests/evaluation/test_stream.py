@@ -5,23 +5,23 @@ import pytest
 
 from fedlab.data.dataset import Dataset, Split
 from fedlab.data.federation import Federation
-from fedlab.data.streams.client_stream import Course
+from fedlab.data.streams.client_stream import ClientStream
 from fedlab.data.streams.tasks import ClassIncremental, DomainIncremental, Online, SampleIncremental
 from fedlab.evaluation.classification import accuracy_by_size, class_accuracy
-from fedlab.evaluation.stream import Examination
+from fedlab.evaluation.stream import StreamEvaluation
 
 TRAIN = np.array([0, 0, 0, 1, 1, 2])
 TEST = np.array([0, 0, 1, 1, 2, 2])
 
 
-def course(stream, calendar=None, train=TRAIN, test=TEST, clients=1):
+def client_stream(stream, calendar=None, train=TRAIN, test=TEST, clients=1):
     groups = [{"domain": np.where(np.arange(len(y)) % 2, "b", "a")} for y in (train, test)]
     splits = [
         Split(np.zeros((len(y), 1), np.float32), y, g) for y, g in zip((train, test), groups, strict=True)
     ]
     dataset = Dataset("d", "tabular", *splits, ("x", "y", "z"))
     parts = tuple(np.array_split(np.arange(len(train)), clients))
-    return Course(Federation(dataset, parts), stream.tasks(*splits, 3, 0), calendar)
+    return ClientStream(Federation(dataset, parts), stream.tasks(*splits, 3, 0), calendar)
 
 
 def right(labels=TEST):
@@ -33,12 +33,12 @@ def always(label):
 
 
 def test_a_class_that_is_not_exposed_is_never_predicted():
-    marks = Examination(course(ClassIncremental(2, 1, "given"))).mark(0, always(2))
+    marks = StreamEvaluation(client_stream(ClassIncremental(2, 1, "given"))).mark(0, always(2))
     assert marks["accuracy"] == 1.0  # only class 0 is exposed, so everything is class 0
 
 
 def test_steps_are_judged_on_what_is_exposed_and_tasks_apart():
-    exam = Examination(course(ClassIncremental(2, 1, "given")))
+    exam = StreamEvaluation(client_stream(ClassIncremental(2, 1, "given")))
     exam.mark(0, right())
     exam.mark(1, always(1))
     exam.mark(2, right())
@@ -54,7 +54,7 @@ def test_steps_are_judged_on_what_is_exposed_and_tasks_apart():
 
 
 def test_the_last_mark_of_a_step_counts():
-    exam = Examination(course(SampleIncremental(2)))
+    exam = StreamEvaluation(client_stream(SampleIncremental(2)))
     exam.mark(0, right())
     exam.mark(1, always(0))
     exam.mark(1, right())
@@ -62,13 +62,13 @@ def test_the_last_mark_of_a_step_counts():
 
 
 def test_batches_of_a_task_are_one_exam():
-    exams = course(Online(2, ClassIncremental(2, 1, "given"))).exams
-    assert [(exam.begun, exam.ended) for exam in exams] == [(0, 1), (2, 2), (3, 3)]
-    assert [TEST[exam.rows].tolist() for exam in exams] == [[0, 0], [1, 1], [2, 2]]
+    evaluation_tasks = client_stream(Online(2, ClassIncremental(2, 1, "given"))).evaluation_tasks
+    assert [(exam.begun, exam.ended) for exam in evaluation_tasks] == [(0, 1), (2, 2), (3, 3)]
+    assert [TEST[exam.rows].tolist() for exam in evaluation_tasks] == [[0, 0], [1, 1], [2, 2]]
 
 
 def test_a_domain_not_yet_met_is_judged_for_forward_transfer_alone():
-    exam = Examination(course(DomainIncremental()))
+    exam = StreamEvaluation(client_stream(DomainIncremental()))
     # Domain b has rows 1, 3, 5: class 2 is unknown in domain a, which has rows 0, 2, 4 of the training split.
     marks = exam.mark(0, right())
     assert marks["accuracy"] == 1.0 and exam.steps[0]["tasks"] == [1, 1]
@@ -78,15 +78,17 @@ def test_a_domain_not_yet_met_is_judged_for_forward_transfer_alone():
 
 def test_clients_at_different_phases_end_a_task_when_the_last_has_learnt_it():
     calendar = [[(0,), ()], [(1,), (0,)], [(), (1,)]]
-    two = course(SampleIncremental(2), calendar, clients=2)
-    assert [(exam.begun, exam.ended) for exam in two.exams] == [(0, 2)]  # one test split for both tasks
-    two = course(ClassIncremental(1, 2, "given"), calendar, clients=2)
+    two = client_stream(SampleIncremental(2), calendar, clients=2)
+    assert [(exam.begun, exam.ended) for exam in two.evaluation_tasks] == [
+        (0, 2)
+    ]  # one test split for both tasks
+    two = client_stream(ClassIncremental(1, 2, "given"), calendar, clients=2)
     # The first client has class 0 alone: at step 1, when its turn is to meet the second task, nothing of it is met.
-    assert [(exam.begun, exam.ended) for exam in two.exams] == [(0, 1), (2, 2)]
+    assert [(exam.begun, exam.ended) for exam in two.evaluation_tasks] == [(0, 1), (2, 2)]
 
 
 def test_a_step_without_test_rows_has_no_mark_and_the_others_count():
-    exam = Examination(course(ClassIncremental(2, 1, "given"), test=np.array([1, 1, 2])))
+    exam = StreamEvaluation(client_stream(ClassIncremental(2, 1, "given"), test=np.array([1, 1, 2])))
     scores = np.eye(3)[[1, 1, 2]]
     assert exam.mark(0, scores) == {}
     assert exam.summary() == {"steps": []}
@@ -98,8 +100,8 @@ def test_a_step_without_test_rows_has_no_mark_and_the_others_count():
 
 
 def test_before_anyone_has_a_sample_there_is_nothing_to_judge():
-    late = course(SampleIncremental(1), [[()], [()], [(0,)]])
-    exam = Examination(late)
+    late = client_stream(SampleIncremental(1), [[()], [()], [(0,)]])
+    exam = StreamEvaluation(late)
     assert exam.mark(0, right()) == {} and exam.steps == []
     exam.mark(2, right())
     assert [step["accuracy"] for step in exam.steps] == [None, None, 1.0]
@@ -107,13 +109,13 @@ def test_before_anyone_has_a_sample_there_is_nothing_to_judge():
 
 
 def test_a_class_of_the_test_split_alone_is_never_judged():
-    exam = Examination(course(SampleIncremental(1), train=np.array([0, 0, 1])))
+    exam = StreamEvaluation(client_stream(SampleIncremental(1), train=np.array([0, 0, 1])))
     assert exam.mark(0, right())["accuracy"] == 1.0
     assert exam.summary()["class_accuracy"] == [1, 1, None]
 
 
 def test_a_checkpoint_keeps_the_marks():
-    one, two = (Examination(course(ClassIncremental(2, 1, "given"))) for _ in range(2))
+    one, two = (StreamEvaluation(client_stream(ClassIncremental(2, 1, "given"))) for _ in range(2))
     one.mark(0, right())
     two.load_state_dict(one.state_dict())
     for exam in (one, two):

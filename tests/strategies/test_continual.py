@@ -114,7 +114,7 @@ def test_workers_may_add():
 def test_a_client_that_failed_tells_what_it_missed(fault, summed):
     strategy, rounds = Continual(Joint(ridge=0.5)), 6
     if not summed:
-        strategy.addition = None
+        strategy.partial_sum = None
     history = run_rounds(strategy, MeteredGrid(asked(faults=[fault])), ArrayRecord(), rounds, tolerate=0.9)
     owed = {(node - 2, t) for node, missed in strategy.missed.items() for t in missed}
     told = [(k, t) for k in range(CLIENTS) for t in range(1, rounds + 1) if (k, t) not in owed]

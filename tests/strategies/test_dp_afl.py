@@ -9,7 +9,7 @@ from flwr.clientapp import ClientApp
 
 from clients.dp_afl import DPAFL as Client  # noqa: N811 - the same method's other side
 from fedlab.engine.aggregation.closed_form import ClosedForm
-from fedlab.engine.messages.partial_sums import stand_for
+from fedlab.engine.messages.partial_sums import as_partial_sum
 from fedlab.engine.messages.records import from_record, to_record
 from fedlab.engine.simulation.local_grid import LocalGrid
 from fedlab.errors import BadInput
@@ -48,7 +48,7 @@ def replies(guarantee: Guarantee, stands: int | None = None) -> list[Message]:
     found = list(nodes.stream(asked))
     if stands is None:
         return found
-    found[0].content = stand_for(found[0].content, stands, 0)
+    found[0].content = as_partial_sum(found[0].content, stands, 0)
     return found[:1]
 
 

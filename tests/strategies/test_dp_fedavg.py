@@ -13,13 +13,13 @@ from fedlab.engine.persistence.checkpoint import Checkpoints
 from fedlab.engine.simulation.local_grid import LocalGrid
 from fedlab.engine.simulation.meter import MeteredGrid
 from fedlab.errors import BadInput
-from fedlab.privacy.accounting.budget import Promise
+from fedlab.privacy.accounting.budget import PrivacyBudget
 from fedlab.privacy.accounting.calibration import calibrate, certify
 from fedlab.privacy.accounting.ledger import BudgetSpent, Ledger
 from strategies.dp_fedavg import DPFedAvg
 from tests.tolerance import assert_near, rounding
 
-CLIENT = Promise(epsilon=4.0, delta=1e-5, unit="client", relation="add_remove")
+CLIENT = PrivacyBudget(epsilon=4.0, delta=1e-5, unit="client", relation="add_remove")
 START = {
     "weight": np.linspace(-2, 2, 6000, dtype=np.float32).reshape(3, 2000),
     "bias": np.ones(3, np.float32),
@@ -48,7 +48,7 @@ def strategy(q=1.0, **settings):
     found = DPFedAvg(
         CLIENT, **{"rounds": 4, "clip": 1.0, "fraction_train": q, "noise_multiplier": 1.0, **settings}
     )
-    found.ledger = Ledger(Promise(None, 1e-5, "client"))
+    found.ledger = Ledger(PrivacyBudget(None, 1e-5, "client"))
     return found
 
 
@@ -168,7 +168,7 @@ def test_noise_is_the_seeds_and_leaves_the_global_generator():
 
 
 def test_a_whole_run_says_what_it_cost():
-    promise = Promise(4.0, 1e-5, "client")
+    promise = PrivacyBudget(4.0, 1e-5, "client")
     found = DPFedAvg(promise, rounds=3, clip=1.0, fraction_train=1.0)
     found.ledger = Ledger(promise)
     with LocalGrid(app_of(moved_by), K) as grid:
@@ -187,7 +187,7 @@ def test_a_whole_run_says_what_it_cost():
 
 
 def test_sampling_makes_rounds_cheaper_and_all_clients_are_charged():
-    promise = Promise(4.0, 1e-5, "client")
+    promise = PrivacyBudget(4.0, 1e-5, "client")
     found = DPFedAvg(promise, rounds=1, fraction_train=0.1, noise_multiplier=1.0)
     found.ledger = Ledger(promise)
     step(found, answers(found))
@@ -274,9 +274,9 @@ def test_clients_are_not_asked_what_nobody_noises():
 @pytest.mark.parametrize(
     ("privacy", "message"),
     [
-        (Promise(1.0, unit="sample"), "not one sample"),
-        (Promise(1.0, unit="client", relation="replace_one"), "replace_one"),
-        (Promise(None, unit="client"), "give an epsilon"),
+        (PrivacyBudget(1.0, unit="sample"), "not one sample"),
+        (PrivacyBudget(1.0, unit="client", relation="replace_one"), "replace_one"),
+        (PrivacyBudget(None, unit="client"), "give an epsilon"),
     ],
 )
 def test_another_promise_is_refused(privacy, message):

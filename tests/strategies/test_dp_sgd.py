@@ -8,12 +8,12 @@ from fedlab.engine.messages.records import from_record, to_record
 from fedlab.engine.simulation.local_grid import LocalGrid
 from fedlab.engine.simulation.meter import MeteredGrid
 from fedlab.errors import BadInput
-from fedlab.privacy.accounting.budget import Promise
+from fedlab.privacy.accounting.budget import PrivacyBudget
 from fedlab.privacy.accounting.calibration import calibrate, certify
 from fedlab.privacy.accounting.ledger import BudgetSpent, Ledger
 from strategies.dp_sgd import DPSGD
 
-PROMISE = Promise(epsilon=2.0, delta=1e-5)
+PROMISE = PrivacyBudget(epsilon=2.0, delta=1e-5)
 START = {"weight": np.zeros((3, 4), np.float32)}
 K = 6
 
@@ -91,9 +91,9 @@ def test_nothing_happens_without_a_ledger():
 @pytest.mark.parametrize(
     ("privacy", "settings", "message"),
     [
-        (Promise(1.0, unit="client"), {}, "not one client"),
-        (Promise(1.0, relation="replace_one"), {}, "replace_one"),
-        (Promise(None), {}, "give an epsilon"),
+        (PrivacyBudget(1.0, unit="client"), {}, "not one client"),
+        (PrivacyBudget(1.0, relation="replace_one"), {}, "replace_one"),
+        (PrivacyBudget(None), {}, "give an epsilon"),
         (PROMISE, {"fraction_evaluate": 0.5}, "fraction_evaluate=0.5"),
     ],
 )

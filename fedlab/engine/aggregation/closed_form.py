@@ -32,7 +32,7 @@ class ClosedForm(ServerJudged, Strategy):
     ----------
     streaming
         Replies are added as they come.
-    addition
+    partial_sum
         What adds them where they are made; None where each is wanted by itself.
     rounds_per_step
         How many rounds it takes to learn what a step of a stream brings, or all there is: more would add it twice.
@@ -43,7 +43,7 @@ class ClosedForm(ServerJudged, Strategy):
     """
 
     streaming = True
-    addition: type[StatisticsSum] | None = StatisticsSum
+    partial_sum: type[StatisticsSum] | None = StatisticsSum
     rounds_per_step = 1
     one_round = False
     solution: Solution | None = None

@@ -9,7 +9,7 @@ from flwr.app import ArrayRecord, Message, MetricRecord
 
 from fedlab.engine.messages.broadcast import nodes_of
 from fedlab.engine.messages.identity import SERVER_NODE
-from fedlab.engine.messages.partial_sums import Addition, stands_for
+from fedlab.engine.messages.partial_sums import PartialSum, stands_for
 from fedlab.engine.messages.records import WEIGHT, layout_of, records_of, unlike, views
 from fedlab.engine.simulation.meter import MeteredGrid
 from fedlab.errors import REFUSED, BadInput, ClientFailed
@@ -33,7 +33,7 @@ class Replies:
         Share of the clients that may fail.
     failures
         Where tolerated failures are written: client to the reason.
-    addition
+    partial_sum
         What sums replies where they are made, for a strategy that only needs their sum.
     models
         Whether replies are models like the one that was sent; other answers are their strategy's to check.
@@ -56,12 +56,12 @@ class Replies:
         timeout: float | None,
         tolerate: float,
         failures: dict[str, str],
-        addition: Callable[[], Addition] | None = None,
+        partial_sum: Callable[[], PartialSum] | None = None,
         models: bool = True,
     ):
         # Flower's Grid gives the messages their ids, by which an error names its client: they must be kept.
         self._messages = messages if grid.simulated else list(messages)
-        self._grid, self._timeout, self._addition = grid, timeout, addition
+        self._grid, self._timeout, self._partial_sum = grid, timeout, partial_sum
         self._allowed = math.floor(tolerate * len(messages) + 1e-9)  # 0.29 of 100 is 29
         self._failed: dict[int, str] = {}
         self._failures = failures
@@ -71,8 +71,8 @@ class Replies:
         self.with_samples = 0
 
     def __iter__(self) -> Iterator[Message]:
-        for reply in self._grid.stream(self._messages, timeout=self._timeout, addition=self._addition):
-            if self._addition is None and self._again(reply):
+        for reply in self._grid.stream(self._messages, timeout=self._timeout, partial_sum=self._partial_sum):
+            if self._partial_sum is None and self._again(reply):
                 continue
             clients, _ = stands_for(reply)
             self._missing -= clients
@@ -95,7 +95,7 @@ class Replies:
         if not (self._failed or self._missing):
             return []
         heard = set(self._heard)
-        if self._addition:  # a sum stands for its block
+        if self._partial_sum:  # a sum stands for its block
             heard = {node for one in heard for node in self._grid.block(one)}
         return [
             node for node in nodes_of(self._messages).tolist() if node in self._failed or node not in heard

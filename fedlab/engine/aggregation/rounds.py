@@ -17,7 +17,7 @@ import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord
 from flwr.serverapp.strategy import Strategy
 
-from fedlab.engine.aggregation.averaging import addition_of
+from fedlab.engine.aggregation.averaging import partial_sum_of
 from fedlab.engine.aggregation.replies import Replies
 from fedlab.engine.messages.broadcast import Broadcast
 from fedlab.engine.persistence.checkpoint import Checkpoints, GlobalRandomness, NodeStates
@@ -122,9 +122,9 @@ def run_rounds(
         started = time.perf_counter()
         asked = strategy.configure_train(server_round, history.arrays, ConfigRecord(), grid)
         messages = asked if isinstance(asked, Broadcast) else list(asked)
-        addition = addition_of(strategy, messages)
+        partial_sum = partial_sum_of(strategy, messages)
         models = getattr(strategy, "replies_are_models", True)
-        replies = Replies(grid, messages, timeout, tolerate, history.failures, addition, models)
+        replies = Replies(grid, messages, timeout, tolerate, history.failures, partial_sum, models)
         # Flower's strategies walk their replies more than once; only one that says it streams gets a stream.
         if getattr(strategy, "streaming", False):
             with _undisturbed():
@@ -143,7 +143,7 @@ def run_rounds(
             )
         if getattr(strategy, "late", "drop") == "merge":
             # A sum has no deadline: who comes later is one more term.
-            arrays = strategy.merge(grid.stream_late(addition=addition))  # pyright: ignore[reportAttributeAccessIssue]
+            arrays = strategy.merge(grid.stream_late(partial_sum=partial_sum))  # pyright: ignore[reportAttributeAccessIssue]
             history.arrays = arrays or history.arrays
         waited = grid.traffic.seconds - waited
         history.seconds["train"] += waited

@@ -25,7 +25,7 @@ from flwr.common.config import flatten_dict, get_project_config, parse_config_ar
 from flwr.serverapp import Grid, ServerApp
 
 from fedlab.engine.messages.identity import SERVER_NODE
-from fedlab.engine.simulation.batched_app import CohortApp
+from fedlab.engine.simulation.batched_app import BatchedClientApp
 from fedlab.errors import BadInput, ClientFailed, unknown
 
 App = TypeVar("App", ServerApp, ClientApp)
@@ -140,15 +140,17 @@ class FlowerApp:
         return context
 
 
-class FolderClient(CohortApp):
+class FolderClient(BatchedClientApp):
     """The ClientApp of a folder. It travels to a worker as that folder's name and is imported there."""
 
     def __init__(self, folder: str, reference: str):
         super().__init__()
         self._origin = (folder, reference)
         self._app = app = _load(reference, ClientApp, Path(folder))
-        self.modified = not isinstance(app, CohortApp) or app.modified  # a Flower app answers one by one
-        if isinstance(app, CohortApp):
+        self.modified = (
+            not isinstance(app, BatchedClientApp) or app.modified
+        )  # a Flower app answers one by one
+        if isinstance(app, BatchedClientApp):
             self.answers_together, self.answers_in_total = app.answers_together, app.answers_in_total
 
     def __call__(self, message: Message, context: Context) -> Message:

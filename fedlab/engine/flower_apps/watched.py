@@ -15,13 +15,13 @@ from flwr.app import Error, Message
 
 from fedlab.engine.flower_apps.clipping import excess
 from fedlab.engine.messages.broadcast import Broadcast
-from fedlab.engine.messages.partial_sums import Addition, stands_for
+from fedlab.engine.messages.partial_sums import PartialSum, stands_for
 from fedlab.engine.messages.records import round_of
 from fedlab.engine.simulation.meter import Emit, MeteredGrid
 from fedlab.engine.simulation.simulated import SimulatedGrid
 from fedlab.errors import BadInput
 
-PATIENCE = 10.0
+RETRY_FOR = 10.0
 """Seconds that a ServerApp may ask for nodes, and nothing else, before it is told that no more will come."""
 ASKED = 5
 """How often it must have asked by then."""
@@ -67,14 +67,14 @@ class WatchedGrid(MeteredGrid):
         messages: Iterable[Message],
         *,
         timeout: float | None = None,
-        addition: Callable[[], Addition] | None = None,
+        partial_sum: Callable[[], PartialSum] | None = None,
     ) -> Iterator[Message]:
         """Yield replies as they come, watching them."""
         batch = messages if isinstance(messages, Broadcast) else list(messages)
         what, server_round = self._open(batch)
         trusting = not self._unclipped
         try:
-            for reply in super().stream(batch, timeout=timeout, addition=addition):
+            for reply in super().stream(batch, timeout=timeout, partial_sum=partial_sum):
                 self._take(reply)
                 if trusting and reply.has_content():  # an app clips everywhere or nowhere: one reply tells
                     trusting = False
@@ -115,7 +115,7 @@ class WatchedGrid(MeteredGrid):
         if threading.current_thread() is threading.main_thread() and not self._under_way:
             self._asked.append(time.monotonic())
             waited = self._asked[-1] - self._asked[0]
-            if len(self._asked) > ASKED and waited > PATIENCE:
+            if len(self._asked) > ASKED and waited > RETRY_FOR:
                 raise BadInput(
                     f"the ServerApp has looked for nodes for {waited:.0f} s and sent nothing: it waits for "
                     f"more than the {self._num_nodes} there are; give it more (--nodes), or let its strategy "

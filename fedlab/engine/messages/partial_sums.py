@@ -23,7 +23,7 @@ STANDS_FOR = "fedlab.stands-for"
 """Name of the record that says for how many clients and bytes a reply stands."""
 
 
-class Addition(Protocol):
+class PartialSum(Protocol):
     """A running sum of the contents of replies."""
 
     def add(self, content: RecordDict) -> None:
@@ -112,7 +112,7 @@ def packed_of(content: RecordDict) -> dict[str, np.ndarray]:
     return from_record(record)
 
 
-def stand_for(content: RecordDict, clients: int, num_bytes: int) -> RecordDict:
+def as_partial_sum(content: RecordDict, clients: int, num_bytes: int) -> RecordDict:
     """Say in a summed reply for how many clients it stands, and how many bytes they would have sent."""
     content[STANDS_FOR] = ConfigRecord({"clients": clients, "bytes": num_bytes})
     return content

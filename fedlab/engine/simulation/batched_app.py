@@ -14,11 +14,11 @@ from typing import Any
 from flwr.app import RecordDict
 from flwr.clientapp import ClientApp
 
-from fedlab.engine.messages.partial_sums import Addition
+from fedlab.engine.messages.partial_sums import PartialSum
 
 
 @dataclass(frozen=True)
-class Cohort:
+class ClientBatch:
     """Clients that are asked the same thing.
 
     Attributes
@@ -31,7 +31,7 @@ class Cohort:
         Size of the whole federation.
     run_config
         What `context.run_config` shows to each of them.
-    addition
+    partial_sum
         What makes one reply of theirs, where one is asked for.
     """
 
@@ -39,16 +39,16 @@ class Cohort:
     partitions: Sequence[int]
     num_partitions: int
     run_config: Mapping[str, Any]
-    addition: Callable[[], Addition] | None = None
+    partial_sum: Callable[[], PartialSum] | None = None
 
 
-Together = Callable[[Cohort], Sequence[RecordDict] | None]
+Together = Callable[[ClientBatch], Sequence[RecordDict] | None]
 """Returns the contents of the replies in the clients' order; None where one by one is better."""
-InTotal = Callable[[Cohort], tuple[RecordDict, int] | None]
+InTotal = Callable[[ClientBatch], tuple[RecordDict, int] | None]
 """Returns the sum of the replies' contents and the bytes that the clients would have sent one by one."""
 
 
-class CohortApp(ClientApp):
+class BatchedClientApp(ClientApp):
     """A ClientApp with functions for many clients at once, beside those for one.
 
     Client mods see one message at a time: an app that has some is never asked for many.

@@ -26,9 +26,9 @@ from flwr.proto.recorddict_pb2 import RecordDict as RecordDictProto
 
 from fedlab.engine.messages.broadcast import Broadcast, nodes_of
 from fedlab.engine.messages.identity import FIRST_CLIENT_NODE, private_copy
-from fedlab.engine.messages.partial_sums import Addition, stand_for
+from fedlab.engine.messages.partial_sums import PartialSum, as_partial_sum
 from fedlab.engine.messages.records import content_bytes
-from fedlab.engine.simulation.batched_app import Cohort, CohortApp
+from fedlab.engine.simulation.batched_app import BatchedClientApp, ClientBatch
 from fedlab.engine.simulation.faults import Corrupt, Crash, Duplicate, FaultPlan, damaged
 from fedlab.errors import REFUSED, BadInput
 
@@ -102,7 +102,7 @@ class Host:
     def answer(
         self,
         messages: Sequence[Message],
-        addition: Callable[[], Addition] | None = None,
+        partial_sum: Callable[[], PartialSum] | None = None,
         first_try: bool = True,
     ) -> Iterator[list[Message]]:
         """Yield the replies to each message: one, or two where a duplicate strikes.
@@ -110,8 +110,8 @@ class Host:
         With an addition, yield a single list: the sum of all replies, and the error replies. A `Crash` kills
         the process on the first try only.
         """
-        if addition is not None:
-            yield self._sum(messages, addition, first_try)
+        if partial_sum is not None:
+            yield self._sum(messages, partial_sum, first_try)
             return
         contents = self._together(messages)
         for index, message in enumerate(messages):
@@ -123,12 +123,12 @@ class Host:
             yield [reply, reply] if twice else [reply]
 
     def _sum(
-        self, messages: Sequence[Message], addition: Callable[[], Addition], first_try: bool
+        self, messages: Sequence[Message], partial_sum: Callable[[], PartialSum], first_try: bool
     ) -> list[Message]:
-        if (total := self._in_total(messages, addition)) is not None:
+        if (total := self._in_total(messages, partial_sum)) is not None:
             content, num_bytes = total
-            return [Message(stand_for(content, len(messages), num_bytes), reply_to=messages[0])]
-        running, clients, num_bytes, errors = addition(), 0, 0, []
+            return [Message(as_partial_sum(content, len(messages), num_bytes), reply_to=messages[0])]
+        running, clients, num_bytes, errors = partial_sum(), 0, 0, []
         contents = self._together(messages)
         for index, message in enumerate(messages):
             if contents is not None:
@@ -148,7 +148,7 @@ class Host:
             num_bytes += content_bytes(content)
         if not clients:
             return errors
-        return [Message(stand_for(running.content(), clients, num_bytes), reply_to=messages[0]), *errors]
+        return [Message(as_partial_sum(running.content(), clients, num_bytes), reply_to=messages[0]), *errors]
 
     def _handle(self, message: Message, first_try: bool) -> Message:
         """Return the client's reply, or an error reply that carries its traceback."""
@@ -199,26 +199,26 @@ class Host:
 
     def _together(self, messages: Sequence[Message]) -> Sequence[RecordDict] | None:
         """Return the contents of all replies, made in one call; None where each is to be made by itself."""
-        if not isinstance(self._app, CohortApp) or (cohort := self._cohort(messages)) is None:
+        if not isinstance(self._app, BatchedClientApp) or (batch := self._batch(messages)) is None:
             return None
         function = self._app.answers_together.get(_message_type(messages))
-        contents = _attempt(function, cohort)
+        contents = _attempt(function, batch)
         if contents is not None and len(contents) != len(messages):
             raise TypeError(f"{len(messages)} clients were asked together, {len(contents)} replies came")
         return contents
 
     def _in_total(
-        self, messages: Sequence[Message], addition: Callable[[], Addition]
+        self, messages: Sequence[Message], partial_sum: Callable[[], PartialSum]
     ) -> tuple[RecordDict, int] | None:
         """Return the sum of all replies and their bytes, made in one call; None as above."""
-        if not isinstance(self._app, CohortApp) or (cohort := self._cohort(messages)) is None:
+        if not isinstance(self._app, BatchedClientApp) or (batch := self._batch(messages)) is None:
             return None
-        cohort = replace(cohort, addition=addition)
-        return _attempt(self._app.answers_in_total.get(_message_type(messages)), cohort)
+        batch = replace(batch, partial_sum=partial_sum)
+        return _attempt(self._app.answers_in_total.get(_message_type(messages)), batch)
 
-    def _cohort(self, messages: Sequence[Message]) -> Cohort | None:
+    def _batch(self, messages: Sequence[Message]) -> ClientBatch | None:
         app = self._app
-        if not isinstance(app, CohortApp) or app.modified or self._plan or not len(messages):
+        if not isinstance(app, BatchedClientApp) or app.modified or self._plan or not len(messages):
             return None
         if not isinstance(messages, Broadcast):
             first = messages[0]
@@ -231,22 +231,22 @@ class Host:
         if not self._states.keys().isdisjoint(nodes):
             return None
         content = private_copy(messages[0]).content
-        return Cohort(
+        return ClientBatch(
             content, [partition_of(node) for node in nodes], self._num_nodes, dict(self._run_config)
         )
 
 
-def _attempt(function: Callable[[Cohort], Answer | None] | None, cohort: Cohort) -> Answer | None:
+def _attempt(function: Callable[[ClientBatch], Answer | None] | None, batch: ClientBatch) -> Answer | None:
     """Call a function for many clients; where it fails, each is asked by itself, so that the culprit is named."""
     if function is None:
         return None
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        return function(cohort)
+        return function(batch)
     except Exception as error:
         _LOG.info(
-            "%d clients are asked one by one, for together they failed: %s", len(cohort.partitions), error
+            "%d clients are asked one by one, for together they failed: %s", len(batch.partitions), error
         )
         return None
     finally:

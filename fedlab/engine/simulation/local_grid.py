@@ -10,7 +10,7 @@ from flwr.app import Message
 from flwr.clientapp import ClientApp
 
 from fedlab.engine.messages.broadcast import take
-from fedlab.engine.messages.partial_sums import Addition
+from fedlab.engine.messages.partial_sums import PartialSum
 from fedlab.engine.simulation.faults import Fault
 from fedlab.engine.simulation.host import Host
 from fedlab.engine.simulation.schedule import Call
@@ -61,13 +61,13 @@ class LocalGrid(SimulatedGrid):
         self,
         messages: Sequence[Message],
         waiting: list[Call],
-        addition: Callable[[], Addition] | None,
+        partial_sum: Callable[[], PartialSum] | None,
         deadline: float,
     ) -> Iterator[tuple[int, list[Message]]]:
         """Run each message, or each block, when its reply is asked for."""
         for call in waiting:
-            replies = self._host.answer(take(messages, call.places), addition)
-            for place in call.places.tolist() if addition is None else [call.first]:
+            replies = self._host.answer(take(messages, call.places), partial_sum)
+            for place in call.places.tolist() if partial_sum is None else [call.first]:
                 if time.monotonic() > deadline:
                     return
                 answered = next(replies, None)

@@ -15,7 +15,7 @@ from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 
 from fedlab.engine.messages.broadcast import Broadcast
-from fedlab.engine.messages.partial_sums import Addition, stands_for
+from fedlab.engine.messages.partial_sums import PartialSum, stands_for
 from fedlab.engine.messages.records import content_bytes
 from fedlab.engine.simulation.deployed import stream
 from fedlab.engine.simulation.host import partition_of
@@ -55,22 +55,22 @@ class MeteredGrid(Grid):
         messages: Iterable[Message],
         *,
         timeout: float | None = None,
-        addition: Callable[[], Addition] | None = None,
+        partial_sum: Callable[[], PartialSum] | None = None,
     ) -> Iterator[Message]:
         """Yield replies as they come, counting them; a Grid that cannot add them returns each by itself."""
         sent = messages if isinstance(messages, Broadcast) else list(messages)
         self.traffic.bytes_down += _weight(sent)
         started = time.perf_counter()
         if isinstance(self._grid, SimulatedGrid):
-            replies = self._grid.stream(sent, timeout=timeout, addition=addition)
+            replies = self._grid.stream(sent, timeout=timeout, partial_sum=partial_sum)
         else:
             replies = stream(self._grid, list(sent), timeout)
         yield from self._counted(replies, len(sent), started)
 
-    def stream_late(self, *, addition: Callable[[], Addition] | None = None) -> Iterator[Message]:
+    def stream_late(self, *, partial_sum: Callable[[], PartialSum] | None = None) -> Iterator[Message]:
         """Yield the replies that came after their round's deadline, counting them."""
         if isinstance(self._grid, SimulatedGrid):
-            yield from self._counted(self._grid.stream_late(addition=addition), 0, time.perf_counter())
+            yield from self._counted(self._grid.stream_late(partial_sum=partial_sum), 0, time.perf_counter())
 
     def _counted(self, replies: Iterator[Message], total: int, started: float) -> Iterator[Message]:
         done = 0

@@ -23,7 +23,7 @@ from flwr.clientapp import ClientApp
 from ray.exceptions import ObjectLostError, RayActorError
 
 from fedlab.engine.messages.broadcast import take
-from fedlab.engine.messages.partial_sums import Addition
+from fedlab.engine.messages.partial_sums import PartialSum
 from fedlab.engine.simulation import cluster
 from fedlab.engine.simulation.faults import Fault
 from fedlab.engine.simulation.host import load_client_app, partition_of
@@ -123,7 +123,7 @@ class RayGrid(SimulatedGrid):
         self,
         messages: Sequence[Message],
         waiting: list[Call],
-        addition: Callable[[], Addition] | None,
+        partial_sum: Callable[[], PartialSum] | None,
         deadline: float,
     ) -> Iterator[tuple[int, list[Message]]]:
         """Make calls, at most `IN_FLIGHT` to a worker, and yield what they return in its order."""
@@ -131,11 +131,11 @@ class RayGrid(SimulatedGrid):
             raise BadInput("this grid is closed: make another")
         queues = [Queue([call for call in waiting if call.worker == w]) for w in range(len(self._workers))]
         places = [call.first for call in waiting]
-        if addition is None:
+        if partial_sum is None:
             places = np.concatenate([call.places for call in waiting] or [[]]).astype(np.int64)
             places = np.sort(places).tolist()
         # Replies that cannot be yielded yet wait here; a fast worker must not fill the memory meanwhile.
-        longest = self.chunk if addition is not None else min(self.chunk, LONGEST_CALL)
+        longest = self.chunk if partial_sum is not None else min(self.chunk, LONGEST_CALL)
         room = 2 * IN_FLIGHT * longest * len(self._workers)
         under_way: dict[Any, Call] = {}
         asked = itertools.count()
@@ -148,12 +148,12 @@ class RayGrid(SimulatedGrid):
                 for worker in range(len(queues)):
                     while (busy := sum(call.worker == worker for call in under_way.values())) < IN_FLIGHT:
                         call = queues[worker].pop(before=place + room)
-                        if call is None and not busy and addition is not None:
+                        if call is None and not busy and partial_sum is not None:
                             call = self._help(worker, queues, place + room)
                         if call is None:
                             break
                         call = replace(call, asked=next(asked))
-                        under_way[self._ask(call, messages, addition, left)] = call
+                        under_way[self._ask(call, messages, partial_sum, left)] = call
                 ready, _ = ray.wait(list(under_way), timeout=None if math.isinf(left) else left)
                 for reference in ready:
                     call = under_way.pop(reference)
@@ -163,7 +163,7 @@ class RayGrid(SimulatedGrid):
                         self._replace(call, error, under_way, queues)
                         continue
                     self._learn(states)
-                    if addition is not None:
+                    if partial_sum is not None:
                         replies[call.first] = answered[0]
                         continue
                     replies.update(zip(call.places.tolist(), answered, strict=False))
@@ -183,12 +183,16 @@ class RayGrid(SimulatedGrid):
         return None if call is None else replace(call, worker=worker)
 
     def _ask(
-        self, call: Call, messages: Sequence[Message], addition: Callable[[], Addition] | None, left: float
+        self,
+        call: Call,
+        messages: Sequence[Message],
+        partial_sum: Callable[[], PartialSum] | None,
+        left: float,
     ) -> Any:
         # With a deadline, replies are fetched often: who is late keeps few others out.
-        patience = left / 20 if math.isfinite(left) else math.inf
+        retry_for = left / 20 if math.isfinite(left) else math.inf
         worker = self._workers[call.worker]
-        return worker.answer.remote(take(messages, call.places), addition, call.tries == 0, patience)
+        return worker.answer.remote(take(messages, call.places), partial_sum, call.tries == 0, retry_for)
 
     def _learn(self, states: Mapping[int, bytes]) -> None:
         for node, state in states.items():

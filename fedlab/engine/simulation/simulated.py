@@ -20,7 +20,7 @@ from flwr.supercore.run import Run
 
 from fedlab.engine.messages.broadcast import Broadcast, nodes_of
 from fedlab.engine.messages.identity import FIRST_CLIENT_NODE, SERVER_NODE, become, fresh_id, stamp
-from fedlab.engine.messages.partial_sums import Addition
+from fedlab.engine.messages.partial_sums import PartialSum
 from fedlab.engine.simulation.allocator import keep_freed_memory
 from fedlab.engine.simulation.faults import Fault, FaultPlan
 from fedlab.engine.simulation.host import node_of
@@ -76,7 +76,7 @@ class SimulatedGrid(Grid):
         self,
         messages: Sequence[Message],
         waiting: list[Call],
-        addition: Callable[[], Addition] | None,
+        partial_sum: Callable[[], PartialSum] | None,
         deadline: float,
     ) -> Iterator[tuple[int, list[Message]]]:
         """Yield (place, replies) in the order of the places, holding only a few at a time.
@@ -90,7 +90,7 @@ class SimulatedGrid(Grid):
         messages: Iterable[Message],
         *,
         timeout: float | None = None,
-        addition: Callable[[], Addition] | None = None,
+        partial_sum: Callable[[], PartialSum] | None = None,
     ) -> Iterator[Message]:
         """Yield the replies in the order of the messages, holding only a few at a time.
 
@@ -100,7 +100,7 @@ class SimulatedGrid(Grid):
             A `Broadcast` is never made into a list.
         timeout
             Seconds; replies that are not ready then are left out, as Flower does.
-        addition
+        partial_sum
             Makes a sum of replies: one reply per block of clients then stands for all of them
             (`fedlab.engine.messages.partial_sums.stands_for`), and only error replies come one by one.
         """
@@ -110,11 +110,11 @@ class SimulatedGrid(Grid):
         if refused:
             places = np.delete(places, list(refused))
         partitions = nodes_of(sent) - FIRST_CLIENT_NODE
-        waiting = calls(partitions, places, self._weights, self._home, self.chunk, addition is not None)
+        waiting = calls(partitions, places, self._weights, self._home, self.chunk, partial_sum is not None)
         deadline = math.inf if timeout is None else time.monotonic() + timeout
         unheard = iter(sorted(refused))
         following = next(unheard, None)
-        for place, replies in self._answers(sent, waiting, addition, deadline):
+        for place, replies in self._answers(sent, waiting, partial_sum, deadline):
             while following is not None and following < place:
                 yield refused[following]
                 following = next(unheard, None)
@@ -133,12 +133,12 @@ class SimulatedGrid(Grid):
         late, self._late = self._late, []
         return late
 
-    def stream_late(self, *, addition: Callable[[], Addition] | None = None) -> Iterator[Message]:
+    def stream_late(self, *, partial_sum: Callable[[], PartialSum] | None = None) -> Iterator[Message]:
         """Yield the replies that came after their round's deadline; they are no longer late."""
         late, plan = self.late(), self.plan
         self.plan = FaultPlan()
         try:
-            yield from self.stream(late, addition=addition)
+            yield from self.stream(late, partial_sum=partial_sum)
         finally:
             self.plan = plan
 

@@ -9,7 +9,7 @@ from flwr.app import Message
 from flwr.clientapp import ClientApp
 
 from fedlab.engine.messages.identity import SERVER_NODE, become
-from fedlab.engine.messages.partial_sums import Addition
+from fedlab.engine.messages.partial_sums import PartialSum
 from fedlab.engine.messages.records import content_bytes
 from fedlab.engine.simulation.allocator import keep_freed_memory
 from fedlab.engine.simulation.faults import FaultPlan
@@ -50,14 +50,14 @@ class Worker:
     def answer(
         self,
         messages: Sequence[Message],
-        addition: Callable[[], Addition] | None,
+        partial_sum: Callable[[], PartialSum] | None,
         first_try: bool,
-        patience: float,
+        retry_for: float,
     ) -> tuple[Parcel, dict[int, bytes]]:
         """Answer the messages, or as many as fit into one reply; return what their nodes now remember, too."""
         answered: list[list[Message]] = []
-        num_bytes, give_back = 0, time.monotonic() + patience
-        for replies in self._host.answer(messages, addition, first_try):
+        num_bytes, give_back = 0, time.monotonic() + retry_for
+        for replies in self._host.answer(messages, partial_sum, first_try):
             answered.append(replies)
             num_bytes += sum(content_bytes(reply.content) for reply in replies if reply.has_content())
             if num_bytes > REPLY_BYTES or time.monotonic() > give_back:

@@ -1,7 +1,7 @@
 """Any OpenAI-compatible endpoint: vLLM, a llama.cpp server, or a service that is paid by the token.
 
     refused (401, 403, 404, 400)           one message at once: trying again would be refused again
-    away (429, 5xx, no connection, slow)   tried again, ever more rarely, until nobody had an answer for `patience`
+    away (429, 5xx, no connection, slow)   tried again, ever more rarely, until nobody had an answer for `retry_for`
     malformed                              tried again `retries` times: an answer without a text, or no JSON
     truncated, empty                       texts all the same, and counted
 
@@ -24,7 +24,7 @@ from fedlab.errors import BadInput
 from fedlab.features.weights import fingerprint_of
 from fedlab.llm.backends.concurrent import at_once
 from fedlab.llm.backends.openai_format import echoed, reason, retry_after, text_of
-from fedlab.llm.backends.retry import MALFORMED, Pace, Patience, Warn
+from fedlab.llm.backends.retry import MALFORMED, Pace, Retry, Warn
 from fedlab.llm.extras import needs
 from fedlab.llm.language_model import (
     Arrived,
@@ -60,7 +60,7 @@ class Endpoint(LanguageModel):
         Seconds for one answer.
     retries
         How often a malformed answer is asked for again.
-    patience
+    retry_for
         Seconds without any answer after which the endpoint is given up.
     backoff, longest
         Seconds of the first wait after a failure, and of the longest.
@@ -90,7 +90,7 @@ class Endpoint(LanguageModel):
     chat: bool = False
     timeout: float = 120.0
     retries: int = 3
-    patience: float = 300.0
+    retry_for: float = 300.0
     backoff: float = 1.0
     longest: float = 30.0
     concurrent: int = 4
@@ -114,9 +114,9 @@ class Endpoint(LanguageModel):
         for name in ("retries", "price_in", "price_out"):
             if getattr(self, name) < 0:
                 raise BadInput(f"{name} {getattr(self, name)}: at least 0")
-        self._patience = Patience(
+        self._retry = Retry(
             self._name,
-            self.patience,
+            self.retry_for,
             retries=self.retries,
             first=self.backoff,
             longest=self.longest,
@@ -128,7 +128,7 @@ class Endpoint(LanguageModel):
     @property
     def troubles(self) -> Counter[str]:
         """What went wrong so far, and how often."""
-        return self._patience.troubles.copy()
+        return self._retry.troubles.copy()
 
     @property
     def _name(self) -> str:
@@ -154,7 +154,7 @@ class Endpoint(LanguageModel):
         Raises
         ------
         BadInput
-            If the endpoint refuses, stays away longer than `patience`, or answers malformed too often. What
+            If the endpoint refuses, stays away longer than `retry_for`, or answers malformed too often. What
             arrived before was told.
         """
         paired(prompts, seeds, "seeds")
@@ -186,7 +186,7 @@ class Endpoint(LanguageModel):
         def work(_: None, index: int) -> Completion:
             prompt, both = prompts[index], prompts[index] + continuations[index]
             asked = {"prompt": both, "max_tokens": 1, "temperature": 0.0, "echo": True, "logprobs": 1}
-            answer = self._patience.answer(
+            answer = self._retry.answer(
                 lambda: echoed(client.completions.create(model=self.model, **asked)), self._why, stop
             )
             if answer is None:
@@ -265,11 +265,11 @@ class Endpoint(LanguageModel):
             said = [("user", prompt)] if isinstance(prompt, str) else [(m.role, m.content) for m in prompt]
             route = client.chat.completions
             asked = {"messages": [{"role": role, "content": content} for role, content in said]}
-        answer = self._patience.answer(lambda: text_of(route.create(**asked, **options)), self._why, stop)
+        answer = self._retry.answer(lambda: text_of(route.create(**asked, **options)), self._why, stop)
         if not answer.text.strip():
-            self._patience.count("empty")
+            self._retry.count("empty")
         if answer.finish == "length":
-            self._patience.count("truncated")
+            self._retry.count("truncated")
         return answer
 
     def _why(self, error: Exception) -> tuple[str, float]:
@@ -281,7 +281,7 @@ class Endpoint(LanguageModel):
                 return "rate limited", retry_after(error)
             if error.status_code >= 500 or error.status_code in (408, 409):
                 return "server error", retry_after(error)
-            self._patience.count("refused")
+            self._retry.count("refused")
             raise self._refused(error) from error
         if isinstance(error, openai.APITimeoutError):
             return "timed out", 0.0

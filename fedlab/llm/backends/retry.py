@@ -45,7 +45,7 @@ class Pace:
         stop.wait(start - now)
 
 
-class Patience:
+class Retry:
     """Asks until there is an answer, for all requests of one endpoint: what one learns spares the others a warning.
 
     Parameters

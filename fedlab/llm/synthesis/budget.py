@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from fedlab.errors import BadInput
-from fedlab.llm.tuning.private_generator import Generator
-from fedlab.privacy.accounting.budget import Promise
+from fedlab.llm.tuning.private_generator import PrivateGenerator
+from fedlab.privacy.accounting.budget import PrivacyBudget
 from fedlab.privacy.accounting.release import Release
 from fedlab.privacy.mechanisms.gaussian import check_promise
 from fedlab.privacy.mechanisms.vote_histogram import votes_multiplier
@@ -48,7 +48,7 @@ class Budget:
     delta: float = 1e-5
     votes: int = 1
     labels: bool = False
-    generator: Generator | None = None
+    generator: PrivateGenerator | None = None
 
     def __post_init__(self) -> None:
         check_promise(1.0 if self.noiseless else self.epsilon or 0.0, self.delta)
@@ -66,11 +66,11 @@ class Budget:
         return self.epsilon is None or self.epsilon == math.inf
 
     @property
-    def promise(self) -> Promise | None:
+    def promise(self) -> PrivacyBudget | None:
         """The terms of the ledger; None where nothing is promised."""
         if self.noiseless:
             return None
-        return Promise(epsilon=self.epsilon, delta=self.delta)
+        return PrivacyBudget(epsilon=self.epsilon, delta=self.delta)
 
     @property
     def histograms(self) -> int:

@@ -17,19 +17,19 @@ from typing import Any
 import numpy as np
 
 from fedlab.llm.synthesis.few_shot import Demonstrations, Writer
-from fedlab.llm.synthesis.text_filter import Sieve, Text
+from fedlab.llm.synthesis.text_filter import Text, TextFilter
 from fedlab.llm.synthesis.text_packing import pack_texts
 
 SHOWN = 8
 """Texts of a stage that are kept for the report."""
 
 
-class Pool:
+class CandidatePool:
     """Texts with their embeddings and votes; empty to begin with.
 
     Parameters
     ----------
-    sieve
+    text_filter
         What they have to pass; a fresh copy counts what does not.
     writer
         Whose demonstrations must not come back, and who judges.
@@ -48,8 +48,8 @@ class Pool:
         What was noted: `stage`, `came`, `kept` and `samples`.
     """
 
-    def __init__(self, sieve: Sieve, writer: Writer, embedder: Any, labels: Sequence[str]):
-        self.sieve, self.labels = sieve.fresh(), tuple(labels)
+    def __init__(self, text_filter: TextFilter, writer: Writer, embedder: Any, labels: Sequence[str]):
+        self.text_filter, self.labels = text_filter.fresh(), tuple(labels)
         self._writer, self._embedder = writer, embedder
         self.texts: list[Text] = []
         self.embedded = np.zeros((0, 0), np.float32)
@@ -82,17 +82,19 @@ class Pool:
         seed
             Of the sieve's clusters.
         """
-        sieve, writer = self.sieve, self._writer
-        kept = sieve.words([*self.texts, *new], writer.prompts.texts())
-        kept = sieve.doubts(kept, self.labels, writer.prompts.asks, writer.likelihood)
+        text_filter, writer = self.text_filter, self._writer
+        kept = text_filter.words([*self.texts, *new], writer.prompts.texts())
+        kept = text_filter.label_consistency(kept, self.labels, writer.prompts.asks, writer.likelihood)
         self.embedded = self._embedder.extract([one.text for one in kept]).astype(np.float32)
-        kept = self._stay(kept, sieve.meaning(self.embedded, seed))
+        kept = self._stay(kept, text_filter.meaning(self.embedded, seed))
         # A judge is asked last: it is paid for every text.
-        self.texts = self._stay(kept, sieve.verdicts(kept, self.embedded, seed, writer.judge, writer.answer))
+        self.texts = self._stay(
+            kept, text_filter.verdicts(kept, self.embedded, seed, writer.judge, writer.answer)
+        )
         self.votes = np.zeros(len(self.texts))
         self._note(stage, len(new))
 
-    def elect(self, places: Callable[[str, str, int], int], stage: str) -> None:
+    def select_top(self, places: Callable[[str, str, int], int], stage: str) -> None:
         """Keep the texts with the most votes, of each domain and label.
 
         Parameters
@@ -111,7 +113,7 @@ class Pool:
         order = np.flatnonzero(stays)[np.argsort(-self.votes[stays], kind="stable")]
         self.texts, self.embedded = [self.texts[row] for row in order], self.embedded[order]
         self.votes = self.votes[order]
-        self.sieve.dropped["outvoted"] += before - len(self.texts)
+        self.text_filter.dropped["outvoted"] += before - len(self.texts)
         self._note(stage, before)
 
     def model(self) -> dict[str, np.ndarray]:
@@ -126,8 +128,8 @@ class Pool:
             "pool": [[one.text, one.domain, one.label] for one in self.texts],
             "embedded": self.embedded,
             "votes": self.votes,
-            "dropped": dict(self.sieve.dropped),
-            "asked": dict(self.sieve.asked),
+            "dropped": dict(self.text_filter.dropped),
+            "asked": dict(self.text_filter.asked),
             "stages": self.stages,
         }
 
@@ -135,8 +137,8 @@ class Pool:
         """Take up what `state_dict` once returned."""
         self.texts = [Text(*said) for said in state["pool"]]
         self.embedded, self.votes = state["embedded"], state["votes"]
-        self.sieve.dropped.update(state["dropped"])
-        self.sieve.asked.update(state["asked"])
+        self.text_filter.dropped.update(state["dropped"])
+        self.text_filter.asked.update(state["asked"])
         self.stages = list(state["stages"])
 
     def _stay(self, texts: Sequence[Text], stays: np.ndarray) -> list[Text]:

@@ -24,7 +24,7 @@ from fedlab.llm.language_model import Completion, LanguageModel, Prompt, Samplin
 from fedlab.llm.synthesis.parsing import NO_FORMAT, first_text, records_in
 from fedlab.llm.synthesis.prompts import Prompts
 from fedlab.llm.synthesis.text_filter import Text
-from fedlab.randomness import generator
+from fedlab.randomness import rng_for
 
 Demonstrations = Mapping[tuple[str, str], Sequence[str]]
 """Domain and label to texts of both, the best first."""
@@ -47,7 +47,7 @@ class Writer:
         k: demonstrations in a prompt.
     anchors
         a: how many of them are the prompts' own where others have won.
-    each
+    texts_per_prompt
         Texts that a prompt is hoped to give: so many fewer prompts are read. A chat gives what its prompts ask for.
     max_tokens, temperature, top_p
         How an answer is drawn; its tokens are those of all its texts.
@@ -71,7 +71,7 @@ class Writer:
         prompts: Prompts,
         shots: int = 4,
         anchors: int = 2,
-        each: int = 2,
+        texts_per_prompt: int = 2,
         max_tokens: int = 48,
         temperature: float = 0.9,
         top_p: float = 0.95,
@@ -82,10 +82,10 @@ class Writer:
         if not 0 <= anchors <= shots:
             raise BadInput(f"anchors={anchors} must lie in 0..shots={shots}")
         self.llm, self.prompts, self.shots, self.anchors = llm, prompts, shots, anchors
-        if each < 1:
-            raise BadInput(f"each={each} must be at least 1 text of a prompt")
-        self.each = each
-        stop = prompts.stop if each == 1 or prompts.chat else (LIST_ENDS,)
+        if texts_per_prompt < 1:
+            raise BadInput(f"texts_per_prompt={texts_per_prompt} must be at least 1 text of a prompt")
+        self.texts_per_prompt = texts_per_prompt
+        stop = prompts.stop if texts_per_prompt == 1 or prompts.chat else (LIST_ENDS,)
         self.sampling = Sampling(max_tokens, temperature, 0, top_p, tuple(stop))
         self._folder = None if cache is None else Path(cache)
         self._kept: Texts | None = None
@@ -129,7 +129,7 @@ class Writer:
         self, wanted: Mapping[tuple[str, str], int], demonstrations: Demonstrations, seed: int
     ) -> list[Prompt]:
         """Return what `write` asks."""
-        draw = generator(seed, "demonstrations")
+        draw = rng_for(seed, "demonstrations")
         return [self._prompt(*code, demonstrations.get(code, ()), draw) for code in self._codes(wanted)]
 
     def judge(self, texts: Sequence[Text]) -> Prompt:
@@ -174,14 +174,14 @@ class Writer:
         return answers
 
     def _codes(self, wanted: Mapping[tuple[str, str], int]) -> list[tuple[str, str]]:
-        return [code for code, number in wanted.items() for _ in range(-(-number // self.each))]
+        return [code for code, number in wanted.items() for _ in range(-(-number // self.texts_per_prompt))]
 
     def _texts(self, answer: Completion) -> Iterator[str]:
         if self.prompts.chat:
             yield from (record.text for record in records_in(answer, self.prompts, self.dropped))
             return
         before = self.prompts.record.partition("{text}")[0].strip()
-        lines = answer.text.strip().splitlines()[: None if self.each > 1 else 1] or [""]
+        lines = answer.text.strip().splitlines()[: None if self.texts_per_prompt > 1 else 1] or [""]
         for index, line in enumerate(lines):
             if index and before and not line.startswith(before):
                 self.dropped[NO_FORMAT] += (

@@ -7,7 +7,7 @@
     doubtful     log p(label | text) below that of another label, by the language model that wrote it
     ineligible   left out by the same model in a chat, asked once for each cluster which of its texts are eligible
 
-Every text that goes is counted under the name of why, and nothing goes unsaid: see `Sieve.dropped`. Filters that
+Every text that goes is counted under the name of why, and nothing goes unsaid: see `TextFilter.dropped`. Filters that
 trust a client's weak local model throw away what that model lacks, so there is none here.
 
 Li et al., FDKT, 2024, https://arxiv.org/abs/2405.14212, section 4 (filter by clusters). e (n, d) embeddings of unit
@@ -55,7 +55,7 @@ class Text:
 
 
 @dataclass(frozen=True)
-class Sieve:
+class TextFilter:
     """Which filters, in this order.
 
     Parameters
@@ -96,7 +96,7 @@ class Sieve:
         if self.judge is not None and self.judge not in JUDGES:
             raise unknown("judge", self.judge, JUDGES)
 
-    def fresh(self) -> Sieve:
+    def fresh(self) -> TextFilter:
         """Return the same filters with nothing dropped yet."""
         return replace(self, dropped=Counter(), asked=Counter())
 
@@ -149,7 +149,7 @@ class Sieve:
             self.dropped["crowded"] += max(0, len(mine) - self.per_cluster)
         return stays
 
-    def doubts(
+    def label_consistency(
         self,
         texts: Sequence[Text],
         labels: Sequence[str],

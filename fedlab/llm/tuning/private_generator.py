@@ -4,7 +4,7 @@
 
 What is written is post-processing: once the steps are in the ledger, any number of texts costs nothing more.
 
-All of `Generator` is public, the number of steps and the probability q of a text too: computed from the number of
+All of `PrivateGenerator` is public, the number of steps and the probability q of a text too: computed from the number of
 texts they would tell it. How many texts were too long is data, and stays with whoever has the texts.
 
 Yue et al., Synthetic Text Generation with Differential Privacy, ACL 2023, https://arxiv.org/abs/2210.14348;
@@ -27,7 +27,7 @@ from fedlab.llm.tuning.adapters import Adapters
 from fedlab.llm.tuning.control_codes import context_of, encode
 from fedlab.llm.tuning.losses import LOSSES, Examples, kind_of
 from fedlab.llm.tuning.sampling import Written, sample, seeded
-from fedlab.privacy.accounting.calibration import Certificate, calibrate, certify
+from fedlab.privacy.accounting.calibration import PrivacyCertificate, calibrate, certify
 from fedlab.privacy.accounting.release import Release
 from fedlab.privacy.dpsgd.private_gradient import DPSGD, Taken
 from fedlab.privacy.mechanisms.gaussian import check_promise
@@ -41,7 +41,7 @@ NO_NOISE = (
 
 
 @dataclass(frozen=True)
-class Generator:
+class PrivateGenerator:
     """How the generator is tuned. All of it is public: none of these numbers may be computed from the texts.
 
     Parameters
@@ -141,7 +141,7 @@ class Generator:
         """What a reader must know of the settings."""
         return [NO_NOISE] if self.noiseless else []
 
-    def certificate(self) -> Certificate:
+    def certificate(self) -> PrivacyCertificate:
         """Return what the steps will cost, before one is taken."""
         return certify(self.multiplier, self.sampling_probability, self.total_steps, self.delta)
 
@@ -263,7 +263,7 @@ class Tuned:
     truncated: int
 
     @property
-    def certificate(self) -> Certificate:
+    def certificate(self) -> PrivacyCertificate:
         """What the steps cost, for one text added or removed."""
         return self.taken.certificate(self.delta)
 

@@ -23,7 +23,7 @@ UNITS = ("sample", "client")
 
 
 @dataclass(frozen=True)
-class Promise:
+class PrivacyBudget:
     """The terms that a ledger keeps; as an element of a config, a strategy's `privacy`.
 
     Parameters
@@ -59,7 +59,7 @@ class Promise:
         check_relation(self.relation)
 
     @classmethod
-    def of(cls, privacy: Any) -> Promise:
+    def of(cls, privacy: Any) -> PrivacyBudget:
         """Return the terms of whatever has them: its `delta`, `unit` and `relation`, its `cap` or else its `epsilon`.
 
         Raises

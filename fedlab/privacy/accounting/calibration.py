@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from fedlab.errors import BadInput
-from fedlab.privacy.accounting.budget import Promise
+from fedlab.privacy.accounting.budget import PrivacyBudget
 from fedlab.privacy.accounting.composition import Composition
 from fedlab.privacy.dpsgd.per_sample import part
 from fedlab.privacy.mechanisms.gaussian import check_promise, multiplier
@@ -32,7 +32,7 @@ TOLERANCE = 0.01
 
 
 @dataclass(frozen=True)
-class Certificate:
+class PrivacyCertificate:
     """What sampled Gaussian steps have told about one sample (or client), added or removed.
 
     Attributes
@@ -54,7 +54,9 @@ class Certificate:
     steps: int
 
 
-def certify(noise_multiplier: float, sampling_probability: float, steps: int, delta: float) -> Certificate:
+def certify(
+    noise_multiplier: float, sampling_probability: float, steps: int, delta: float
+) -> PrivacyCertificate:
     """Return what these steps cost at delta.
 
     Parameters
@@ -87,7 +89,7 @@ def certify(noise_multiplier: float, sampling_probability: float, steps: int, de
         epsilon = Composition(precision=steps / noise_multiplier**2).epsilon(delta)
     else:
         epsilon = Composition(sampled=(((float(noise_multiplier), q), steps),)).epsilon(delta)
-    return Certificate(epsilon, delta, float(noise_multiplier), q, steps)
+    return PrivacyCertificate(epsilon, delta, float(noise_multiplier), q, steps)
 
 
 @lru_cache(maxsize=256)  # every client of a run asks the same
@@ -123,13 +125,15 @@ def calibrate(epsilon: float, delta: float, sampling_probability: float, steps: 
     return m
 
 
-def check_noise(promise: Promise, given: float | None) -> None:
+def check_noise(promise: PrivacyBudget, given: float | None) -> None:
     """Refuse a promise of no epsilon where no noise multiplier was given either."""
     if promise.epsilon is None and given is None:
         raise BadInput("give an epsilon, or a noise_multiplier: without either there is no noise to add")
 
 
-def multiplier_for(promise: Promise, given: float | None, sampling_probability: float, steps: int) -> float:
+def multiplier_for(
+    promise: PrivacyBudget, given: float | None, sampling_probability: float, steps: int
+) -> float:
     """Return the noise multiplier that was given, or the one that keeps the promise; raises as `calibrate`."""
     if given is not None:
         return given

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from fedlab.errors import BadInput
-from fedlab.privacy.accounting.budget import Promise
+from fedlab.privacy.accounting.budget import PrivacyBudget
 from fedlab.privacy.accounting.composition import Composition
 from fedlab.privacy.accounting.journal import Journal, Line, read
 from fedlab.privacy.accounting.per_client import Accounts
@@ -37,7 +37,7 @@ SLACK = 1e-9
 class BudgetSpent(BadInput):
     """A release would pass the cap. Carries what was spent, what it would come to, and the cap."""
 
-    def __init__(self, asked: str, whose: str, spent: float, after: float, promise: Promise):
+    def __init__(self, asked: str, whose: str, spent: float, after: float, promise: PrivacyBudget):
         self.spent, self.after, self.cap = spent, after, promise.epsilon
         super().__init__(
             f"{asked}: {whose} would come to epsilon={after:.4g} at delta={promise.delta:g} per {promise.unit}, "
@@ -75,7 +75,7 @@ class Ledger:
     0.93
     """
 
-    def __init__(self, promise: Promise, path: Path | str | None = None):
+    def __init__(self, promise: PrivacyBudget, path: Path | str | None = None):
         self.promise, self.path = promise, None if path is None else Path(path)
         self._releases: dict[str, Release] = {}
         self._accounts = Accounts()
@@ -266,7 +266,7 @@ class Ledger:
         """
         try:
             state = json.loads(text)
-            ledger = cls(Promise(**state["promise"]))
+            ledger = cls(PrivacyBudget(**state["promise"]))
             ledger.load_state_dict(state)
         except (ValueError, KeyError, TypeError) as error:
             raise BadInput(f"this is no ledger ({error}): count its data as spent") from error
@@ -279,16 +279,16 @@ def opened(privacy: object, path: Path | str | None) -> Iterator[Ledger | None]:
     if privacy is None:
         yield None
         return
-    with Ledger(Promise.of(privacy), path) as ledger:
+    with Ledger(PrivacyBudget.of(privacy), path) as ledger:
         yield ledger
 
 
-def _content(path: Path, lines: Iterable[Line]) -> tuple[list[Promise], list[Release]]:
+def _content(path: Path, lines: Iterable[Line]) -> tuple[list[PrivacyBudget], list[Release]]:
     promises, releases = [], []
     for line in lines:
         if set(line) == {"promise"}:
             try:
-                promises.append(Promise(**line["promise"]))
+                promises.append(PrivacyBudget(**line["promise"]))
             except TypeError as error:
                 raise BadInput(f"{path} is no ledger of this version: {error}") from error
         elif set(line) == {"release"}:
@@ -298,7 +298,7 @@ def _content(path: Path, lines: Iterable[Line]) -> tuple[list[Promise], list[Rel
     return promises, releases
 
 
-def _check_same(path: Path, before: Promise, now: Promise) -> None:
+def _check_same(path: Path, before: PrivacyBudget, now: PrivacyBudget) -> None:
     if (before.unit, before.relation) != (now.unit, now.relation):
         raise BadInput(
             f"{path} counts per {before.unit} ({before.relation}), this run per {now.unit} ({now.relation}): these "

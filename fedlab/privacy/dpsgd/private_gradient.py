@@ -29,7 +29,7 @@ import torch
 from torch import Tensor, nn
 
 from fedlab.errors import BadInput, unknown
-from fedlab.privacy.accounting.calibration import Certificate, certify, check_sampling
+from fedlab.privacy.accounting.calibration import PrivacyCertificate, certify, check_sampling
 from fedlab.privacy.dpsgd.per_sample import CLIPPING, Losses, Samples, check_module, mixing, part, per_sample
 from fedlab.privacy.mechanisms.noise_source import check_entropy
 from fedlab.privacy.mechanisms.sensitivity import check_bound
@@ -75,7 +75,7 @@ class Taken:
     sampling_probability: float
     steps: int
 
-    def certificate(self, delta: float) -> Certificate:
+    def certificate(self, delta: float) -> PrivacyCertificate:
         """Return what they cost at delta, for one sample added or removed."""
         return certify(self.noise_multiplier, self.sampling_probability, self.steps, delta)
 

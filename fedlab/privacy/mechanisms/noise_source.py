@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from fedlab.errors import BadInput, unknown
-from fedlab.randomness import generator
+from fedlab.randomness import rng_for
 
 SOURCES = ("seeded", "os")
 
@@ -28,7 +28,7 @@ def noise(entropy: str, seed: int, purpose: str) -> np.random.Generator:
     """
     if check_entropy(entropy) == "os":
         return np.random.default_rng()
-    return generator(seed, purpose)
+    return rng_for(seed, purpose)
 
 
 def check_entropy(entropy: str) -> str:

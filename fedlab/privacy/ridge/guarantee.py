@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from fedlab.errors import BadInput, unknown
-from fedlab.privacy.accounting.budget import Promise, check_unit
+from fedlab.privacy.accounting.budget import PrivacyBudget, check_unit
 from fedlab.privacy.mechanisms import skellam
 from fedlab.privacy.mechanisms.gaussian import check_promise, multiplier
 from fedlab.privacy.mechanisms.sensitivity import (
@@ -109,9 +109,9 @@ class Guarantee:
             )
 
     @property
-    def promise(self) -> Promise:
+    def promise(self) -> PrivacyBudget:
         """The terms of the ledger that its releases are entered in."""
-        return Promise(self.cap or self.epsilon, self.delta, self.unit, self.relation)
+        return PrivacyBudget(self.cap or self.epsilon, self.delta, self.unit, self.relation)
 
     @cached_property
     def sensitivity(self) -> float:

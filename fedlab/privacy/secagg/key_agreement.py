@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from fedlab.errors import BadInput
 from fedlab.privacy.mechanisms.noise_source import check_entropy
-from fedlab.randomness import generator
+from fedlab.randomness import rng_for
 
 KEY_BYTES = 32
 TAG_BYTES = 16
@@ -34,7 +34,7 @@ def fresh(entropy: str, seed: int, purpose: str, num_bytes: int = KEY_BYTES) -> 
     """Return random bytes: of the operating system ('os'), or those that the seed repeats ('seeded')."""
     if check_entropy(entropy) == "os":
         return secrets.token_bytes(num_bytes)
-    return generator(seed, purpose).bytes(num_bytes)
+    return rng_for(seed, purpose).bytes(num_bytes)
 
 
 def derive(secret: bytes, *context: bytes) -> bytes:

@@ -6,7 +6,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDic
 from flwr.clientapp import ClientApp
 from flwr.serverapp import strategy as flower
 
-from fedlab.engine.aggregation.averaging import AVERAGING, WeightedMean, addition_of
+from fedlab.engine.aggregation.averaging import AVERAGING, WeightedMean, partial_sum_of
 from fedlab.engine.aggregation.rounds import History, run_rounds
 from fedlab.engine.messages.records import from_record, layout_of, to_record
 from fedlab.engine.simulation.local_grid import LocalGrid
@@ -43,7 +43,7 @@ def run(strategy, app, rounds=2, tolerate=0.0) -> tuple[History, MeteredGrid]:
 
 def alone(strategy):
     """The same strategy, which is to get every reply by itself."""
-    strategy.addition = None
+    strategy.partial_sum = None
     return strategy
 
 
@@ -132,12 +132,12 @@ def test_who_needs_every_reply_gets_every_reply():
     content = RecordDict({"arrays": to_record(START), "config": ConfigRecord()})
     with LocalGrid(client_app(), 3):
         messages = [Message(content, 2, "train")]
-        assert addition_of(flower.FedAvg(), messages) is not None
-        assert addition_of(flower.FedAvg(), []) is None
+        assert partial_sum_of(flower.FedAvg(), messages) is not None
+        assert partial_sum_of(flower.FedAvg(), []) is None
         for kind in (flower.FedMedian, flower.Krum, flower.FedTrimmedAvg, flower.Bulyan):
-            assert addition_of(kind(), messages) is None
-        assert addition_of(flower.FedAvg(weighted_by_key="own"), messages) is None
+            assert partial_sum_of(kind(), messages) is None
+        assert partial_sum_of(flower.FedAvg(weighted_by_key="own"), messages) is None
         own = flower.FedAvg(train_metrics_aggr_fn=lambda contents, key: MetricRecord())
-        assert addition_of(own, messages) is None
+        assert partial_sum_of(own, messages) is None
         other = RecordDict({"arrays": ArrayRecord([np.arange(3)]), "config": ConfigRecord()})
-        assert addition_of(flower.FedAvg(), [Message(other, 2, "train")]) is None
+        assert partial_sum_of(flower.FedAvg(), [Message(other, 2, "train")]) is None

@@ -224,7 +224,7 @@ def test_an_error_of_the_infrastructure_is_traced_to_the_node_that_was_asked():
     class Lost(LocalGrid):
         """Answers for node 4 as the SuperLink does when a node is gone."""
 
-        def stream(self, messages, *, timeout=None, addition=None):
+        def stream(self, messages, *, timeout=None, partial_sum=None):
             for reply, message in zip(super().stream(messages), messages, strict=True):
                 if message.metadata.dst_node_id == 4:
                     reply = Message(Error(5, "node unavailable"), reply_to=message)

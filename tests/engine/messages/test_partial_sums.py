@@ -33,7 +33,7 @@ def to_all(grid: SimulatedGrid, message_type: str = "train", **config: object) -
 
 def test_the_sum_is_that_of_the_replies_one_by_one(grid):
     one_by_one = list(grid.stream(to_all(grid)))
-    summed = list(grid.stream(to_all(grid), addition=ArraySum))
+    summed = list(grid.stream(to_all(grid), partial_sum=ArraySum))
     assert len(one_by_one) == grid.num_nodes
     assert [stands_for(r)[0] for r in summed] == [grid.chunk] * (grid.num_nodes // grid.chunk) + (
         [grid.num_nodes % grid.chunk] if grid.num_nodes % grid.chunk else []
@@ -56,14 +56,14 @@ def test_float_sums_have_the_same_bits_on_any_number_of_workers(app, ray_runtime
     for grid in grids:
         with grid:
             sums = [
-                from_record(r.content["arrays"])["w"] for r in grid.stream(to_all(grid), addition=ArraySum)
+                from_record(r.content["arrays"])["w"] for r in grid.stream(to_all(grid), partial_sum=ArraySum)
             ]
             bits.add(b"".join(array.tobytes() for array in sums))
     assert len(bits) == 1
 
 
 def test_an_error_is_never_part_of_a_sum(grid):
-    replies = list(grid.stream(to_all(grid, "query.fail", partition=3), addition=ArraySum))
+    replies = list(grid.stream(to_all(grid, "query.fail", partition=3), partial_sum=ArraySum))
     errors = [r for r in replies if r.has_error()]
     assert [partition_of(r.metadata.src_node_id) for r in errors] == [3]
     assert "no such sample: 42" in errors[0].error.reason
@@ -72,10 +72,10 @@ def test_an_error_is_never_part_of_a_sum(grid):
 
 def test_traffic_and_progress_are_those_of_the_clients(grid):
     counted = []
-    for addition in (None, ArraySum):
+    for partial_sum in (None, ArraySum):
         said = []
         metered = MeteredGrid(grid, lambda kind, said=said, **fields: said.append((kind, fields)))
-        list(metered.stream(to_all(grid), addition=addition))
+        list(metered.stream(to_all(grid), partial_sum=partial_sum))
         counted.append((metered.traffic.bytes_up, metered.traffic.bytes_down, said[-1]))
     assert counted[0] == counted[1]
     assert counted[0][2] == ("progress", {"done": grid.num_nodes, "total": grid.num_nodes})

@@ -7,13 +7,13 @@ from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, 
 from fedlab.engine.messages.broadcast import Broadcast
 from fedlab.engine.messages.partial_sums import ArraySum, stands_for
 from fedlab.engine.messages.records import from_record, to_record
-from fedlab.engine.simulation.batched_app import Cohort, CohortApp
+from fedlab.engine.simulation.batched_app import BatchedClientApp, ClientBatch
 from fedlab.engine.simulation.faults import Corrupt
 from fedlab.engine.simulation.local_grid import LocalGrid
 
 
-def make_app(calls: list[tuple[str, int]], **kwargs) -> CohortApp:
-    app = CohortApp(**kwargs)
+def make_app(calls: list[tuple[str, int]], **kwargs) -> BatchedClientApp:
+    app = BatchedClientApp(**kwargs)
 
     def content(partition: int) -> RecordDict:
         return RecordDict({"arrays": to_record({"a": np.full(2, float(partition))})})
@@ -30,21 +30,21 @@ def make_app(calls: list[tuple[str, int]], **kwargs) -> CohortApp:
         return Message(content(partition), reply_to=message)
 
     @app.together("train")
-    def train_together(cohort: Cohort) -> list[RecordDict] | None:
-        calls.append(("together", len(cohort.partitions)))
-        settings = cohort.content.config_records["config"]
+    def train_together(batch: ClientBatch) -> list[RecordDict] | None:
+        calls.append(("together", len(batch.partitions)))
+        settings = batch.content.config_records["config"]
         if "fails" in settings:
             raise ValueError("someone fails")
         settings["mine"] = 1  # a client may change what it was sent
-        return None if settings.get("remembers") else [content(p) for p in cohort.partitions]
+        return None if settings.get("remembers") else [content(p) for p in batch.partitions]
 
     @app.in_total("train")
-    def train_in_total(cohort: Cohort) -> tuple[RecordDict, int] | None:
-        calls.append(("in total", len(cohort.partitions)))
-        if "fails" in cohort.content.config_records["config"]:
+    def train_in_total(batch: ClientBatch) -> tuple[RecordDict, int] | None:
+        calls.append(("in total", len(batch.partitions)))
+        if "fails" in batch.content.config_records["config"]:
             raise ValueError("someone fails")
-        total = float(sum(cohort.partitions))
-        return RecordDict({"arrays": to_record({"a": np.full(2, total)})}), 144 * len(cohort.partitions)
+        total = float(sum(batch.partitions))
+        return RecordDict({"arrays": to_record({"a": np.full(2, total)})}), 144 * len(batch.partitions)
 
     return app
 
@@ -71,16 +71,16 @@ def test_the_replies_of_a_chunk_are_made_in_one_call():
 def test_a_sum_is_made_in_one_call_where_the_app_has_one():
     calls = []
     grid = LocalGrid(make_app(calls), 7, chunk=3)
-    summed = list(grid.stream(ask(grid), addition=ArraySum))
+    summed = list(grid.stream(ask(grid), partial_sum=ArraySum))
     assert values(summed) == [3, 12, 6] and [stands_for(r) for r in summed] == [(3, 432), (3, 432), (1, 144)]
     assert {kind for kind, _ in calls} == {"in total"}
 
 
 @pytest.mark.parametrize("addition", [None, ArraySum])
-def test_where_one_fails_each_is_asked_by_itself_and_the_culprit_is_named(addition):
+def test_where_one_fails_each_is_asked_by_itself_and_the_culprit_is_named(partial_sum):
     calls = []
     grid = LocalGrid(make_app(calls), 7, chunk=7)
-    replies = list(grid.stream(ask(grid, fails=3), addition=addition))
+    replies = list(grid.stream(ask(grid, fails=3), partial_sum=partial_sum))
     errors = [r for r in replies if r.has_error()]
     assert [r.metadata.src_node_id for r in errors] == [5] and "no such sample: 42" in errors[0].error.reason
     assert sum(values(r for r in replies if r.has_content())) == 18

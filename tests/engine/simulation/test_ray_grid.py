@@ -21,7 +21,7 @@ from fedlab.engine.simulation.ray_grid import RayGrid
 from fedlab.errors import BadInput
 
 #: seconds: less than Ray's own patience of minutes, and more than a busy machine takes to be told
-PATIENCE = 60
+RETRY_FOR = 60
 
 
 def pids(grid: RayGrid) -> dict[int, int]:
@@ -119,7 +119,7 @@ def test_a_dead_address_is_told_at_once(host, app, no_ray):
         started = time.monotonic()
         with pytest.raises(BadInput, match=rf"no Ray cluster answers at '{address}' .*ray start --head"):
             RayGrid(app, 2, address=address)
-        assert time.monotonic() - started < PATIENCE
+        assert time.monotonic() - started < RETRY_FOR
 
 
 def test_an_address_where_something_else_listens_is_told_at_once(app, no_ray):
@@ -129,7 +129,7 @@ def test_an_address_where_something_else_listens_is_told_at_once(app, no_ray):
         started = time.monotonic()
         with pytest.raises(BadInput, match=r"no Ray cluster answers at .* \(what listens there is not Ray\)"):
             RayGrid(app, 2, address=f"127.0.0.1:{silent.getsockname()[1]}")
-        assert time.monotonic() - started < PATIENCE
+        assert time.monotonic() - started < RETRY_FOR
 
 
 def test_another_grpc_server_is_told_from_ray_at_once(app, no_ray):
@@ -140,7 +140,7 @@ def test_another_grpc_server_is_told_from_ray_at_once(app, no_ray):
         started = time.monotonic()
         with pytest.raises(BadInput, match=r"no Ray cluster answers at .* \(what listens there is not Ray\)"):
             RayGrid(app, 2, address=f"127.0.0.1:{port}")
-        assert time.monotonic() - started < PATIENCE
+        assert time.monotonic() - started < RETRY_FOR
         server.stop(None)
 
 
@@ -218,7 +218,7 @@ def test_ctrl_c_in_the_middle_of_a_stream_ends_the_ray_that_the_grid_started(tmp
         assert process.stdout is not None
         worker = int(process.stdout.readline())
         process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=PATIENCE)
+        _, said = process.communicate(timeout=RETRY_FOR)
         assert said.rstrip().endswith("KeyboardInterrupt")
         assert _ends(worker)
     finally:
@@ -227,7 +227,7 @@ def test_ctrl_c_in_the_middle_of_a_stream_ends_the_ray_that_the_grid_started(tmp
 
 
 def _ends(pid: int) -> bool:
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + RETRY_FOR
     while time.monotonic() < deadline:
         try:
             os.kill(pid, 0)

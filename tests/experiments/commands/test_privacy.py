@@ -15,7 +15,7 @@ from experiments.runner.compare import describe
 from experiments.runner.compose import compose
 from fedlab.engine.simulation.local_grid import LocalGrid
 from fedlab.errors import BadInput
-from fedlab.privacy.accounting.budget import Promise
+from fedlab.privacy.accounting.budget import PrivacyBudget
 from fedlab.privacy.accounting.ledger import BudgetSpent, Ledger
 from fedlab.privacy.accounting.release import Release
 from fedlab.privacy.ridge.guarantee import Guarantee
@@ -96,14 +96,14 @@ def test_what_a_deployment_spent_is_not_renewed_by_starting_it_again(tmp_path):
 
 def test_show_gathers_rounds_and_groups_clients(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "160")
-    with Ledger(Promise(epsilon=8.0), tmp_path / "privacy" / "steps.jsonl") as ledger:
+    with Ledger(PrivacyBudget(epsilon=8.0), tmp_path / "privacy" / "steps.jsonl") as ledger:
         for number in range(1, 4):
             kind = {"noise_multiplier": 1.5, "sampling_probability": 0.01, "steps": 10}
             ledger.charge(
                 Release(f"{number}", f"round {number}", "subsampled_gaussian", **kind, clients=(0, 1))
             )
         ledger.charge(Release("v", "votes [x]", "pure", epsilon=0.25, clients=(1, 2)))
-    with Ledger(Promise(unit="client"), tmp_path / "privacy.jsonl"):
+    with Ledger(PrivacyBudget(unit="client"), tmp_path / "privacy.jsonl"):
         pass
     (tmp_path / "config.yaml").touch()
     assert main(["privacy", "show", str(tmp_path)]) == 0

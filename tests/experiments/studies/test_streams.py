@@ -98,7 +98,7 @@ def test_a_stream_that_was_stopped_goes_on_to_the_same_marks(tmp_path, monkeypat
 def test_a_task_that_nobody_has_a_sample_of_changes_nothing(tmp_path):
     # All join after the first step: at first there is nothing to learn, and no head.
     methods = "methods=[acil,dsal,air,air_two_rounds,aefocl,replay]"
-    late = run(tmp_path / "late", methods, "attendance.late=1.0")["methods"]
+    late = run(tmp_path / "late", methods, "availability.late=1.0")["methods"]
     for name, method in late.items():
         steps = method["metrics"]["steps"]
         assert len(steps) == 4 and steps[0]["accuracy"] is None and steps[0]["samples"] == 0, name
@@ -142,11 +142,11 @@ def test_what_both_apps_need_of_a_stream_is_in_its_description():
             ["methods=[aefocl]", "methods.aefocl.strategy.memory.spread=-1.0"],
             "spread=-1.0 must be finite and >= 0",
         ),
-        (["methods=[air]", "methods.air.model.memory=1000"], "use form=two_rounds"),
+        (["methods=[air]", "methods.air.client.memory=1000"], "use form=two_rounds"),
         (["methods=[acil]", "features.expansion.width=3000000"], "lower the expansion's width"),
         (["methods=[replay]", "methods.replay.buffer=-1"], "methods.replay.buffer=-1 must be a whole number"),
-        (["~stream", "attendance.lag=1"], "there is no stream"),
-        (["attendance.lag=-1"], "lag=-1 must be at least 0"),
+        (["~stream", "availability.lag=1"], "there is no stream"),
+        (["availability.lag=-1"], "lag=-1 must be at least 0"),
     ],
 )
 def test_what_cannot_be_is_said_in_one_message(tmp_path, capsys, overrides, said):

@@ -152,7 +152,7 @@ def test_malformed_answers_end_after_some_tries(server, make):
 
 
 def test_patience_ends_and_says_what_happened(server, make):
-    model, warnings = make(server, patience=0.3)
+    model, warnings = make(server, retry_for=0.3)
     server.always = 503
     with pytest.raises(
         BadInput, match=r"no answer for [\d.]+ s \(limit: patience 0\.3 s; server error \d+\): start it"

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from fedlab.features.hashed import HashedWords
-from fedlab.llm.synthesis.candidates import Pool
+from fedlab.llm.synthesis.candidates import CandidatePool
 from fedlab.llm.synthesis.few_shot import Writer
 from fedlab.llm.synthesis.prompts import Prompts
-from fedlab.llm.synthesis.text_filter import Sieve, Text
+from fedlab.llm.synthesis.text_filter import Text, TextFilter
 from fedlab.llm.synthesis.text_packing import unpack_texts
 from tests.llm.phrasebook import Phrasebook
 
@@ -29,7 +29,7 @@ def make(tmp_path):
             "{text}", names, judge="{texts}", demonstrations={"food": {"positive": ["shown as it is"]}}
         )
         writer = Writer(Phrasebook(), prompts, cache=str(tmp_path))
-        return Pool(Sieve(**options), writer, HashedWords(), ["negative", "positive"])
+        return CandidatePool(TextFilter(**options), writer, HashedWords(), ["negative", "positive"])
 
     return make
 
@@ -43,7 +43,11 @@ def test_a_pool_sifts_what_comes_with_what_it_has(make):
     pool.add(
         [Text("The soup was LOVELY", "food", "positive"), Text("so short", "food", "positive")], "second", 0
     )
-    assert pool.texts == TEXTS and pool.sieve.dropped["repeated"] == 2 and pool.sieve.dropped["short"] == 1
+    assert (
+        pool.texts == TEXTS
+        and pool.text_filter.dropped["repeated"] == 2
+        and pool.text_filter.dropped["short"] == 1
+    )
     assert [(s["stage"], s["came"], s["kept"]) for s in pool.stages] == [("first", 7, 6), ("second", 2, 6)]
 
 
@@ -53,10 +57,10 @@ def test_the_most_voted_of_each_domain_and_label_stay_in_the_order_of_their_vote
     embedded = pool.embedded
     pool.votes += [1.0, 3.0, 2.0, 5.0, 0.5, -1.0]
     asked = []
-    pool.elect(lambda *code: asked.append(code) or max(1, code[2] - 1), "elected")
+    pool.select_top(lambda *code: asked.append(code) or max(1, code[2] - 1), "elected")
     assert asked == [("food", "positive", 3), ("food", "negative", 2), ("music", "positive", 1)]
     assert pool.texts == [TEXTS[row] for row in (3, 1, 2, 5)] and pool.votes.tolist() == [5.0, 3.0, 2.0, -1.0]
-    assert np.array_equal(pool.embedded, embedded[[3, 1, 2, 5]]) and pool.sieve.dropped["outvoted"] == 2
+    assert np.array_equal(pool.embedded, embedded[[3, 1, 2, 5]]) and pool.text_filter.dropped["outvoted"] == 2
     model = pool.model()
     assert unpack_texts(model) == [one.text for one in pool.texts] and model["labels"].tolist() == [
         0,
@@ -69,8 +73,8 @@ def test_the_most_voted_of_each_domain_and_label_stay_in_the_order_of_their_vote
 def test_a_judge_is_heard_and_a_pool_is_taken_up_again_where_it_was_left(make):
     pool, other = make(judge="chat"), make(judge="chat")
     pool.add([*TEXTS, Text("the coffee was great", "food", "positive")], "candidates", 0)
-    assert pool.texts == TEXTS and +pool.sieve.dropped == {"ineligible": 1}
-    assert len(pool.embedded) == 6 and pool.sieve.asked == {"questions": 2}
+    assert pool.texts == TEXTS and +pool.text_filter.dropped == {"ineligible": 1}
+    assert len(pool.embedded) == 6 and pool.text_filter.asked == {"questions": 2}
     state = pool.state_dict()
     json.dumps({name: value for name, value in state.items() if not isinstance(value, np.ndarray)})
     other.load_state_dict(state)

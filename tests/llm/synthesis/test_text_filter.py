@@ -5,7 +5,7 @@ import pytest
 
 from fedlab.errors import BadInput
 from fedlab.llm.language_model import Completion
-from fedlab.llm.synthesis.text_filter import Sieve, Text, counted
+from fedlab.llm.synthesis.text_filter import Text, TextFilter, counted
 
 
 def texts(*said: str) -> list[Text]:
@@ -13,32 +13,38 @@ def texts(*said: str) -> list[Text]:
 
 
 def test_short_texts_and_repetitions_go():
-    sieve = Sieve(min_words=3)
-    kept = sieve.words(
+    text_filter = TextFilter(min_words=3)
+    kept = text_filter.words(
         texts("a fine film", "A  fine film!", "so bad", "shown in the prompt", "another fine film", ""),
         known=["Shown in the prompt."],
     )
     assert [one.text for one in kept] == ["a fine film", "another fine film"]
-    assert sieve.dropped == {"short": 2, "repeated": 2} and counted(sieve.dropped) == "2 repeated, 2 short"
-    assert not sieve.fresh().dropped and sieve.fresh() == sieve
+    assert (
+        text_filter.dropped == {"short": 2, "repeated": 2}
+        and counted(text_filter.dropped) == "2 repeated, 2 short"
+    )
+    assert not text_filter.fresh().dropped and text_filter.fresh() == text_filter
 
 
 def test_what_means_the_same_goes_and_drops_nobody_itself():
     angles = np.deg2rad([0, 10, 20, 90])  # 0 and 20 are apart, each near to 10
     embedded = np.stack([np.cos(angles), np.sin(angles)], 1).astype(np.float32)
-    sieve = Sieve(similarity=float(np.cos(np.deg2rad(15))))
-    assert sieve.meaning(embedded, 0).tolist() == [True, False, True, True] and sieve.dropped["near"] == 1
-    assert Sieve(similarity=1).meaning(embedded, 0).all()
-    assert Sieve().meaning(embedded[:0], 0).tolist() == []
+    text_filter = TextFilter(similarity=float(np.cos(np.deg2rad(15))))
+    assert (
+        text_filter.meaning(embedded, 0).tolist() == [True, False, True, True]
+        and text_filter.dropped["near"] == 1
+    )
+    assert TextFilter(similarity=1).meaning(embedded, 0).all()
+    assert TextFilter().meaning(embedded[:0], 0).tolist() == []
 
 
 def test_clusters_keep_the_most_typical():
     rng = np.random.default_rng(0)
     centres = np.eye(3).repeat(4, 0)
     embedded = (centres + 0.05 * rng.normal(size=centres.shape)).astype(np.float32)
-    sieve = Sieve(similarity=1, per_cluster=1)
-    stays = sieve.meaning(embedded, 0)
-    assert stays.reshape(3, 4).sum(1).tolist() == [1, 1, 1] and sieve.dropped["crowded"] == 9
+    text_filter = TextFilter(similarity=1, per_cluster=1)
+    stays = text_filter.meaning(embedded, 0)
+    assert stays.reshape(3, 4).sum(1).tolist() == [1, 1, 1] and text_filter.dropped["crowded"] == 9
     nearest = np.linalg.norm(
         embedded.reshape(3, 4, 3) - embedded.reshape(3, 4, 3).mean(1, keepdims=True), axis=2
     )
@@ -52,11 +58,16 @@ def test_a_doubted_label_goes_whatever_the_model_prefers():
     def likelihood(prompts, answers):
         return np.array([says[p.split()[0]][a == " bad"] for p, a in zip(prompts, answers, strict=True)])
 
-    sieve = Sieve(judge="likelihood")
-    kept = sieve.doubts(told, ["good", "bad"], lambda domain, text: f"{text} of {domain}:", likelihood)
-    assert [one.text for one in kept] == ["fine", "dull"] and sieve.dropped["doubtful"] == 1
+    text_filter = TextFilter(judge="likelihood")
+    kept = text_filter.label_consistency(
+        told, ["good", "bad"], lambda domain, text: f"{text} of {domain}:", likelihood
+    )
+    assert [one.text for one in kept] == ["fine", "dull"] and text_filter.dropped["doubtful"] == 1
     for other in (None, "chat"):
-        assert Sieve(judge=other).doubts(told, ["good", "bad"], lambda *_: "", likelihood) == told
+        assert (
+            TextFilter(judge=other).label_consistency(told, ["good", "bad"], lambda *_: "", likelihood)
+            == told
+        )
 
 
 def embeddings(clusters: int, each: int) -> np.ndarray:
@@ -67,7 +78,7 @@ def embeddings(clusters: int, each: int) -> np.ndarray:
 
 def judged(answers, texts, embedded, **options):
     """What stays, which texts each question showed, and the sieve."""
-    shown, sieve = [], Sieve(judge="chat", **options)
+    shown, text_filter = [], TextFilter(judge="chat", **options)
 
     def question(some):
         shown.append([one.text for one in some])
@@ -76,7 +87,7 @@ def judged(answers, texts, embedded, **options):
     def answer(prompts):
         return [Completion(answers(shown[int(prompt) - 1]), 1, 1, "stop") for prompt in prompts]
 
-    return sieve.verdicts(texts, embedded, 0, question, answer), shown, sieve
+    return text_filter.verdicts(texts, embedded, 0, question, answer), shown, text_filter
 
 
 def test_a_judge_is_asked_once_for_each_cluster_and_what_it_leaves_out_goes():
@@ -85,20 +96,20 @@ def test_a_judge_is_asked_once_for_each_cluster_and_what_it_leaves_out_goes():
     def keeps_even(some):
         return ", ".join(str(number) for number, one in enumerate(some, 1) if int(one[5:]) % 2 == 0)
 
-    stays, shown, sieve = judged(keeps_even, told, embeddings(3, 4))
+    stays, shown, text_filter = judged(keeps_even, told, embeddings(3, 4))
     assert sorted(shown) == sorted([[f"text {4 * c + i}" for i in range(4)] for c in range(3)])
     assert stays.tolist() == [True, False] * 6
-    assert sieve.dropped == {"ineligible": 6} and sieve.asked == {"questions": 3}
-    assert not sieve.fresh().asked
+    assert text_filter.dropped == {"ineligible": 6} and text_filter.asked == {"questions": 3}
+    assert not text_filter.fresh().asked
 
 
 def test_an_answer_that_cannot_be_read_costs_no_text_and_is_counted():
     told = texts(*[f"text {number}" for number in range(8)])
-    stays, _, sieve = judged(
+    stays, _, text_filter = judged(
         lambda some: "I'd rather not." if "text 0" in some else "none", told, embeddings(2, 4)
     )
     assert stays.tolist() == [True] * 4 + [False] * 4
-    assert sieve.asked == {"questions": 2, "unreadable": 1} and sieve.dropped == {"ineligible": 4}
+    assert text_filter.asked == {"questions": 2, "unreadable": 1} and text_filter.dropped == {"ineligible": 4}
 
 
 def test_a_large_cluster_is_asked_about_in_parts_and_equal_texts_are_one_cluster():
@@ -112,7 +123,7 @@ def test_without_a_judge_nobody_is_asked():
         raise AssertionError
 
     for other in (None, "likelihood"):
-        assert Sieve(judge=other).verdicts(texts("a", "b"), embeddings(1, 2), 0, never, never).all()
+        assert TextFilter(judge=other).verdicts(texts("a", "b"), embeddings(1, 2), 0, never, never).all()
     assert judged(never, [], embeddings(1, 1)[:0])[0].tolist() == []
 
 
@@ -122,4 +133,4 @@ def test_without_a_judge_nobody_is_asked():
 )
 def test_bad_input(wrong):
     with pytest.raises(BadInput, match=next(iter(wrong))):
-        Sieve(**wrong)
+        TextFilter(**wrong)

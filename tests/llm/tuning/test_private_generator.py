@@ -12,8 +12,8 @@ from scipy.stats import binom
 from fedlab.errors import BadInput
 from fedlab.llm.tuning.adapters import Adapters
 from fedlab.llm.tuning.control_codes import encode
-from fedlab.llm.tuning.private_generator import NO_NOISE, Generator, sample
-from fedlab.privacy.accounting.budget import Promise
+from fedlab.llm.tuning.private_generator import NO_NOISE, PrivateGenerator, sample
+from fedlab.privacy.accounting.budget import PrivacyBudget
 from fedlab.privacy.accounting.ledger import BudgetSpent, Ledger
 from fedlab.privacy.dpsgd.private_gradient import generator_of
 from tests.llm.tuning.families import model_of, tokenizer
@@ -81,7 +81,7 @@ class Fixed:
 
 def test_batches_are_poisson_samples_and_a_shuffling_loader_would_be_found(monkeypatch):
     n, q = 12, 0.25
-    rule = Generator(
+    rule = PrivateGenerator(
         steps=150, sampling_probability=q, noise_multiplier=1.0, physical_batch=n, adapters=Adapters(rank=1)
     )
     found = sizes(n, rule)
@@ -101,7 +101,9 @@ def independent(multiplier, q, steps, delta):
 
 @pytest.mark.parametrize("data", [None, ([], [])], ids=["texts", "no texts"])
 def test_the_certificate_is_that_of_the_steps_taken(data):
-    rule = Generator(epsilon=2.0, delta=1e-4, epochs=1.2, sampling_probability=0.2, adapters=Adapters(rank=1))
+    rule = PrivateGenerator(
+        epsilon=2.0, delta=1e-4, epochs=1.2, sampling_probability=0.2, adapters=Adapters(rank=1)
+    )
     assert rule.total_steps == 6
     _, tuned = fitted(rule, data=data)
     assert tuned.taken.steps == 6 and tuned.texts == (20 if data is None else 0)
@@ -112,9 +114,9 @@ def test_the_certificate_is_that_of_the_steps_taken(data):
 
 
 def test_a_ledger_charges_the_steps_before_they_are_taken():
-    rule = Generator(epsilon=2.0, steps=6, sampling_probability=0.2)
+    rule = PrivateGenerator(epsilon=2.0, steps=6, sampling_probability=0.2)
     release = rule.release("bits", "DP generator", (3,))
-    ledger = Ledger(Promise(epsilon=2.0))
+    ledger = Ledger(PrivacyBudget(epsilon=2.0))
     ledger.charge(release)
     assert ledger.spent(3)[0] == pytest.approx(rule.certificate().epsilon)
     assert release.mechanism == "subsampled_gaussian" and release.steps == 6
@@ -124,7 +126,7 @@ def test_a_ledger_charges_the_steps_before_they_are_taken():
 
 @pytest.mark.parametrize("how", [{"epsilon": math.inf}, {"epsilon": None}, {"noise_multiplier": 0.0}])
 def test_without_noise_gradients_are_clipped_and_it_is_said(how):
-    rule = Generator(steps=2, sampling_probability=0.5, adapters=Adapters(rank=1), **how)
+    rule = PrivateGenerator(steps=2, sampling_probability=0.5, adapters=Adapters(rank=1), **how)
     _, tuned = fitted(rule)
     assert tuned.certificate.epsilon == math.inf and tuned.notes == rule.notes == [NO_NOISE]
     with pytest.raises(BadInput, match="cannot count a release without noise"):
@@ -133,7 +135,7 @@ def test_without_noise_gradients_are_clipped_and_it_is_said(how):
 
 
 def test_a_client_without_texts_moves_by_noise_alone():
-    rule = Generator(epsilon=2.0, steps=3, sampling_probability=0.2, adapters=Adapters(rank=1))
+    rule = PrivateGenerator(epsilon=2.0, steps=3, sampling_probability=0.2, adapters=Adapters(rank=1))
     weights = []
     for seed in (0, 0, 1):
         model, _ = fitted(rule, seed, ([], []))
@@ -144,8 +146,8 @@ def test_a_client_without_texts_moves_by_noise_alone():
 
 
 def test_equal_seeds_give_equal_bits_and_physical_batches_do_not_matter():
-    rule = Generator(epsilon=8.0, steps=4, sampling_probability=0.5, adapters=Adapters(rank=2))
-    small = Generator(
+    rule = PrivateGenerator(epsilon=8.0, steps=4, sampling_probability=0.5, adapters=Adapters(rank=2))
+    small = PrivateGenerator(
         epsilon=8.0, steps=4, sampling_probability=0.5, adapters=Adapters(rank=2), physical_batch=3
     )
     before = torch.get_rng_state()
@@ -164,7 +166,7 @@ def test_equal_seeds_give_equal_bits_and_physical_batches_do_not_matter():
 
 def test_a_text_too_long_is_cut_and_counted():
     data = (["shop | good"] * 3, ["w1 w2", " ".join(["w1"] * 60), "w1 " * 11])
-    rule = Generator(noise_multiplier=1.0, steps=1, max_tokens=16, adapters=Adapters(rank=1))
+    rule = PrivateGenerator(noise_multiplier=1.0, steps=1, max_tokens=16, adapters=Adapters(rank=1))
     _, tuned = fitted(rule, data=data)
     assert (tuned.texts, tuned.truncated) == (3, 1)
     words = tokenizer()
@@ -173,7 +175,7 @@ def test_a_text_too_long_is_cut_and_counted():
     example, cut = encode(words, "shop | good", "w1 " * 60, "causal", 16)
     assert cut and len(example.source + example.target) == 16  # and nothing says that it ends there
     assert words.eos_token_id not in example.target
-    long = Generator(noise_multiplier=1.0, steps=1, max_tokens=4000, adapters=Adapters(rank=1))
+    long = PrivateGenerator(noise_multiplier=1.0, steps=1, max_tokens=4000, adapters=Adapters(rank=1))
     assert fitted(long, data=data)[1].truncated == 1  # the model's context is 48
     with pytest.raises(BadInput, match="leaves no room"):
         encode(words, "shop " * 15, "w1", "causal", 16)
@@ -184,7 +186,7 @@ def test_a_text_too_long_is_cut_and_counted():
     [("llama", "frozen_embeddings", "ghost", 50), ("t5", "full", "hooks", 60)],
 )
 def test_what_is_written_follows_the_code_it_was_learned_behind(family, trained, clipping, steps):
-    rule = Generator(
+    rule = PrivateGenerator(
         epsilon=None,
         steps=steps,
         sampling_probability=1.0,
@@ -233,7 +235,7 @@ def test_top_k_of_one_is_the_most_probable_text():
 
 
 def test_codes_and_texts_belong_together():
-    rule = Generator(noise_multiplier=1.0, steps=1)
+    rule = PrivateGenerator(noise_multiplier=1.0, steps=1)
     with pytest.raises(BadInput, match="2 codes and 1 texts"):
         fitted(rule, data=(["a", "b"], ["w1"]))
     with pytest.raises(BadInput, match="writes no texts"):
@@ -262,4 +264,4 @@ def test_codes_and_texts_belong_together():
 )
 def test_a_setting_out_of_range_is_named(wrong, said):
     with pytest.raises(BadInput, match=said):
-        Generator(**{"steps": 3, **wrong})
+        PrivateGenerator(**{"steps": 3, **wrong})

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from fedlab.engine.persistence.checkpoint import Checkpoints
 from fedlab.errors import BadInput
 from fedlab.privacy.accounting import privacy_loss as accounting
-from fedlab.privacy.accounting.budget import Promise
+from fedlab.privacy.accounting.budget import PrivacyBudget
 from fedlab.privacy.accounting.ledger import BudgetSpent, Ledger, opened
 from fedlab.privacy.accounting.release import Release, fresh_id, numbers, ranges, seeded_id
 from fedlab.privacy.mechanisms.gaussian import epsilon_of, multiplier, together
@@ -38,7 +38,7 @@ def ids(path: Path) -> list[str]:
 
 
 def test_releases_compose_and_a_replay_costs_nothing_again():
-    ledger = Ledger(Promise())
+    ledger = Ledger(PrivacyBudget())
     assert ledger.spent() == (0.0, DELTA)
     ledger.charge(noise("a"))
     ledger.charge(noise("a"))
@@ -50,7 +50,7 @@ def test_releases_compose_and_a_replay_costs_nothing_again():
 
 
 def test_an_id_stands_for_one_release():
-    ledger = Ledger(Promise())
+    ledger = Ledger(PrivacyBudget())
     ledger.charge(noise("a"))
     with pytest.raises(BadInput, match="equal ids mean"):
         ledger.charge(noise("b"), noise("a", 11.0))
@@ -66,7 +66,7 @@ def test_seeded_ids_name_everything_that_was_given():
 
 
 def test_clients_have_compositions_of_their_own():
-    ledger = Ledger(Promise(delta=DELTA))
+    ledger = Ledger(PrivacyBudget(delta=DELTA))
     ledger.charge(noise("all"), noise("some", clients=(2, 1, 2)), noise("one", clients=(2,)))
     ledger.charge(Release("votes", "votes", "pure", epsilon=0.5, clients=(7,)))
     of = [epsilon_of(together(*[10.0] * n), DELTA) for n in (1, 2, 3)]
@@ -87,7 +87,7 @@ def test_clients_have_compositions_of_their_own():
 
 
 def test_the_most_that_anyone_spent_is_found_without_composing_everyone(monkeypatch):
-    ledger, composed = Ledger(Promise()), []
+    ledger, composed = Ledger(PrivacyBudget()), []
     for client in range(30):
         q = 0.001 * (client + 1)
         kind = {"noise_multiplier": 1.0, "sampling_probability": q, "steps": 20}
@@ -102,7 +102,7 @@ def test_the_most_that_anyone_spent_is_found_without_composing_everyone(monkeypa
 
 
 def test_units_and_relations_have_no_common_number():
-    ledger = Ledger(Promise(unit="sample"))
+    ledger = Ledger(PrivacyBudget(unit="sample"))
     for other in ({"unit": "client"}, {"relation": "replace_one"}):
         with pytest.raises(BadInput, match="no common number"):
             ledger.charge(noise("a", **other))
@@ -110,7 +110,7 @@ def test_units_and_relations_have_no_common_number():
 
 
 def test_what_cannot_be_stated_is_null():
-    ledger = Ledger(Promise())
+    ledger = Ledger(PrivacyBudget())
     ledger.charge(Release("a", "skellam", "stated", epsilon=1.0, delta=2e-5))
     assert ledger.statement()["epsilon"] is None
     assert ledger.spent() == (float("inf"), DELTA)
@@ -121,7 +121,7 @@ def test_what_cannot_be_stated_is_null():
 
 def test_a_cap_refuses_and_changes_not_a_byte(tmp_path):
     path = tmp_path / "ledger.jsonl"
-    with Ledger(Promise(epsilon=1.0), path) as ledger:
+    with Ledger(PrivacyBudget(epsilon=1.0), path) as ledger:
         ledger.charge(noise("a", 4.0))
         before, spent = path.read_bytes(), ledger.spent()
         with pytest.raises(BudgetSpent, match=r"release b.* past the cap of 1; 0\.9\d* is spent") as refused:
@@ -136,7 +136,7 @@ def test_a_cap_refuses_and_changes_not_a_byte(tmp_path):
 
 
 def test_only_those_who_are_asked_can_be_past_the_cap():
-    ledger = Ledger(Promise(epsilon=1.0))
+    ledger = Ledger(PrivacyBudget(epsilon=1.0))
     ledger.charge(noise("a", 4.0, clients=(0, 1)))
     assert ledger.affords(noise("b", 4.0, clients=(2, 3)))
     with pytest.raises(BudgetSpent, match="client 1 would"):
@@ -151,7 +151,7 @@ def test_only_those_who_are_asked_can_be_past_the_cap():
 def test_noise_made_for_a_cap_fits_under_it_and_less_does_not(epsilon, exponent):
     delta = 10**exponent
     m = multiplier(epsilon, delta)
-    ledger = Ledger(Promise(epsilon, delta))
+    ledger = Ledger(PrivacyBudget(epsilon, delta))
     assert not ledger.affords(noise("less", m * 0.999))
     ledger.charge(noise("a", m))
     assert ledger.spent()[0] == pytest.approx(epsilon, rel=1e-6)
@@ -159,7 +159,7 @@ def test_noise_made_for_a_cap_fits_under_it_and_less_does_not(epsilon, exponent)
 
 def test_far_from_the_cap_nothing_is_composed_anew(monkeypatch):
     monkeypatch.setattr(accounting, "distribution_epsilon", lambda *_: pytest.fail("it was composed"))
-    ledger = Ledger(Promise(epsilon=8.0))
+    ledger = Ledger(PrivacyBudget(epsilon=8.0))
     for number in range(200):
         kind = {"noise_multiplier": 1.0, "sampling_probability": 0.01, "steps": 5}
         ledger.charge(Release(str(number), "steps", "subsampled_gaussian", **kind))
@@ -176,13 +176,13 @@ def test_a_ledger_comes_back_as_it_was(tmp_path):
         Release("c", "votes", "pure", epsilon=0.1),
         Release("d", "skellam", "renyi", curve=((2.0, 0.01), (3.0, 0.02))),
     ]
-    with Ledger(Promise(epsilon=9.0), path) as ledger:
+    with Ledger(PrivacyBudget(epsilon=9.0), path) as ledger:
         ledger.charge(*releases)
         spent = ledger.spent()
         reader = Ledger.read(path)  # while it is open
         assert (reader.releases, reader.spent(), reader.promise) == (tuple(releases), spent, ledger.promise)
     size = path.stat().st_size
-    with Ledger(Promise(epsilon=9.0), path) as again:
+    with Ledger(PrivacyBudget(epsilon=9.0), path) as again:
         assert (again.releases, again.spent()) == (tuple(releases), spent)
     assert path.stat().st_size == size
     text = Ledger.from_json(ledger.to_json())
@@ -191,7 +191,7 @@ def test_a_ledger_comes_back_as_it_was(tmp_path):
 
 def test_a_line_that_was_cut_off_was_never_acted_upon(tmp_path):
     path, cut = tmp_path / "whole.jsonl", tmp_path / "cut.jsonl"
-    with Ledger(Promise(), path) as ledger:
+    with Ledger(PrivacyBudget(), path) as ledger:
         ledger.charge(noise("a"))
         whole = path.stat().st_size
         ledger.charge(noise("b"))
@@ -199,7 +199,7 @@ def test_a_line_that_was_cut_off_was_never_acted_upon(tmp_path):
     for length in (*range(whole, len(data), 5), len(data) - 1):
         cut.write_bytes(data[:length])
         assert [release.id for release in Ledger.read(cut).releases] == ["a"]
-        with Ledger(Promise(), cut) as ledger:
+        with Ledger(PrivacyBudget(), cut) as ledger:
             assert [release.id for release in ledger.releases] == ["a"]
             ledger.charge(noise("c"))
         assert ids(cut) == ["a", "c"], length
@@ -208,13 +208,13 @@ def test_a_line_that_was_cut_off_was_never_acted_upon(tmp_path):
 @pytest.mark.parametrize("damage", [b"{", b"\0\0\0", b"[1]", b'{"release": {"id": "x"}}', b'{"other": 1}'])
 def test_damage_is_never_passed_over(tmp_path, damage):
     path = tmp_path / "ledger.jsonl"
-    with Ledger(Promise(), path) as ledger:
+    with Ledger(PrivacyBudget(), path) as ledger:
         ledger.charge(noise("a"))
     with path.open("ab") as file:
         file.write(damage + b"\n")
     before = path.read_bytes()
     with pytest.raises(BadInput):
-        Ledger(Promise(), path)
+        Ledger(PrivacyBudget(), path)
     with pytest.raises(BadInput):
         Ledger.read(path)
     assert path.read_bytes() == before
@@ -222,25 +222,25 @@ def test_damage_is_never_passed_over(tmp_path, damage):
 
 def test_one_ledger_at_a_time(tmp_path):
     path = tmp_path / "ledger.jsonl"
-    first = Ledger(Promise(), path)
+    first = Ledger(PrivacyBudget(), path)
     with pytest.raises(BadInput, match="kept by another"):
-        Ledger(Promise(), path)
+        Ledger(PrivacyBudget(), path)
     first.charge(noise("a"))
     first.close()
     with pytest.raises(BadInput, match="closed"):
         first.charge(noise("b"))
     assert len(first.releases) == 1
-    with Ledger(Promise(), path) as second:
+    with Ledger(PrivacyBudget(), path) as second:
         assert len(second.releases) == 1
 
 
 def test_another_promise_on_the_same_file(tmp_path):
     path = tmp_path / "ledger.jsonl"
-    with Ledger(Promise(epsilon=1.0), path) as ledger:
+    with Ledger(PrivacyBudget(epsilon=1.0), path) as ledger:
         ledger.charge(noise("a", 4.0))
     with pytest.raises(BadInput, match="no common number"):
-        Ledger(Promise(unit="client"), path)
-    with Ledger(Promise(epsilon=2.0), path) as ledger:  # a larger cap refunds nothing
+        Ledger(PrivacyBudget(unit="client"), path)
+    with Ledger(PrivacyBudget(epsilon=2.0), path) as ledger:  # a larger cap refunds nothing
         assert ledger.spent()[0] > 0.9
     assert Ledger.read(path).promise.epsilon == 2.0
 
@@ -248,7 +248,7 @@ def test_another_promise_on_the_same_file(tmp_path):
 @pytest.mark.parametrize("call", ["write", "fsync"])
 def test_a_full_disk_refuses_the_release(tmp_path, monkeypatch, call):
     path = tmp_path / "ledger.jsonl"
-    with Ledger(Promise(), path) as ledger:
+    with Ledger(PrivacyBudget(), path) as ledger:
         ledger.charge(noise("a"))
         before = path.read_bytes()
         whole = os.write
@@ -332,15 +332,17 @@ class Strategy:
 
 def test_resuming_keeps_what_the_checkpoint_and_the_file_know(tmp_path):
     kept, path = Checkpoints(tmp_path / "checkpoints", "config"), tmp_path / "ledger.jsonl"
-    with Ledger(Promise(epsilon=2.0), path) as ledger:
+    with Ledger(PrivacyBudget(epsilon=2.0), path) as ledger:
         ledger.charge(noise("a", 4.0))
         assert kept.after(1, {"strategy": Strategy(ledger)}) == []
         ledger.charge(noise("after the checkpoint", 9.0))
-    with Ledger(Promise(epsilon=2.0), path) as ledger:  # the file knows more
+    with Ledger(PrivacyBudget(epsilon=2.0), path) as ledger:  # the file knows more
         assert kept.restore({"strategy": Strategy(ledger)}) == 1
         assert [release.id for release in ledger.releases] == ["a", "after the checkpoint"]
     path.unlink()
-    with Ledger(Promise(epsilon=0.5), path) as ledger:  # the checkpoint does, and no cap undoes what happened
+    with Ledger(
+        PrivacyBudget(epsilon=0.5), path
+    ) as ledger:  # the checkpoint does, and no cap undoes what happened
         kept.restore({"strategy": Strategy(ledger)})
         assert ids(path) == ["a"]
         assert ledger.spent()[0] > 0.5
@@ -349,7 +351,7 @@ def test_resuming_keeps_what_the_checkpoint_and_the_file_know(tmp_path):
 
 
 def test_a_checkpoint_of_other_releases_is_refused(tmp_path):
-    ledger, other = Ledger(Promise()), Ledger(Promise())
+    ledger, other = Ledger(PrivacyBudget()), Ledger(PrivacyBudget())
     ledger.charge(noise("a"))
     other.charge(noise("a", 3.0))
     with pytest.raises(BadInput, match="equal ids"):
@@ -361,7 +363,7 @@ def test_a_strategy_without_a_promise_has_no_ledger(tmp_path):
     with opened(None, tmp_path / "ledger.jsonl") as ledger:
         assert ledger is None
     assert not (tmp_path / "ledger.jsonl").exists()
-    with opened(Promise(epsilon=1.0), None) as ledger:
+    with opened(PrivacyBudget(epsilon=1.0), None) as ledger:
         assert ledger is not None and ledger.promise.epsilon == 1.0
 
 
@@ -378,7 +380,7 @@ def test_a_strategy_without_a_promise_has_no_ledger(tmp_path):
 )
 def test_a_promise_out_of_range(wrong):
     with pytest.raises(BadInput):
-        Promise(**wrong)
+        PrivacyBudget(**wrong)
 
 
 @pytest.mark.parametrize(
