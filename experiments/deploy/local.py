@@ -84,7 +84,7 @@ def deploy_locally(overrides: Sequence[str], out: Path | None = None, console: C
     console.print(
         f"deployed   {_head(deployed)}\nsimulated  {_head(simulated)}\nresults in {out}", soft_wrap=True
     )
-    learner = config["client"].get("learner", config["model"])  # what secure aggregation masks has the mode
+    learner = config["client"].get("learner", config["client"])  # what secure aggregation masks has the mode
     found = load_file(out / "model.safetensors")
     try:
         verdict = check_agreement(deployed, simulated, found, model, learner.get("mode"))
