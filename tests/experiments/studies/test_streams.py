@@ -121,7 +121,7 @@ def test_what_both_apps_need_of_a_stream_is_in_its_description():
     cfg = compose(SMALL)
     told = json.loads(json.dumps(describe(cfg, "replay")))
     assert told["stream"]["_target_"].endswith("ClassIncremental") and told["buffer"] == 20
-    assert told["attendance"]["lag"] == 0 and told["rounds"] == 2
+    assert told["availability"]["lag"] == 0 and told["rounds"] == 2
 
 
 @pytest.mark.parametrize(
@@ -130,16 +130,10 @@ def test_what_both_apps_need_of_a_stream_is_in_its_description():
         (["methods=[afl]"], "AFL learns once, and the stream brings samples in 4 steps: choose a continual"),
         (["methods=[acil]", "methods.acil.rounds=2"], "rounds=2: Continual takes 1 to learn what there is"),
         (["methods=[air_two_rounds]", "methods.air_two_rounds.rounds=1"], "TwoRounds takes 2"),
-        (["stream.phases=6"], "10 classes cannot come as 5 and then 6 phases"),
         (["stream.base=eleven"], "stream.base=eleven is not a number"),
-        (["stream.order=sideways"], "unknown order 'sideways'"),
-        (["stream=online", "stream.batch=0"], "batch=0 must be at least 1"),
         (["methods=[dsal]", "ridge=gcv"], "methods.dsal.strategy.memory.ridge=gcv is not a number"),
-        (["stream.base=inf"], "base=inf is neither a share in (0, 1) nor a number of classes"),
-        (["stream=class_incremental", "stream.phase=3"], "did you mean 'phases'"),
         (["stream=domain_incremental"], "domain"),
         (["methods=[dsal]", "methods.dsal.strategy.memory.ratio=-1.0"], "ratio=-1.0 must be finite and >= 0"),
-        (["methods=[air]", "methods.air.strategy.memory.tau=3.0"], "tau=3.0 must lie in 0..2"),
         (
             ["methods=[air_two_rounds]", "methods.air_two_rounds.strategy.tau=-1.0"],
             "tau=-1.0 must lie in 0..2",
@@ -152,7 +146,6 @@ def test_what_both_apps_need_of_a_stream_is_in_its_description():
         (["methods=[acil]", "features.expansion.width=3000000"], "lower the expansion's width"),
         (["methods=[replay]", "methods.replay.buffer=-1"], "methods.replay.buffer=-1 must be a whole number"),
         (["~stream", "availability.lag=1"], "there is no stream"),
-        (["availability.late=1.5"], "late=1.5 is outside"),
         (["availability.lag=-1"], "lag=-1 must be at least 0"),
     ],
 )
