@@ -29,7 +29,7 @@ from scipy.special import betaincinv, ndtri
 from torch import Tensor
 
 from fedlab.errors import BadInput
-from fedlab.privacy.mechanisms.gaussian import check_promise, epsilon_of
+from fedlab.privacy.mechanisms.gaussian import check_budget, epsilon_of
 from fedlab.stats import NoisyGram
 
 THRESHOLDS = 200
@@ -174,7 +174,7 @@ def _audit(
     epsilon: Callable[[float], float],
 ) -> Audit:
     """Choose the event of the largest gain, a rising function of epsilon, and judge it on other releases."""
-    check_promise(1.0, delta)
+    check_budget(1.0, delta)
     if not 0 < confidence < 1:
         raise BadInput(f"confidence={confidence} must lie in (0, 1): 0.95 errs once in twenty audits")
     for name, scores in (("without", without), ("with", including)):

@@ -22,9 +22,9 @@ from typing import Self, overload
 from fedlab.data.sources.packages import cache_folder
 from fedlab.errors import BadInput
 from fedlab.llm.language_model import Completion, LanguageModel, Progress, Prompt, Sampling, Usage
+from fedlab.tracking.append_log import AppendLog
 
 _LOG = logging.getLogger("fedlab")
-_BLOCK = 1 << 16
 
 
 class Texts:
@@ -71,8 +71,10 @@ class Texts:
         """
         line = json.dumps({"key": key, **asdict(completion)}, ensure_ascii=False) + "\n"
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            _append(self.path, line.encode("utf-8", "surrogatepass"))
+            with AppendLog(self.path) as log:
+                log.lock(wait=True)
+                log.cut()
+                log.append(line.encode("utf-8", "surrogatepass"))
         except OSError as error:
             raise BadInput(
                 f"cannot keep texts in {self.path} ({error.strerror or error}): name a writable folder, or set "
@@ -100,36 +102,6 @@ class Texts:
             _LOG.info(
                 "%d lines of %s are damaged: their texts will be asked for again", self.damaged, self.path
             )
-
-
-def _append(path: Path, line: bytes) -> None:
-    """Write a line after the last whole one. The lock is the kernel's: a process that dies gives it back."""
-    import fcntl
-
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        size = os.fstat(descriptor).st_size
-        end = _end_of_last_line(descriptor, size)
-        if end != size:
-            os.ftruncate(descriptor, end)
-        view = memoryview(line)
-        while view:
-            written = os.pwrite(descriptor, view, end)
-            view, end = view[written:], end + written
-    finally:
-        os.close(descriptor)
-
-
-def _end_of_last_line(descriptor: int, size: int) -> int:
-    end = size
-    while end > 0:
-        start = max(0, end - _BLOCK)
-        newline = os.pread(descriptor, end - start, start).rfind(b"\n")
-        if newline >= 0:
-            return start + newline + 1
-        end = start
-    return 0
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ from fedlab.llm.tuning.sampling import Written, sample, seeded
 from fedlab.privacy.accounting.calibration import PrivacyCertificate, calibrate, certify
 from fedlab.privacy.accounting.release import Release
 from fedlab.privacy.dpsgd.private_gradient import DPSGD, Taken
-from fedlab.privacy.mechanisms.gaussian import check_promise
+from fedlab.privacy.mechanisms.gaussian import check_budget
 
 __all__ = ["NO_NOISE", "PrivateGenerator", "Tuned", "Written", "sample"]
 
@@ -100,9 +100,9 @@ class PrivateGenerator:
         if self.epochs is not None and not (math.isfinite(self.epochs) and self.epochs > 0):
             raise BadInput(f"epochs={self.epochs} must be a finite number > 0")
         if self.noiseless:
-            check_promise(1.0, self.delta)
+            check_budget(1.0, self.delta)
         else:
-            check_promise(self.epsilon or 0.0, self.delta)
+            check_budget(self.epsilon or 0.0, self.delta)
         if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
             raise BadInput(f"learning_rate={self.learning_rate} must be a finite number > 0")
         if self.max_tokens < 3:
