@@ -26,7 +26,7 @@ from flwr.proto.recorddict_pb2 import RecordDict as RecordDictProto
 
 from fedlab.engine.messages.broadcast import Broadcast, nodes_of
 from fedlab.engine.messages.identity import FIRST_CLIENT_NODE, private_copy
-from fedlab.engine.messages.partial_sums import PartialSum, as_partial_sum
+from fedlab.engine.messages.partial_sums import NewSum, as_partial_sum
 from fedlab.engine.messages.records import content_bytes
 from fedlab.engine.simulation.batched_app import BatchedClientApp, ClientBatch
 from fedlab.engine.simulation.faults import Corrupt, Crash, Duplicate, FaultPlan, damaged
@@ -42,13 +42,13 @@ class Host:
     Parameters
     ----------
     client_app
-        A ClientApp, or where to import it from as 'module:attribute'.
+        ClientApp, or where to import it from as 'module:attribute'.
     num_nodes
         Number of nodes in the whole federation; node ids are 2, 3, ..., partition ids 0, 1, ...
     run_config
-        What `context.run_config` shows to every client.
+        Config that `context.run_config` shows to every client.
     plan
-        The faults that strike clients where they run.
+        Faults that strike clients where they run.
     mortal
         Whether this is a worker process, which a `Crash` may kill.
     """
@@ -62,6 +62,7 @@ class Host:
         mortal: bool = False,
     ):
         self._app = load_client_app(client_app)
+        self._batched = self._app if isinstance(self._app, BatchedClientApp) else BatchedClientApp()
         self._num_nodes, self._run_config = num_nodes, dict(run_config)
         self._plan, self._mortal = plan or FaultPlan(), mortal
         # Only of nodes that remember something: a million nodes that do not cost nothing.
@@ -100,14 +101,11 @@ class Host:
     # -- answering ---------------------------------------------------------------------------------------------
 
     def answer(
-        self,
-        messages: Sequence[Message],
-        partial_sum: Callable[[], PartialSum] | None = None,
-        first_try: bool = True,
+        self, messages: Sequence[Message], partial_sum: NewSum | None = None, first_try: bool = True
     ) -> Iterator[list[Message]]:
         """Yield the replies to each message: one, or two where a duplicate strikes.
 
-        With an addition, yield a single list: the sum of all replies, and the error replies. A `Crash` kills
+        With a partial sum, yield a single list: the sum of all replies, and the error replies. A `Crash` kills
         the process on the first try only.
         """
         if partial_sum is not None:
@@ -122,9 +120,7 @@ class Host:
             twice = self._plan and not reply.has_error() and self._plan.strikes(Duplicate, message)
             yield [reply, reply] if twice else [reply]
 
-    def _sum(
-        self, messages: Sequence[Message], partial_sum: Callable[[], PartialSum], first_try: bool
-    ) -> list[Message]:
+    def _sum(self, messages: Sequence[Message], partial_sum: NewSum, first_try: bool) -> list[Message]:
         if (total := self._in_total(messages, partial_sum)) is not None:
             content, num_bytes = total
             return [Message(as_partial_sum(content, len(messages), num_bytes), reply_to=messages[0])]
@@ -199,26 +195,22 @@ class Host:
 
     def _together(self, messages: Sequence[Message]) -> Sequence[RecordDict] | None:
         """Return the contents of all replies, made in one call; None where each is to be made by itself."""
-        if not isinstance(self._app, BatchedClientApp) or (batch := self._batch(messages)) is None:
+        if (batch := self._batch(messages)) is None:
             return None
-        function = self._app.answers_together.get(_message_type(messages))
-        contents = _attempt(function, batch)
+        contents = _attempt(self._batched.answers_together.get(_message_type(messages)), batch)
         if contents is not None and len(contents) != len(messages):
             raise TypeError(f"{len(messages)} clients were asked together, {len(contents)} replies came")
         return contents
 
-    def _in_total(
-        self, messages: Sequence[Message], partial_sum: Callable[[], PartialSum]
-    ) -> tuple[RecordDict, int] | None:
+    def _in_total(self, messages: Sequence[Message], partial_sum: NewSum) -> tuple[RecordDict, int] | None:
         """Return the sum of all replies and their bytes, made in one call; None as above."""
-        if not isinstance(self._app, BatchedClientApp) or (batch := self._batch(messages)) is None:
+        if (batch := self._batch(messages)) is None:
             return None
         batch = replace(batch, partial_sum=partial_sum)
-        return _attempt(self._app.answers_in_total.get(_message_type(messages)), batch)
+        return _attempt(self._batched.answers_in_total.get(_message_type(messages)), batch)
 
     def _batch(self, messages: Sequence[Message]) -> ClientBatch | None:
-        app = self._app
-        if not isinstance(app, BatchedClientApp) or app.modified or self._plan or not len(messages):
+        if self._batched.modified or self._plan or not len(messages):
             return None
         if not isinstance(messages, Broadcast):
             first = messages[0]
@@ -283,13 +275,11 @@ def load_client_app(client_app: ClientApp | str) -> ClientApp:
         return client_app
     module, _, attribute = client_app.partition(":")
     try:
-        found = getattr(import_module(module), attribute)
+        app = getattr(import_module(module), attribute)
     except (ImportError, AttributeError, ValueError) as error:
         raise BadInput(
             f"client app {client_app!r} cannot be loaded ({error}): give 'module:attribute'"
         ) from error
-    if not isinstance(found, ClientApp):
-        raise BadInput(
-            f"client app {client_app!r} is a {type(found).__name__}, not a flwr.clientapp.ClientApp"
-        )
-    return found
+    if not isinstance(app, ClientApp):
+        raise BadInput(f"client app {client_app!r} is a {type(app).__name__}, not a flwr.clientapp.ClientApp")
+    return app

@@ -10,7 +10,8 @@ import itertools
 import math
 import time
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 from flwr.app import Error, Message, RecordDict
@@ -18,14 +19,14 @@ from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 
+from fedlab import checks
 from fedlab.engine.messages.broadcast import Broadcast, nodes_of
 from fedlab.engine.messages.identity import FIRST_CLIENT_NODE, SERVER_NODE, become, fresh_id, stamp
-from fedlab.engine.messages.partial_sums import PartialSum
+from fedlab.engine.messages.partial_sums import NewSum
 from fedlab.engine.simulation.allocator import keep_freed_memory
 from fedlab.engine.simulation.faults import Fault, FaultPlan
 from fedlab.engine.simulation.host import node_of
 from fedlab.engine.simulation.schedule import Call, calls, chunk_of, homes, weights_of
-from fedlab.errors import BadInput
 
 _runs = itertools.count(1)
 
@@ -38,15 +39,15 @@ class SimulatedGrid(Grid):
     num_nodes
         Number of nodes.
     workers
-        Among how many the nodes are shared out.
+        Number of workers that the nodes are shared out among.
     chunk
         Clients in a block, and messages per call; None chooses by the number of nodes.
     sizes
         Samples of every client, (num_nodes,): who has more is started earlier. None takes all for equal.
     faults
-        What goes wrong, as in `fedlab.engine.simulation.faults`.
+        Faults that strike clients, as in `fedlab.engine.simulation.faults`.
     seed
-        Draws the faults.
+        Seed of the faults.
     """
 
     def __init__(
@@ -58,9 +59,7 @@ class SimulatedGrid(Grid):
         faults: Iterable[Fault] = (),
         seed: int = 0,
     ):
-        if isinstance(num_nodes, bool) or not isinstance(num_nodes, int) or num_nodes < 1:
-            raise BadInput(f"clients={num_nodes}: a federation needs at least 1 client")
-        self.num_nodes = num_nodes
+        self.num_nodes = checks.integer("clients", num_nodes, least=1)
         self.chunk = chunk_of(num_nodes, chunk)
         self._weights = weights_of(num_nodes, sizes)
         self._home = homes(self._weights, self.chunk, workers)
@@ -73,35 +72,27 @@ class SimulatedGrid(Grid):
 
     @abstractmethod
     def _answers(
-        self,
-        messages: Sequence[Message],
-        waiting: list[Call],
-        partial_sum: Callable[[], PartialSum] | None,
-        deadline: float,
+        self, messages: Sequence[Message], waiting: list[Call], partial_sum: NewSum | None, deadline: float
     ) -> Iterator[tuple[int, list[Message]]]:
         """Yield (place, replies) in the order of the places, holding only a few at a time.
 
-        Without an addition a place is a message's; with one it is a call's first, and the replies are the sum
+        Without a partial sum a place is a message's; with one it is a call's first, and the replies are the sum
         and the error replies.
         """
 
     def stream(
-        self,
-        messages: Iterable[Message],
-        *,
-        timeout: float | None = None,
-        partial_sum: Callable[[], PartialSum] | None = None,
+        self, messages: Iterable[Message], *, timeout: float | None = None, partial_sum: NewSum | None = None
     ) -> Iterator[Message]:
         """Yield the replies in the order of the messages, holding only a few at a time.
 
         Parameters
         ----------
         messages
-            A `Broadcast` is never made into a list.
+            Messages; a `Broadcast` is never made into a list.
         timeout
             Seconds; replies that are not ready then are left out, as Flower does.
         partial_sum
-            Makes a sum of replies: one reply per block of clients then stands for all of them
+            Maker of a sum of replies: one reply per block of clients then stands for all of them
             (`fedlab.engine.messages.partial_sums.stands_for`), and only error replies come one by one.
         """
         sent = self._sent(messages)
@@ -112,16 +103,12 @@ class SimulatedGrid(Grid):
         partitions = nodes_of(sent) - FIRST_CLIENT_NODE
         waiting = calls(partitions, places, self._weights, self._home, self.chunk, partial_sum is not None)
         deadline = math.inf if timeout is None else time.monotonic() + timeout
-        unheard = iter(sorted(refused))
-        following = next(unheard, None)
+        unheard = deque(sorted(refused))
         for place, replies in self._answers(sent, waiting, partial_sum, deadline):
-            while following is not None and following < place:
-                yield refused[following]
-                following = next(unheard, None)
+            while unheard and unheard[0] < place:
+                yield refused[unheard.popleft()]
             yield from replies
-        while following is not None:
-            yield refused[following]
-            following = next(unheard, None)
+        yield from (refused[place] for place in unheard)
 
     def block(self, node_id: int) -> range:
         """Return the nodes whose replies are summed with this node's, where replies are summed."""
@@ -133,7 +120,7 @@ class SimulatedGrid(Grid):
         late, self._late = self._late, []
         return late
 
-    def stream_late(self, *, partial_sum: Callable[[], PartialSum] | None = None) -> Iterator[Message]:
+    def stream_late(self, *, partial_sum: NewSum | None = None) -> Iterator[Message]:
         """Yield the replies that came after their round's deadline; they are no longer late."""
         late, plan = self.late(), self.plan
         self.plan = FaultPlan()
