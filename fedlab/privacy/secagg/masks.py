@@ -26,11 +26,11 @@ def add_mask(total: np.ndarray, seed: bytes, sign: int = 1) -> None:
     Parameters
     ----------
     total
-        (L,) uint64, C-contiguous.
+        Vector, (L,) uint64, C-contiguous.
     seed
-        32 bytes.
+        Seed of 32 bytes.
     sign
-        1 or -1.
+        Sign, 1 or -1.
     """
     if total.dtype != np.uint64 or total.ndim != 1:
         raise BadInput(f"a mask cannot be added to {total.dtype}{list(total.shape)}: give a vector of uint64")

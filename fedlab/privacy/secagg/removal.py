@@ -30,17 +30,17 @@ from fedlab.privacy.secagg.server import SecureSum, expect
 
 
 @dataclass
-class Departure:
-    """One deletion: who leaves, and the seeds that were heard.
+class Removal:
+    """One removal: who leaves, and the seeds that were heard.
 
     Parameters
     ----------
     leaving
-        S, rising.
+        Clients S that leave, rising.
     seeds
-        By (client in S, client that stays).
+        Seeds by (client in S, client that stays).
     heard
-        Who has answered.
+        Clients that have answered.
     """
 
     leaving: tuple[int, ...]
@@ -48,15 +48,15 @@ class Departure:
     heard: list[int] = field(default_factory=list)
 
     @classmethod
-    def of(cls, total: SecureSum, leaving: Iterable[int], alone: bool = False) -> Departure:
-        """Return the deletion of these clients from a sum.
+    def of(cls, total: SecureSum, leaving: Iterable[int], alone: bool = False) -> Removal:
+        """Return the removal of these clients from a sum.
 
         Parameters
         ----------
         total
-            The sum, whose `result` is known.
+            Sum whose `result` is known.
         leaving
-            Who leaves.
+            Clients that leave.
         alone
             Whether a group that shares no masks with the others who leave, a single client among them, may show
             its own sum.

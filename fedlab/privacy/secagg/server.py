@@ -64,13 +64,13 @@ class SecureSum:
     Parameters
     ----------
     terms
-        What everybody agrees on.
+        Terms that everybody agrees on.
     session
-        16 bytes that no other aggregation has.
+        Name of 16 bytes that no other aggregation has.
     seed
-        Of the graph.
+        Seed of the graph.
     keep
-        Whose uploads are kept, so that they can leave the sum (`fedlab.privacy.secagg.removal`).
+        Clients whose uploads are kept, so that they can leave the sum (`fedlab.privacy.secagg.removal`).
     """
 
     terms: Terms
@@ -137,15 +137,15 @@ class SecureSum:
     def ask_upload(self) -> dict[int, Answer]:
         """Return what each client that shared is told: what its neighbours shared with it."""
         self._check_enough(self.sealed, "shared their secrets")
-        asked = {}
+        questions = {}
         for who in self.sealed:
             senders = [other for other in self.graph[who] if other in self.sealed]
             rows = [self.sealed[other][self._place(other, who)] for other in senders]
-            asked[who] = {
+            questions[who] = {
                 "senders": np.array(senders, np.uint64),
                 "sealed": np.array(rows, np.uint8).reshape(len(rows), SEALED_BYTES),
             }
-        return asked
+        return questions
 
     # -- upload ------------------------------------------------------------------------------------------------
 

@@ -270,8 +270,8 @@ def test_uploads_of_two_lengths_are_not_added():
     ("words", "why"),
     [
         ({"clients": 2}, "a secure sum of 2 clients hides nobody: at least 3"),
-        ({"clients": 10, "dropout": 1.0}, r"dropout=1.0 lies outside \[0, 1\)"),
-        ({"clients": 10, "colluding": -0.1}, r"colluding=-0.1 lies outside"),
+        ({"clients": 10, "dropout": 1.0}, r"dropout=1.0 must be a finite number in \[0, 1\)"),
+        ({"clients": 10, "colluding": -0.1}, r"colluding=-0.1 must be a finite number"),
         ({"clients": 10, "dropout": 0.6, "colluding": 0.5}, "lower one of them, or ask more clients"),
         ({"clients": 100, "dropout": 0.6, "colluding": 0.5}, "lower one of them"),
     ],
