@@ -17,7 +17,6 @@ from dataclasses import replace
 from importlib import import_module
 from typing import TypeVar
 
-import torch
 from flwr.app import Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.common.constant import ErrorCode
@@ -31,6 +30,7 @@ from fedlab.engine.messages.records import content_bytes
 from fedlab.engine.simulation.batched_app import BatchedClientApp, ClientBatch
 from fedlab.engine.simulation.faults import Corrupt, Crash, Duplicate, FaultPlan, damaged
 from fedlab.errors import REFUSED, BadInput
+from fedlab.stats.arithmetic.solve import one_thread
 
 _LOG = logging.getLogger("fedlab")
 Answer = TypeVar("Answer")
@@ -160,17 +160,13 @@ class Host:
             run_config=dict(self._run_config),
         )
         started = time.monotonic()
-        # One thread per client: its bits then do not depend on how many workers share the cores.
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)
         try:
-            reply: object = self._app(private_copy(message), context)
+            with one_thread():  # a client's bits then do not depend on how many workers share the cores
+                reply: object = self._app(private_copy(message), context)
             if not isinstance(reply, Message):
                 raise TypeError(f"the ClientApp returned a {type(reply).__name__}, not a Message")
         except (Exception, SystemExit):  # a client that exits ends its own turn, not the federation
             return _failure(message, ErrorCode.CLIENT_APP_RAISED_EXCEPTION, traceback.format_exc())
-        finally:
-            torch.set_num_threads(threads)
         if context.run_config != self._run_config:
             return _failure(
                 message, ErrorCode.UNKNOWN, "the client changed its run_config, which is the run's"
@@ -210,7 +206,7 @@ class Host:
         return _attempt(self._batched.answers_in_total.get(_message_type(messages)), batch)
 
     def _batch(self, messages: Sequence[Message]) -> ClientBatch | None:
-        if self._batched.modified or self._plan or not len(messages):
+        if self._app is not self._batched or self._batched.modified or self._plan or not len(messages):
             return None
         if not isinstance(messages, Broadcast):
             first = messages[0]
@@ -232,17 +228,14 @@ def _attempt(function: Callable[[ClientBatch], Answer | None] | None, batch: Cli
     """Call a function for many clients; where it fails, each is asked by itself, so that the culprit is named."""
     if function is None:
         return None
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
     try:
-        return function(batch)
+        with one_thread():
+            return function(batch)
     except Exception as error:
         _LOG.info(
             "%d clients are asked one by one, for together they failed: %s", len(batch.partitions), error
         )
         return None
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _message_type(messages: Sequence[Message]) -> str:

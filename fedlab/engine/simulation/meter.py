@@ -55,14 +55,14 @@ class MeteredGrid(Grid):
         self, messages: Iterable[Message], *, timeout: float | None = None, partial_sum: NewSum | None = None
     ) -> Iterator[Message]:
         """Yield replies as they come, counting them; a Grid that cannot add them returns each by itself."""
-        sent = messages if isinstance(messages, Broadcast) else list(messages)
-        self.traffic.bytes_down += _weight(sent)
+        batch = messages if isinstance(messages, Broadcast) else list(messages)
+        self.traffic.bytes_down += _weight(batch)
         started = time.perf_counter()
         if isinstance(self._grid, SimulatedGrid):
-            replies = self._grid.stream(sent, timeout=timeout, partial_sum=partial_sum)
+            replies = self._grid.stream(batch, timeout=timeout, partial_sum=partial_sum)
         else:
-            replies = _stream(self._grid, list(sent), timeout)
-        yield from self._counted(replies, len(sent), started)
+            replies = _stream(self._grid, list(batch), timeout)
+        yield from self._counted(replies, len(batch), started)
 
     def stream_late(self, *, partial_sum: NewSum | None = None) -> Iterator[Message]:
         """Yield the replies that came after their round's deadline, counting them."""
@@ -144,9 +144,9 @@ class MeteredGrid(Grid):
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """Push messages, counting them."""
-        sent = list(messages)
-        self.traffic.bytes_down += _weight(sent)
-        return self._grid.push_messages(sent)
+        batch = list(messages)
+        self.traffic.bytes_down += _weight(batch)
+        return self._grid.push_messages(batch)
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
         """Pull replies, counting them."""

@@ -95,16 +95,16 @@ class SimulatedGrid(Grid):
             Maker of a sum of replies: one reply per block of clients then stands for all of them
             (`fedlab.engine.messages.partial_sums.stands_for`), and only error replies come one by one.
         """
-        sent = self._sent(messages)
-        refused = self._refusals(sent)
-        places = np.arange(len(sent))
+        batch = self._sent(messages)
+        refused = self._refusals(batch)
+        places = np.arange(len(batch))
         if refused:
             places = np.delete(places, list(refused))
-        partitions = nodes_of(sent) - FIRST_CLIENT_NODE
+        partitions = nodes_of(batch) - FIRST_CLIENT_NODE
         waiting = calls(partitions, places, self._weights, self._home, self.chunk, partial_sum is not None)
         deadline = math.inf if timeout is None else time.monotonic() + timeout
         unheard = deque(sorted(refused))
-        for place, replies in self._answers(sent, waiting, partial_sum, deadline):
+        for place, replies in self._answers(batch, waiting, partial_sum, deadline):
             while unheard and unheard[0] < place:
                 yield refused[unheard.popleft()]
             yield from replies
@@ -115,15 +115,10 @@ class SimulatedGrid(Grid):
         first = (node_id - FIRST_CLIENT_NODE) // self.chunk * self.chunk + FIRST_CLIENT_NODE
         return range(first, min(first + self.chunk, FIRST_CLIENT_NODE + self.num_nodes))
 
-    def late(self) -> Sequence[Message]:
-        """Return the messages whose replies were late since the last call; to be asked again."""
-        late, self._late = self._late, []
-        return late
-
     def stream_late(self, *, partial_sum: NewSum | None = None) -> Iterator[Message]:
         """Yield the replies that came after their round's deadline; they are no longer late."""
-        late, plan = self.late(), self.plan
-        self.plan = FaultPlan()
+        late, plan = self._late, self.plan
+        self._late, self.plan = [], FaultPlan()
         try:
             yield from self.stream(late, partial_sum=partial_sum)
         finally:
@@ -132,21 +127,21 @@ class SimulatedGrid(Grid):
     def _sent(self, messages: Iterable[Message]) -> Sequence[Message]:
         if isinstance(messages, Broadcast):
             return messages.named(fresh_id())
-        sent = list(messages)
-        for message in sent:
+        batch = list(messages)
+        for message in batch:
             stamp(message)
-        return sent
+        return batch
 
-    def _refusals(self, sent: Sequence[Message]) -> dict[int, Message]:
+    def _refusals(self, batch: Sequence[Message]) -> dict[int, Message]:
         """Return the error replies to messages that reach no node, or whose answer is not there in time."""
-        nodes = nodes_of(sent)
+        nodes = nodes_of(batch)
         unknown = np.flatnonzero((nodes < node_of(0)) | (nodes >= node_of(self.num_nodes)))
         refused = {
-            i: _unavailable(sent[i], f"node {nodes[i]} is not one of {self.num_nodes} simulated nodes")
+            i: _unavailable(batch[i], f"node {nodes[i]} is not one of {self.num_nodes} simulated nodes")
             for i in unknown.tolist()
         }
         if self.plan:
-            for i, message in enumerate(sent):
+            for i, message in enumerate(batch):
                 if i not in refused and (why := self.plan.refusal(message)) is not None:
                     reason, comes_later = why
                     refused[i] = _unavailable(message, reason)
@@ -213,10 +208,10 @@ class SimulatedGrid(Grid):
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """Run the messages and keep their replies for `pull_messages`; return the messages' ids."""
-        sent = list(messages)
-        for reply in self.stream(sent):
+        batch = list(messages)
+        for reply in self.stream(batch):
             self._replies[reply.metadata.reply_to_message_id] = reply
-        return [message.metadata.message_id for message in sent]
+        return [message.metadata.message_id for message in batch]
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
         """Return the replies to these messages, each once."""

@@ -27,7 +27,7 @@ class Journal:
     Parameters
     ----------
     path
-        The file; it and its folders are made.
+        File; it and its folders are made.
 
     Attributes
     ----------

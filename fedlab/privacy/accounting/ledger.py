@@ -96,13 +96,7 @@ class Ledger:
 
     @classmethod
     def read(cls, path: Path | str) -> Ledger:
-        """Return what a journal says, in memory; it may be open elsewhere, and is not changed.
-
-        Raises
-        ------
-        BadInput
-            It is no journal of a ledger, or damaged.
-        """
+        """Return what a journal says, in memory and unchanged; a BadInput where it is none, or damaged."""
         budgets, releases = _content(Path(path), read(Path(path)))
         if not budgets:
             raise BadInput(f"{path} does not say its budget: it is no ledger, or holds nothing yet")
@@ -124,12 +118,7 @@ class Ledger:
     # -- spending ------------------------------------------------------------------------------------------------
 
     def charge(self, *releases: Release) -> None:
-        """Count releases, all or none; only when this returns may they happen.
-
-        Parameters
-        ----------
-        *releases
-            Releases; those that are known already, bit for bit, cost nothing again.
+        """Count releases, all or none, but for those that are known, bit for bit; only then may they happen.
 
         Raises
         ------
@@ -203,21 +192,12 @@ class Ledger:
         return tuple(self._releases.values())
 
     def spent(self, client: int | None = None) -> tuple[float, float]:
-        """Return (epsilon, delta) of a client, or of whoever spent most.
-
-        Parameters
-        ----------
-        client
-            Id of the client; None for the most that anyone has spent, which is what holds for all.
-        """
+        """Return (epsilon, delta) of a client; of None, the most that anyone has spent, which holds for all."""
         accounts, delta = self._accounts, self.budget.delta
         return accounts.most(delta) if client is None else accounts.of(client).epsilon(delta), delta
 
     def groups(self) -> dict[Composition, list[int]]:
-        """Return the clients by what was released about them, the one that spent most first.
-
-        Clients that no release names have what everyone has: they are under the key of that, without ids.
-        """
+        """Return the clients by what was released about them, the most first; those that none names are without ids."""
         return self._accounts.groups(self.budget.delta)
 
     def statement(self) -> dict[str, Any]:
@@ -250,27 +230,6 @@ class Ledger:
         """
         with self._guard:
             self._enter(self._new(Release.of(json.loads(text)) for text in state["releases"]))
-
-    def to_json(self) -> str:
-        """Return the whole ledger as a text: what a client keeps in its node state."""
-        return json.dumps({"promise": asdict(self.budget), **self.state_dict()})
-
-    @classmethod
-    def from_json(cls, text: str) -> Ledger:
-        """Return the ledger that `to_json` wrote, in memory.
-
-        Raises
-        ------
-        BadInput
-            The text is none.
-        """
-        try:
-            state = json.loads(text)
-            ledger = cls(PrivacyBudget(**state["promise"]))
-            ledger.load_state_dict(state)
-        except (ValueError, KeyError, TypeError) as error:
-            raise BadInput(f"this is no ledger ({error}): count its data as spent") from error
-        return ledger
 
 
 @contextmanager

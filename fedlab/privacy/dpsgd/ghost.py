@@ -39,7 +39,7 @@ class Use:
     layer
         Layer with parameters of its own that are trained.
     seen, output
-        Its input without history, and its output.
+        Input without history, and output.
     versions
         Numbers of changes in place to both, when it returned.
     """
@@ -128,9 +128,7 @@ class Ghost:
                     summed[p] = summed[p] + gradient if p in summed else gradient
         for p, gradients in summed.items():
             if p in squares:
-                raise BadInput(
-                    "a weight serves layers of different kinds: it needs clipping=hooks, or to be frozen"
-                )
+                raise BadInput("a weight serves layers of different kinds: say clipping=hooks, or freeze it")
             squares[p] = gradients.reshape(len(gradients), -1).norm(dim=1)
             self._sums.append(_Kept(p, squares[p], gradients))
         return squares
@@ -147,7 +145,7 @@ class Ghost:
         output = output if isinstance(output, Tensor) else output[0]
         if not seen or not isinstance(seen[0], Tensor):
             raise BadInput(
-                f"{type(layer).__name__} is called without a tensor in first place: use clipping=hooks"
+                f"{type(layer).__name__} is called without a tensor in first place: say clipping=hooks"
             )
         self._uses.append(Use(layer, seen[0], output, (seen[0]._version, output._version)))
 

@@ -75,9 +75,7 @@ def clip_statistics(statistics: NoisyGram, bound: float) -> NoisyGram:
     plain = statistics.real()
     norm = math.sqrt(float(plain.gram.square().sum() + plain.cross.square().sum()))
     if not math.isfinite(norm):
-        raise BadInput(
-            "a client's statistics are NaN or infinite: they cannot be clipped, and are not summed"
-        )
+        raise BadInput("a client's statistics are NaN or infinite: they cannot be clipped, nor summed")
     if norm <= size:
         return statistics
     gram, cross = (part.to(torch.float64) * (size / norm) for part in (statistics.gram, statistics.cross))

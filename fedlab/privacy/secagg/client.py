@@ -85,9 +85,7 @@ class Participant:
         if publics.shape != (k, 2, KEY_BYTES) or (neighbours[1:] <= neighbours[:-1]).any():
             raise BadInput(f"public keys of shape {publics.shape} for {k} neighbours: give two each, rising")
         if k < t or self.who in neighbours:
-            raise BadInput(
-                f"{k} neighbours that are not itself are there, {t} must be: it shares with nobody"
-            )
+            raise BadInput(f"{k} neighbours that are not itself are there, {t} must be: it shares nothing")
         record = {"neighbours": neighbours.tobytes(), "publics": publics.tobytes()}
         _same(memory, record, "other neighbours")
 
@@ -133,13 +131,9 @@ class Participant:
         places = self._places(memory, senders)
         t = self.terms.threshold
         if len(senders) < t:
-            raise BadInput(
-                f"{len(senders)} neighbours hold a share of this client, {t} must: it uploads nothing"
-            )
+            raise BadInput(f"{len(senders)} neighbours hold a share of this client, {t} must: no upload")
         if sealed.ndim != 2 or len(sealed) != len(senders):
-            raise BadInput(
-                f"{len(senders)} neighbours sent {sealed.shape} bytes of shares: expected a row each"
-            )
+            raise BadInput(f"{len(senders)} neighbours sent {sealed.shape} bytes of shares: give a row each")
         record = {"senders": senders.tobytes(), "sealed": digest(sealed.tobytes())}
         _same(memory, record, "other shares")
 
@@ -151,9 +145,7 @@ class Participant:
             key, about = self._envelope(own, session, j, publics[place])
             share = unseal(key, j.to_bytes(8), row.tobytes(), about)
             if share is None or len(share) != 2 * SHARE_BYTES:
-                raise BadInput(
-                    f"what client {j} shared was tampered with, or its keys were: nothing is uploaded"
-                )
+                raise BadInput(f"what client {j} shared was tampered with, or its keys: nothing is uploaded")
             shares.append(share)
             add_mask(total, seeds[place * KEY_BYTES : (place + 1) * KEY_BYTES], 1 if self.who < j else -1)
         # Two uploads under the same masks would show how their statistics differ.
@@ -225,9 +217,7 @@ class Participant:
 
     def _known(self, memory: Memory, session: bytes, what: str) -> bytes:
         if memory.get("session") != session or what not in memory:
-            raise BadInput(
-                f"client {self.who} took no part in the step before this one: it is out of this aggregation"
-            )
+            raise BadInput(f"client {self.who} took no part in the step before: it is out of this sum")
         return memory[what]
 
     def _places(self, memory: Memory, some: np.ndarray) -> np.ndarray:
@@ -251,9 +241,7 @@ class Participant:
             raise BadInput("a neighbour is said to be in the sum that never shared: it reveals nothing")
         near, t = int(np.isin(senders, survivors).sum()), self.terms.threshold
         if near < t:
-            raise BadInput(
-                f"{near} of this client's neighbours are in the sum, {t} must be: it reveals nothing"
-            )
+            raise BadInput(f"{near} of its neighbours are in the sum, {t} must be: it reveals nothing")
         record = {"survivors": survivors.tobytes()}
         _same(memory, record, "another set of survivors")
         return survivors, senders, record
@@ -275,9 +263,7 @@ def _bytes(content: bytes, width: int) -> np.ndarray:
 
 def _array(question: Answer, name: str, kind: type) -> np.ndarray:
     if name not in question or question[name].dtype != kind:
-        raise BadInput(
-            f"a step of the aggregation was asked with {sorted(question)}: {name} is missing, or no {kind}"
-        )
+        raise BadInput(f"a step was asked with {sorted(question)}: {name} is missing, or no {kind}")
     return np.ascontiguousarray(question[name])
 
 

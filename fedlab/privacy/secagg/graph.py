@@ -60,9 +60,7 @@ class Terms:
             remedy = "a share of the clients, e.g. 0.3"
             checks.number(name, getattr(self, name), least=0, below=1, remedy=remedy)
         if self.clients < FEWEST:
-            raise BadInput(
-                f"a secure sum of {self.clients} clients hides nobody: at least {FEWEST} are needed"
-            )
+            raise BadInput(f"a secure sum of {self.clients} clients hides nobody: {FEWEST} are needed")
         self.threshold  # noqa: B018 - refuses here what no threshold satisfies
 
     @property

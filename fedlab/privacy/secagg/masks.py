@@ -44,13 +44,6 @@ def add_mask(total: np.ndarray, seed: bytes, sign: int = 1) -> None:
         change(part, words[: len(part)], out=part)
 
 
-def mask(seed: bytes, words: int) -> np.ndarray:
-    """Return the mask of a seed, (words,) uint64."""
-    total = np.zeros(words, np.uint64)
-    add_mask(total, seed)
-    return total
-
-
 def keystream(seed: bytes, num_bytes: int) -> bytes:
     """Return the first bytes of a seed's mask."""
     return _encryptor(seed).update(bytes(num_bytes))

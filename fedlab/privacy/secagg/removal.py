@@ -76,9 +76,7 @@ class Removal:
             if who not in total.uploaded:
                 raise BadInput(f"client {who} is not in the sum: there is nothing of it to take out")
             if who not in total.parts:
-                raise BadInput(
-                    f"client {who}'s upload was not kept: name it in `keep` before the sum is made"
-                )
+                raise BadInput(f"client {who}'s upload was not kept: name it in `keep` before the sum")
         if not alone and (len(gone) == 1 or not in_one_piece(total.graph, gone)):
             raise BadInput(
                 f"of the clients {gone} each group that shares masks would show its own sum, and one that leaves "
@@ -90,9 +88,7 @@ class Removal:
                 f"{len(rest)} of {total.terms.clients} clients would stay, {total.terms.minimum} must: raise dropout"
             )
         if not in_one_piece(total.graph, rest):
-            raise BadInput(
-                "those who stay would fall into groups whose sums show: sum anew without those who leave"
-            )
+            raise BadInput("those who stay would be groups whose sums show: sum anew without the others")
         return cls(tuple(gone))
 
     def asked(self, total: SecureSum) -> list[int]:
