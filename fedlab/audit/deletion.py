@@ -105,13 +105,7 @@ class DeletionCertificate:
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> DeletionCertificate:
-        """Return the certificate that `values` once wrote.
-
-        Raises
-        ------
-        BadInput
-            Something is missing, or not known.
-        """
+        """Return the certificate that `values` once wrote; a BadInput where something is missing, or not known."""
         try:
             retrained = Retrained(**values["retrained"]) if values["retrained"] else None
             rows = values["rows"]

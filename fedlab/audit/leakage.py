@@ -48,13 +48,7 @@ class Public:
 
     @classmethod
     def of(cls, x: Float64[Tensor, "n d"], labels: Int64[Tensor, " n"], num_classes: int) -> Public:
-        """Estimate it.
-
-        Raises
-        ------
-        BadInput
-            A class has no sample.
-        """
+        """Estimate it; a BadInput where a class has no sample."""
         counts = torch.bincount(labels, minlength=num_classes)
         if bool((counts == 0).any()):
             raise BadInput(

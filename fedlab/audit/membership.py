@@ -42,19 +42,7 @@ def known_others(rest: NoisyGram, x: Float64[Tensor, " d"], y: Float64[Tensor, "
 def unknown_others(
     upload: NoisyGram, samples: float, x: Float64[Tensor, "n d"], public: Public
 ) -> Float64[np.ndarray, " n"]:
-    """Return the scores of candidates, given the upload and the population.
-
-    Parameters
-    ----------
-    upload
-        Statistics that are seen.
-    samples
-        Number of samples that they stand for.
-    x
-        Candidates.
-    public
-        Population.
-    """
+    """Return the scores of candidates, given an upload that stands for so many samples, and the population."""
     plain = upload.real()
     expected = samples * public.second_moment
     g = max(upload.noise_ridge, TINY * float(expected.trace()))

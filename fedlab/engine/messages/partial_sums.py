@@ -104,13 +104,7 @@ class StatisticsSum:
 
 
 def packed_of(content: RecordDict) -> dict[str, np.ndarray]:
-    """Return the packed statistics that a reply carries.
-
-    Raises
-    ------
-    BadInput
-        There are none.
-    """
+    """Return the packed statistics that a reply carries; a BadInput where there are none."""
     record = content.get("arrays")
     if not isinstance(record, ArrayRecord):
         raise BadInput(f"it holds {sorted(content)}: expected packed statistics under 'arrays'")

@@ -104,13 +104,7 @@ class Kept:
     # -- reading ---------------------------------------------------------------------------------------------
 
     def state(self) -> State:
-        """Return the state as it was last committed.
-
-        Raises
-        ------
-        BadInput
-            There is none, or it is damaged.
-        """
+        """Return the state as it was last committed; a BadInput where there is none, or it is damaged."""
         path = self.folder / STATE
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
@@ -124,13 +118,7 @@ class Kept:
             raise BadInput(f"{path} is damaged ({type(error).__name__}: {error}): {REMEDY}") from error
 
     def arrays(self, stored: Stored) -> dict[str, np.ndarray]:
-        """Return what a file holds.
-
-        Raises
-        ------
-        BadInput
-            It is missing, or another than the state names.
-        """
+        """Return what a file holds; a BadInput where it is missing, or another than the state names."""
         path = self.folder / stored.file
         try:
             data = path.read_bytes()

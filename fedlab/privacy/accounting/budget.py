@@ -29,7 +29,7 @@ class PrivacyBudget:
     Parameters
     ----------
     epsilon
-        Cap, > 0: nothing is released that would pass it. None promises no number and only keeps count.
+        Cap, > 0: nothing is released that would pass it. None is no cap and only keeps count.
     delta
         Delta in (0, 1) that every epsilon of the ledger is meant at.
     unit

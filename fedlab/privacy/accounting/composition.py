@@ -100,14 +100,9 @@ class Composition:
         return self.bound(delta, FINEST)
 
     def bound(self, delta: float, level: int = 0) -> float:
-        """Return an epsilon that can be stated at delta, less tight and much cheaper at a lower level.
+        """Return an epsilon that can be stated at delta in (0, 1), less tight and much cheaper at a lower level.
 
-        Parameters
-        ----------
-        delta
-            Delta in (0, 1).
-        level
-            Level: 0 composes sampled releases as curves, 1 as coarse distributions, 2 as fine ones.
+        Level 0 composes sampled releases as curves, 1 as coarse distributions, 2 as fine ones.
         """
         noise, left = replace(self, epsilon_added=0.0, delta_added=0.0), delta - self.delta_added
         if noise == Composition():

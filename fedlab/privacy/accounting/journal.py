@@ -44,22 +44,20 @@ class Journal:
         self.path = path
         try:
             self._log = AppendLog(path, sync=True)
+            try:
+                self._log.lock()
+                self.lines = parse(path, path.read_bytes())
+                self._log.cut()
+            except BaseException:
+                self._log.close()
+                raise
+        except BlockingIOError as error:
+            raise BadInput(
+                f"{path} is kept by another process or ledger: two that count apart would both count too little. "
+                "Wait for its end, or close it first"
+            ) from error
         except OSError as error:
             raise cannot_write(path, error, _REMEDY) from error
-        try:
-            self._log.lock()
-            self.lines = parse(path, path.read_bytes())
-            self._log.cut()
-        except BaseException as error:
-            self._log.close()
-            if isinstance(error, BlockingIOError):
-                raise BadInput(
-                    f"{path} is kept by another process or ledger: two that count apart would both count too "
-                    "little. Wait for its end, or close it first"
-                ) from error
-            if isinstance(error, OSError):
-                raise cannot_write(path, error, _REMEDY) from error
-            raise
 
     def append(self, lines: Iterable[Mapping[str, Any]]) -> None:
         """Put lines on the disk; when this returns they are there, whatever happens to the process.
@@ -83,13 +81,7 @@ class Journal:
 
 
 def read(path: Path) -> list[Line]:
-    """Return the whole lines of a journal, whoever has it, and change nothing.
-
-    Raises
-    ------
-    BadInput
-        It cannot be read, or is damaged.
-    """
+    """Return the whole lines of a journal, whoever has it; a BadInput where it cannot be read, or is damaged."""
     try:
         return parse(path, path.read_bytes())
     except OSError as error:

@@ -32,6 +32,8 @@ from fedlab.privacy.accounting.release import Release
 
 SLACK = 1e-9
 """Share of the cap that rounding may pass it by: noise calibrated for a cap must fit under it."""
+_BUDGET = "promise"
+"""Key of the budget in a journal: what it was called when the first ones were written."""
 
 
 class BudgetSpent(BadInput):
@@ -89,7 +91,7 @@ class Ledger:
                 _check_same(self._journal.path, other, budget)
             self._commit(self._new(releases))
             if not before or before[-1] != budget:
-                self._journal.append([{"promise": asdict(budget)}])
+                self._journal.append([{_BUDGET: asdict(budget)}])
         except BaseException:
             self.close()
             raise
@@ -245,9 +247,9 @@ def opened(privacy: object, path: Path | str | None) -> Iterator[Ledger | None]:
 def _content(path: Path, lines: Iterable[Line]) -> tuple[list[PrivacyBudget], list[Release]]:
     budgets, releases = [], []
     for line in lines:
-        if set(line) == {"promise"}:
+        if set(line) == {_BUDGET}:
             try:
-                budgets.append(PrivacyBudget(**line["promise"]))
+                budgets.append(PrivacyBudget(**line[_BUDGET]))
             except TypeError as error:
                 raise BadInput(f"{path} is no ledger of this version: {error}") from error
         elif set(line) == {"release"}:

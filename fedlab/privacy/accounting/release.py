@@ -150,13 +150,7 @@ class Release:
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Release:
-        """Return the release that `values` once described.
-
-        Raises
-        ------
-        BadInput
-            It describes none.
-        """
+        """Return the release that `values` once described; a BadInput where it describes none."""
         known = dict(values)
         try:
             if known.get("clients") is not None:

@@ -86,12 +86,7 @@ class Ghost:
         self._uses, self._sums = [], []
 
     def norms(self, values: Tensor) -> dict[nn.Parameter, Tensor]:
-        """Return the norm of each sample's gradient in each parameter, (n,).
-
-        Parameters
-        ----------
-        values
-            Losses of the samples that the module saw last, (n,).
+        """Return the norm of each sample's gradient in each parameter, (n,), from their losses, the last ones, (n,).
 
         Raises
         ------

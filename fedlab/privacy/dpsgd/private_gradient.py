@@ -209,17 +209,10 @@ class DPSGD:
 
 
 def generator_of(entropy: str, seed: int) -> torch.Generator:
-    """Return a generator on the CPU for `DPSGD.train`: the seed's, or one of the operating system's.
+    """Return a generator on the CPU for `DPSGD.train`: the seed's ('seeded'), or one of the operating system's ('os').
 
     torch's `manual_seed` keeps 32 bits of a seed on the CPU, so few that all can be tried, and that clients come to
-    share them: the whole state is drawn.
-
-    Parameters
-    ----------
-    entropy
-        Source: 'seeded' or 'os'.
-    seed
-        Seed of at least 0, of any size; unused with 'os'.
+    share them: the whole state is drawn, and the seed may have any size.
     """
     generator = torch.Generator().manual_seed(0)
     state = generator.get_state().numpy().copy()

@@ -16,16 +16,9 @@ SOURCES = ("seeded", "os")
 
 
 def noise(entropy: str, seed: int, purpose: str) -> np.random.Generator:
-    """Return the generator of one draw of noise.
+    """Return the generator of one draw of noise: of a run's seed, or a client's in it, and a purpose, or of the system.
 
-    Parameters
-    ----------
-    entropy
-        Source: 'seeded' or 'os'.
-    seed
-        Seed of the run, or of a client in it; unused with 'os'.
-    purpose
-        Purpose of the draw: other purposes have other noise.
+    Draws of other purposes have other noise; the source 'os' looks at neither.
     """
     if check_entropy(entropy) == "os":
         return np.random.default_rng()

@@ -45,13 +45,7 @@ def principal(public: Tensor, width: int) -> Float64[Tensor, "d0 d"]:
 
 
 def random_directions(d0: int, width: int, rng: np.random.Generator) -> Float64[Tensor, "d0 d"]:
-    """Return orthogonal random directions, each sqrt(d0/d) long.
-
-    Raises
-    ------
-    BadInput
-        More directions are asked for than there are.
-    """
+    """Return orthogonal random directions, each sqrt(d0/d) long; a BadInput where there are not so many."""
     checks.integer("width", width, 1, d0)
     directions, triangle = np.linalg.qr(rng.standard_normal((d0, width)))
     directions *= np.sign(np.diag(triangle))  # without it, QR prefers some rotations

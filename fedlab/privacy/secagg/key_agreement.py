@@ -76,13 +76,7 @@ class Secrets:
 
 
 def agree(secret: bytes, public: bytes, *context: bytes) -> bytes:
-    """Return the 32 bytes that the holders of both secret keys share.
-
-    Raises
-    ------
-    BadInput
-        The public key is none.
-    """
+    """Return the 32 bytes that the holders of both secret keys share; a BadInput where the public key is none."""
     try:
         return derive(_private(secret).exchange(X25519PublicKey.from_public_bytes(public)), *context)
     except ValueError as error:  # of another length, or a point of small order

@@ -21,17 +21,7 @@ _ZEROS = bytes(8 * BLOCK)
 
 
 def add_mask(total: np.ndarray, seed: bytes, sign: int = 1) -> None:
-    """Add the mask of a seed to a vector in place, or take it away.
-
-    Parameters
-    ----------
-    total
-        Vector, (L,) uint64, C-contiguous.
-    seed
-        Seed of 32 bytes.
-    sign
-        Sign, 1 or -1.
-    """
+    """Add the mask of a seed of 32 bytes to a vector in place, (L,) uint64; with `sign` -1, take it away."""
     if total.dtype != np.uint64 or total.ndim != 1:
         raise BadInput(f"a mask cannot be added to {total.dtype}{list(total.shape)}: give a vector of uint64")
     encryptor = _encryptor(seed)
