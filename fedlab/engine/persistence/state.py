@@ -143,9 +143,8 @@ def _unpack(node: Any, arrays: Mapping[str, np.ndarray], now: Any) -> Any:
     if kind in _SEQUENCES:
         here = list(now) if isinstance(now, (list, tuple, deque)) else []
         here += [None] * (len(node["items"]) - len(here))
-        return _SEQUENCES[kind](
-            _unpack(item, arrays, old) for item, old in zip(node["items"], here, strict=False)
-        )
+        pairs = zip(node["items"], here, strict=False)
+        return _SEQUENCES[kind](_unpack(item, arrays, old) for item, old in pairs)
     if kind in _MAPPINGS:
         pairs = ((_unpack(key, arrays, None), value) for key, value in node["items"])
         here = now if isinstance(now, Mapping) else {}

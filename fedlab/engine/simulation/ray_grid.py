@@ -171,11 +171,9 @@ class RayGrid(SimulatedGrid):
 
     def _ask(self, call: Call, messages: Sequence[Message], partial_sum: NewSum | None, left: float) -> Any:
         # With a deadline, replies are fetched often: who is late keeps few others out.
-        give_back_after = left / 20 if math.isfinite(left) else math.inf
+        seconds = left / 20 if math.isfinite(left) else math.inf
         worker = self._workers[call.worker]
-        return worker.answer.remote(
-            take(messages, call.places), partial_sum, call.tries == 0, give_back_after
-        )
+        return worker.answer.remote(take(messages, call.places), partial_sum, call.tries == 0, seconds)
 
     def _learn(self, states: Mapping[int, bytes]) -> None:
         for node, state in states.items():

@@ -58,11 +58,11 @@ class Worker:
         self._host.remember(states)
 
     def answer(
-        self, messages: Sequence[Message], partial_sum: NewSum | None, first_try: bool, give_back_after: float
+        self, messages: Sequence[Message], partial_sum: NewSum | None, first_try: bool, seconds: float
     ) -> tuple[Parcel, dict[int, bytes]]:
-        """Answer the messages, or as many as fit into one reply; return what their nodes now remember, too."""
+        """Answer the messages, or as many as fit into one reply and so many seconds, and what their nodes remember."""
         answered: list[list[Message]] = []
-        num_bytes, give_back = 0, time.monotonic() + give_back_after
+        num_bytes, give_back = 0, time.monotonic() + seconds
         for replies in self._host.answer(messages, partial_sum, first_try):
             answered.append(replies)
             num_bytes += sum(content_bytes(reply.content) for reply in replies if reply.has_content())

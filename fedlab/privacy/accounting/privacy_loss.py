@@ -44,9 +44,8 @@ def distribution_epsilon(
         composed = _sampled(noise_multiplier, q, interval).self_compose(steps)
         total = composed if total is None else total.compose(composed)
     if precision:
-        whole = _distributions().from_gaussian_mechanism(
-            precision**-0.5, value_discretization_interval=interval
-        )
+        make = _distributions().from_gaussian_mechanism
+        whole = make(precision**-0.5, value_discretization_interval=interval)
         total = total.compose(whole)  # pyright: ignore[reportOptionalMemberAccess]
     return float(total.get_epsilon_for_delta(delta))  # pyright: ignore[reportOptionalMemberAccess]
 

@@ -64,10 +64,8 @@ def client_sensitivity(bound: float, relation: str = "add_remove") -> float:
 def check_bound(name: str, value: float) -> float:
     """Return a bound that is one."""
     checks.number(name, value, above=0, remedy="without a bound there is no sensitivity")
-    # Its fourth power must be a number.
-    return float(
-        checks.number(name, value, least=SMALLEST, most=1 / SMALLEST, remedy="scale the features to about 1")
-    )
+    remedy = "scale the features to about 1"  # its fourth power must be a number
+    return float(checks.number(name, value, least=SMALLEST, most=1 / SMALLEST, remedy=remedy))
 
 
 def check_relation(relation: str) -> str:

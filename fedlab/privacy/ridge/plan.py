@@ -79,12 +79,10 @@ class Plan:
     @property
     def own_deviation(self) -> float:
         """Standard deviation of what each client adds to its own sums; 0 where the server adds it."""
-        s = self.guarantee.deviations[0]
-        if self.guarantee.trust == "local":
-            return s
-        return (
-            0.0 if self.guarantee.trust == "central" else s / math.sqrt(self.guarantee.honest(self.clients))
-        )
+        of, s = self.guarantee, self.guarantee.deviations[0]
+        if of.trust == "central":
+            return 0.0
+        return s if of.trust == "local" else s / math.sqrt(of.honest(self.clients))
 
     @property
     def deviation(self) -> float:

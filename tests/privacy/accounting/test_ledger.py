@@ -360,7 +360,7 @@ def test_a_checkpoint_of_other_releases_is_refused(tmp_path):
     assert ledger.spent()[0] == pytest.approx(epsilon_of(10.0, DELTA))
 
 
-def test_a_strategy_without_a_promise_has_no_ledger(tmp_path):
+def test_a_strategy_without_a_budget_has_no_ledger(tmp_path):
     with opened(None, tmp_path / "ledger.jsonl") as ledger:
         assert ledger is None
     assert not (tmp_path / "ledger.jsonl").exists()
@@ -379,7 +379,7 @@ def test_a_strategy_without_a_promise_has_no_ledger(tmp_path):
         *({"unit": "row"}, {"relation": "add"}),
     ],
 )
-def test_a_promise_out_of_range(wrong):
+def test_a_budget_out_of_range(wrong):
     with pytest.raises(BadInput):
         PrivacyBudget(**wrong)
 
