@@ -194,7 +194,7 @@ def test_a_strategy_with_too_few_replies_says_what_to_change():
         run(clients(), Bulyan(**SMALL, num_malicious_nodes=1))
 
 
-def test_late_clients_stop_the_run_unless_tolerated():
+def test_late_clients_stop_the_run_unless_tolerated(clock):
     random.seed(1)
     with pytest.raises(
         BadInput, match=r"\d of 5 clients did not answer within 0.2 s: raise the timeout, or `tolerate`"
