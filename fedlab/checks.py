@@ -65,14 +65,13 @@ def number(
     BadInput
         No number, NaN or infinite, or outside the limits.
     """
+    x = float(value) if isinstance(value, Real) and not isinstance(value, bool) else math.nan
     if (
-        isinstance(value, bool)
-        or not isinstance(value, Real)
-        or not math.isfinite(value)
-        or (above is not None and not value > above)
-        or (least is not None and not value >= least)
-        or (below is not None and not value < below)
-        or (most is not None and not value <= most)
+        not math.isfinite(x)
+        or (above is not None and not x > above)
+        or (least is not None and not x >= least)
+        or (below is not None and not x < below)
+        or (most is not None and not x <= most)
     ):
         raise _refused(name, value, "a finite number", _interval(above, least, below, most), remedy)
     return value  # pyright: ignore[reportReturnType]

@@ -31,6 +31,7 @@ from fedlab.stats.gram import GramStats
 from fedlab.stats.gram_sum import GramSum
 from fedlab.stats.serialization.packed_size import HEADER, packed_bytes
 from fedlab.stats.serialization.wire import pack
+from fedlab.stats.total import total_of
 
 ROWS = 4096
 """Samples expanded at a time: memory stays O(ROWS d) however many samples a client has."""
@@ -115,7 +116,7 @@ class Analytic:
                 order = weights.factors(exact=True).to(x.device)[labels].argsort(stable=True)
                 x, y = x[order], y.to(x.device)[order]
         batches = zip(x.split(ROWS), y.split(ROWS), strict=True)
-        return GramStats.total(self._reduce(part, target, weights) for part, target in batches)
+        return total_of(self._reduce(part, target, weights) for part, target in batches)
 
     def check(self, x: Tensor, labels: Tensor) -> None:
         """Refuse what cannot be summed, before anything is."""

@@ -19,8 +19,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float32
 
+from fedlab.cache_folder import cache_folder
 from fedlab.data.dataset import Dataset, Split
-from fedlab.data.sources.packages import cache_folder
 from fedlab.errors import BadInput
 from fedlab.features.backbones import Backbone, Identity
 from fedlab.features.batches import Progress, require_kind

@@ -34,7 +34,8 @@ def features(kind, n=7, d0=5, seed=0, device="cpu", bits=12):
 
 IN_ANOTHER_PROCESS = """
 import hashlib, torch
-from fedlab.stats import FixedPoint, RandomRBF, RandomReLU
+from fedlab.analytic import RandomRBF, RandomReLU
+from fedlab.stats import FixedPoint
 x = torch.linspace(-1, 1, 35, dtype=torch.float64).reshape(7, 5)
 digest = hashlib.sha256()
 for kind in (RandomReLU(width=16, seed=3), RandomRBF(width=16, seed=3, sigma=1.5, low=-1.0, high=1.0)):

@@ -59,7 +59,7 @@ def test_a_checkpoint_keeps_a_memory():
 @pytest.mark.parametrize(
     ("build", "said"),
     [
-        (lambda: Tempered(tau=-0.1), "tau=-0.1 must lie in 0..2"),
+        (lambda: Tempered(tau=-0.1), "tau=-0.1 must be a finite number in"),
         (lambda: Filled(spread=float("nan")), "spread=nan must be finite"),
         (lambda: Filled(seed=-1), "seed=-1 must be >= 0"),
         (lambda: Filled(mode="decimal"), "mode='decimal'"),

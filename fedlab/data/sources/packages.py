@@ -14,7 +14,6 @@ digest.
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 import subprocess
 import sys
@@ -23,6 +22,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from fedlab.cache_folder import cache_folder
 from fedlab.errors import BadInput
 
 # Long enough for the largest package on a slow line; a client that says nothing for longer is stuck.
@@ -75,12 +75,6 @@ class Package:
         quiet = ["--quiet", "--disable-pip-version-check", "--retries", "1"]
         source_only = ["--no-deps", "--no-binary", self.name]
         return [sys.executable, "-m", "pip", "download", *quiet, *source_only, f"{self.name}=={self.version}"]
-
-
-def cache_folder() -> Path:
-    """Return `$FEDLAB_CACHE`, or `~/.cache/fedlab`."""
-    named = os.environ.get("FEDLAB_CACHE") or "~/.cache/fedlab"
-    return Path(os.path.expanduser(named))  # noqa: PTH111 (Path.expanduser raises without a home)
 
 
 def is_cached(package: Package) -> bool:

@@ -14,8 +14,9 @@ import numpy as np
 from jaxtyping import Float64, Int64
 
 from fedlab.stats.arithmetic.product import recoverable
+from fedlab.stats.arithmetic.triangle import triangle_entries
 from fedlab.stats.class_weights import ClassWeights
-from fedlab.stats.serialization.packing import factor_entries, factor_is_smaller, triangle_entries
+from fedlab.stats.serialization.packing import factor_entries, factor_is_smaller
 
 HEADER = 128
 """Bytes that NumPy's format puts before the numbers of a flat array."""
