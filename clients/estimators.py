@@ -21,11 +21,12 @@ from clients.air import AIR
 from clients.dsal import DSAL
 from clients.gacl import GACL
 from clients.gkeal import GKEAL
+from fedlab import checks
 from fedlab.analytic import Analytic, DualReLUTanh, RandomRBF
 from fedlab.analytic.expansion import Expansion
 from fedlab.analytic.phases import Phases
 from fedlab.errors import BadInput
-from fedlab.estimator import AnalyticClassifier, Model, whole
+from fedlab.estimator import AnalyticClassifier, Model
 from fedlab.stats import GramStats
 
 __all__ = [
@@ -109,7 +110,7 @@ class GKEALClassifier(AnalyticClassifier):
         return GKEAL(num_classes, *self._reading())
 
     def _expansion(self) -> Expansion:
-        width, seed = whole("width", self.width), whole("random_state", self.random_state)
+        width, seed = checks.integer("width", self.width), checks.integer("random_state", self.random_state)
         return RandomRBF(width, seed, self.sigma, self.low, self.high)
 
 
@@ -195,7 +196,9 @@ class DSALClassifier(AnalyticClassifier):
         )
 
     def _expansion(self) -> Expansion:
-        return DualReLUTanh(whole("width", self.width), whole("random_state", self.random_state))
+        return DualReLUTanh(
+            checks.integer("width", self.width), checks.integer("random_state", self.random_state)
+        )
 
     def _grown(self, learner: DSAL, before: Phases | None, new: GramStats, new_phase: bool = True) -> Phases:
         if isinstance(self.ridge, str):
@@ -269,5 +272,5 @@ class AEFOCLClassifier(AnalyticClassifier):
         self.spread = spread
 
     def _learner(self, num_classes: int) -> AEFOCL:
-        seed = whole("random_state", self.random_state)
+        seed = checks.integer("random_state", self.random_state)
         return AEFOCL(num_classes, *self._reading(), spread=self.spread, seed=seed)

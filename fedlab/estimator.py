@@ -18,7 +18,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
-from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -28,6 +27,7 @@ from sklearn.utils.multiclass import type_of_target
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
+from fedlab import checks
 from fedlab.analytic import Analytic, Identity, RandomReLU
 from fedlab.analytic.expansion import Expansion
 from fedlab.analytic.universe import over
@@ -112,7 +112,9 @@ class AnalyticClassifier(ClassifierMixin, BaseEstimator):
     def _expansion(self) -> Expansion:
         if self.width is None:
             return Identity()
-        return RandomReLU(whole("width", self.width), whole("random_state", self.random_state))
+        return RandomReLU(
+            checks.integer("width", self.width), checks.integer("random_state", self.random_state)
+        )
 
     # -- learning ---------------------------------------------------------------------------------------------
 
@@ -274,13 +276,6 @@ class AnalyticClassifier(ClassifierMixin, BaseEstimator):
             vars(self).clear()
             vars(self).update(kept)
             raise
-
-
-def whole(name: str, value: Any) -> int:
-    """Return the parameter, refusing what is no whole number."""
-    if not isinstance(value, Integral):
-        raise BadInput(f"{name}={value!r} must be a whole number")
-    return int(value)
 
 
 def union(labels: list[np.ndarray]) -> np.ndarray:

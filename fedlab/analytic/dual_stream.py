@@ -25,6 +25,7 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
+from fedlab import checks
 from fedlab.errors import BadInput
 from fedlab.stats.arithmetic.solve import Solution, one_thread, ridge_solve
 from fedlab.stats.gram import GramStats
@@ -247,9 +248,7 @@ def number(name: str, value: float | str) -> float:
             f"{name}={value!r}: two streams have a ridge each, and cross-validation knows one; give numbers, "
             "which `DualStream.search` finds from held-out statistics"
         )
-    if not (math.isfinite(value) and value >= 0):
-        raise BadInput(f"{name}={value} must be finite and >= 0")
-    return value
+    return checks.number(name, value, least=0)
 
 
 def squared_error(held_out: GramStats, weight: Float64[Tensor, "d c"]) -> float:

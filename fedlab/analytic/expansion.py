@@ -24,6 +24,7 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
+from fedlab import checks
 from fedlab.errors import BadInput
 from fedlab.stats.arithmetic.fixed_point import EXACT, FixedPoint
 
@@ -138,8 +139,7 @@ class RandomRBF:
 
     def __post_init__(self) -> None:
         check_map(self.width, self.seed)
-        if not 1e-9 <= self.sigma <= 1e9:
-            raise BadInput(f"expansion: sigma={self.sigma} must lie in 1e-9..1e9, in feature units")
+        checks.number("sigma", self.sigma, least=1e-9, most=1e9, remedy="it is in feature units")
         if not (math.isfinite(self.low) and math.isfinite(self.high) and self.low < self.high):
             raise BadInput(f"expansion: the box [{self.low}, {self.high}] is empty: give low < high")
 
@@ -220,10 +220,8 @@ def _exponentials(
 
 def check_map(width: int, seed: int) -> None:
     """Refuse a width or a seed that cannot be."""
-    if width < 1:
-        raise BadInput(f"expansion: {width} random features; give at least 1")
-    if seed < 0:
-        raise BadInput(f"expansion: seed={seed} must be >= 0")
+    checks.integer("width", width, least=1, remedy="2048 random features are usual")
+    checks.integer("seed", seed, least=0)
 
 
 def check_exact(largest: int, d0: int) -> None:

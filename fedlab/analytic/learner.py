@@ -21,6 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from fedlab import checks
 from fedlab.analytic.expansion import Expansion, Identity
 from fedlab.errors import BadInput
 from fedlab.stats.arithmetic.fixed_point import FixedPoint
@@ -68,14 +69,9 @@ class Analytic:
     min_samples: int = field(default=0, repr=False)  # it changes no head, so a saved head does not name it
 
     def __post_init__(self) -> None:
-        if self.mode not in ("exact", "float64"):
-            raise BadInput(f"mode={self.mode!r}: known are 'exact' and 'float64'")
-        if self.num_classes < 1:
-            raise BadInput(f"num_classes={self.num_classes} must be at least 1")
-        if type(self.min_samples) is not int or self.min_samples < 0:
-            raise BadInput(
-                f"min_samples={self.min_samples!r} must be a whole number >= 0: 0 lets every client answer"
-            )
+        checks.choice("mode", self.mode, ("exact", "float64"))
+        checks.integer("num_classes", self.num_classes, least=1)
+        checks.integer("min_samples", self.min_samples, least=0, remedy="0 lets every client answer")
         self.fixed  # noqa: B018 - refuses a bad limit or word length here rather than at the first sample
 
     @property

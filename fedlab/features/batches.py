@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32, Int, UInt8
 
+from fedlab import checks
 from fedlab.errors import BadInput
 
 Progress = Callable[[int, int], None]
@@ -97,8 +98,7 @@ def embed_in_batches(
     BadInput
         If batch_size is below 1.
     """
-    if batch_size < 1:
-        raise BadInput(f"batch_size {batch_size}: at least 1")
+    checks.integer("batch_size", batch_size, least=1)
     n = len(order)
     rows: np.ndarray | None = None
     for start in range(0, n, batch_size):

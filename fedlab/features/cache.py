@@ -11,8 +11,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
-import tempfile
 from functools import lru_cache
 from pathlib import Path
 
@@ -24,6 +22,7 @@ from fedlab.data.dataset import Dataset, Split
 from fedlab.errors import BadInput
 from fedlab.features.backbones import Backbone, Identity
 from fedlab.features.batches import Progress, require_kind
+from fedlab.tracking.run_directory import write_atomically
 
 _LOG = logging.getLogger("fedlab")
 
@@ -81,8 +80,9 @@ def _split_features(
     features = _finite(backbone.extract(split.inputs, device=device, progress=progress), where)
     try:
         _write(path, features)
-    except OSError as error:
-        _say_once(f"features are not cached in {path.parent}: {error.strerror or error}; set FEDLAB_CACHE")
+    except BadInput as error:
+        reason = getattr(error.__cause__, "strerror", None) or error.__cause__
+        _warn_once(f"features are not cached in {path.parent}: {reason}; set FEDLAB_CACHE")
     return features
 
 
@@ -119,19 +119,7 @@ def _read(path: Path, n: int) -> np.ndarray | None:
 def _write(path: Path, features: np.ndarray) -> None:
     from safetensors.numpy import save
 
-    content = save({"features": features}, metadata={"sha256": _digest(features)})
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # a name of its own for every writer: two processes at once each rename a whole file
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=path.stem[:16], suffix=".tmp")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    write_atomically(path, save({"features": features}, metadata={"sha256": _digest(features)}))
 
 
 def _digest(features: np.ndarray) -> str:
@@ -139,5 +127,5 @@ def _digest(features: np.ndarray) -> str:
 
 
 @lru_cache(maxsize=64)
-def _say_once(message: str) -> None:
+def _warn_once(message: str) -> None:
     _LOG.warning(message)

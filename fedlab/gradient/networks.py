@@ -25,6 +25,7 @@ from jaxtyping import Float32
 from torch import Tensor
 from torch.nn.functional import conv2d, cross_entropy, linear, max_pool2d
 
+from fedlab import checks
 from fedlab.errors import BadInput
 
 Model = dict[str, Tensor]
@@ -105,10 +106,7 @@ class Hidden:
     width: int = 64
 
     def __post_init__(self) -> None:
-        if self.width < 1:
-            raise BadInput(
-                f"network: width={self.width} must be at least 1; network=linear has no hidden layer"
-            )
+        checks.integer("width", self.width, least=1, remedy="network=linear has no hidden layer")
 
     def initial(self, d: int, num_classes: int, seed: int) -> dict[str, np.ndarray]:
         """Return hidden.weight (w, d) He-uniform by the seed, and zeros above it."""
@@ -173,8 +171,7 @@ class CNN:
             raise BadInput(
                 f"network: shape={list(self.shape)}: two convolutions and a pool need at least 6x6"
             )
-        if self.width < 1:
-            raise BadInput(f"network: width={self.width} must be at least 1")
+        checks.integer("width", self.width, least=1)
 
     def initial(self, d: int, num_classes: int, seed: int) -> dict[str, np.ndarray]:
         """Return He-uniform weights by the seed, zeros for the biases and the head.

@@ -190,8 +190,8 @@ def test_narrow_kernels_and_centres_beyond_the_range_stay_finite():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: RandomReLU(width=0), "0 random features"),
-        (lambda: RandomRBF(width=-3), "-3 random features"),
+        (lambda: RandomReLU(width=0), "width=0 must be"),
+        (lambda: RandomRBF(width=-3), "width=-3 must be"),
         (lambda: RandomReLU(seed=-1), "seed=-1"),
         (lambda: RandomRBF(seed=-1), "seed=-1"),
         (lambda: RandomRBF(sigma=0.0), r"sigma=0\.0"),

@@ -60,9 +60,9 @@ def test_a_checkpoint_keeps_a_memory():
     ("build", "said"),
     [
         (lambda: Tempered(tau=-0.1), "tau=-0.1 must be a finite number in"),
-        (lambda: Filled(spread=float("nan")), "spread=nan must be finite"),
-        (lambda: Filled(seed=-1), "seed=-1 must be >= 0"),
-        (lambda: Filled(mode="decimal"), "mode='decimal'"),
+        (lambda: Filled(spread=float("nan")), "spread=nan must be a finite number"),
+        (lambda: Filled(seed=-1), "seed=-1 must be a whole number >= 0"),
+        (lambda: Filled(mode="decimal"), "unknown mode 'decimal'"),
     ],
 )
 def test_a_memory_that_cannot_be_is_refused(build, said):

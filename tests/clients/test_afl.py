@@ -91,7 +91,7 @@ def test_the_message_is_the_packed_statistics_and_nothing_else():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"mode": "exakt"}, "mode='exakt': known are 'exact' and 'float64'"),
+        ({"mode": "exakt"}, "unknown mode 'exakt': known are exact, float64"),
         ({"num_classes": 0}, "num_classes=0"),
         ({"limit": -1.0}, r"limit=-1\.0"),
         ({"bits": 40}, "bits=40"),

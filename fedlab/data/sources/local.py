@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fedlab.data.dataset import Dataset, Split, encode, hold_out
-from fedlab.errors import BadInput, unknown
+from fedlab import checks
+from fedlab.data.dataset import Dataset, Split, divided, encode
+from fedlab.errors import BadInput
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -72,7 +73,9 @@ class CSV:
         )
         splits = [self._split(frame, y) for frame, y in zip(frames, labels, strict=True)]
         kind = "text" if self.text else "tabular"
-        return _dataset(Path(self.path).stem, kind, splits, classes, self.test, self.seed)
+        if not isinstance(self.test, str):
+            return divided(Path(self.path).stem, kind, splits, classes, self.test, self.seed)
+        return Dataset(Path(self.path).stem, kind, *splits, classes)
 
     def _split(self, frame: DataFrame, labels: np.ndarray) -> Split:
         groups = {self.group: self._column(frame, self.group)} if self.group else {}
@@ -93,9 +96,7 @@ class CSV:
         return Split(_float32(np.column_stack(features)), labels, groups)
 
     def _column(self, frame: DataFrame, name: str) -> np.ndarray:
-        if name not in frame.columns:
-            raise unknown("column", name, map(str, frame.columns))
-        column = frame[name]
+        column = frame[checks.choice("column", name, map(str, frame.columns))]
         return column.to_numpy() if column.dtype.kind in "iufb" else column.to_numpy(dtype=object)
 
 
@@ -169,7 +170,7 @@ class Numpy:
             raise BadInput(
                 f"{self.path}: x and x_test are of kinds {', '.join(sorted(kinds))}: save one kind"
             )
-        return _dataset(Path(self.path).stem, kinds.pop(), splits, classes, self.test, self.seed)
+        return divided(Path(self.path).stem, kinds.pop(), splits, classes, self.test, self.seed)
 
 
 def _as_inputs(where: str, x: np.ndarray) -> tuple[str, np.ndarray | list[str]]:
@@ -216,14 +217,13 @@ class ImageFolder:
         BadInput
             No such folder, no class with an image, an unreadable image, or a size outside [1, 4096].
         """
-        if not 1 <= self.size <= 4096:
-            raise BadInput(f"size={self.size} is outside [1, 4096] pixels: 64 and 224 are usual")
+        checks.integer("size", self.size, 1, 4096, remedy="64 and 224 pixels are usual")
         root = _existing(self.path)
         ready = (root / "train").is_dir() and (root / "test").is_dir()
-        found = [_images(root / name) for name in ("train", "test")] if ready else [_images(root)]
-        labels, classes = encode(self.path, *[[path.parent.name for path in paths] for paths in found])
-        splits = [Split(self._decode(paths), y) for paths, y in zip(found, labels, strict=True)]
-        return _dataset(root.resolve().name, "image", splits, classes, self.test, self.seed)
+        images = [_images(root / name) for name in ("train", "test")] if ready else [_images(root)]
+        labels, classes = encode(self.path, *[[path.parent.name for path in paths] for paths in images])
+        splits = [Split(self._decode(paths), y) for paths, y in zip(images, labels, strict=True)]
+        return divided(root.resolve().name, "image", splits, classes, self.test, self.seed)
 
     def _decode(self, paths: list[Path]) -> np.ndarray:
         from fedlab.data.sources.pictures import decode
@@ -238,20 +238,6 @@ def _images(root: Path) -> list[Path]:
             f"{root} holds no CLASS/IMAGE with ending {', '.join(IMAGE_ENDINGS)}: make one folder per class"
         )
     return paths
-
-
-def _dataset(
-    name: str, kind: str, splits: list[Split], classes: tuple[str, ...], test: str | float, seed: int
-) -> Dataset:
-    """Take the given (train, test), or hold `test` of the only split out."""
-    if len(splits) == 2:
-        train, held = splits
-    else:
-        if isinstance(test, str):
-            raise BadInput(f"test={test!r} is neither a file nor a share: 0.2 holds out a fifth")
-        rows, held_rows = hold_out(splits[0].labels, test, seed)
-        train, held = splits[0].take(rows), splits[0].take(held_rows)
-    return Dataset(name, kind, train, held, classes)
 
 
 def _existing(path: str) -> Path:

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fedlab import checks
 from fedlab.data.dataset import Dataset, Split, hold_out
-from fedlab.errors import BadInput
 from fedlab.randomness import rng_for
 
 NOUNS = {
@@ -56,8 +56,7 @@ class Phrases:
         BadInput
             Fewer than 10 sentences of a domain.
         """
-        if self.each < 10:
-            raise BadInput(f"each={self.each} sentences of a domain are too few: at least 10")
+        checks.integer("each", self.each, least=10, remedy="fewer sentences of a domain cannot be split")
         draw = rng_for(self.seed, "phrases")
         domains = np.repeat(list(NOUNS), self.each)
         labels = draw.integers(0, 2, len(domains))

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fedlab.randomness import check_integer, check_share, rng_for
+from fedlab import checks
+from fedlab.randomness import rng_for
 
 
 @dataclass(frozen=True)
@@ -39,10 +40,10 @@ class Availability:
     spell: int = 1
 
     def __post_init__(self) -> None:
-        check_integer("lag", self.lag, least=0)
-        check_share("late", self.late)
-        check_share("away", self.away)
-        check_integer("spell", self.spell, least=1)
+        checks.integer("lag", self.lag, least=0)
+        checks.share("late", self.late)
+        checks.share("away", self.away)
+        checks.integer("spell", self.spell, least=1)
 
     @property
     def in_step(self) -> bool:
@@ -57,8 +58,8 @@ class Availability:
         BadInput
             Fewer than 1 client or 1 task, or a seed below 0.
         """
-        check_integer("clients", clients, least=1)
-        check_integer("tasks", tasks, least=1)
+        checks.integer("clients", clients, least=1)
+        checks.integer("tasks", tasks, least=1)
         rng = rng_for(seed, "attendance")
         steps = tasks + self.lag
         lags = rng.integers(0, self.lag + 1, size=clients)

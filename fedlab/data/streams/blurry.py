@@ -17,9 +17,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fedlab import checks
 from fedlab.data.dataset import Split
 from fedlab.data.streams.tasks import Tasks
-from fedlab.randomness import check_integer, check_share, rng_for
+from fedlab.randomness import rng_for
 
 
 @dataclass(frozen=True)
@@ -44,9 +45,9 @@ class SiBlurry:
     stochastic: bool = True
 
     def __post_init__(self) -> None:
-        check_integer("phases", self.phases, least=1)
-        check_share("disjoint", self.disjoint)
-        check_share("blurry", self.blurry)
+        checks.integer("phases", self.phases, least=1)
+        checks.share("disjoint", self.disjoint)
+        checks.share("blurry", self.blurry)
 
     def tasks(self, train: Split, test: Split, num_classes: int, seed: int) -> Tasks:
         """See `Stream.tasks`; a task's test rows are those of all classes that it has samples of."""

@@ -14,14 +14,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from numbers import Real
 from typing import Protocol
 
 import numpy as np
 
+from fedlab import checks
 from fedlab.data.dataset import Split
 from fedlab.errors import BadInput, unknown
-from fedlab.randomness import check_integer, rng_for
+from fedlab.randomness import rng_for
 
 ORDERS = ("shuffled", "given", "descending", "ascending")
 
@@ -79,13 +79,12 @@ class ClassIncremental:
     order: str = "shuffled"
 
     def __post_init__(self) -> None:
-        check_integer("phases", self.phases, least=0)
-        if not isinstance(self.base, Real) or isinstance(self.base, bool) or not self.base > 0:
-            raise BadInput(f"base={self.base!r}: give a share of the classes in (0, 1), or their number")
+        checks.integer("phases", self.phases, least=0)
+        remedy = "give a share of the classes in (0, 1), or their number"
+        checks.number("base", self.base, above=0, remedy=remedy)
         if self.base >= 1 and not float(self.base).is_integer():
-            raise BadInput(f"base={self.base} is neither a share in (0, 1) nor a number of classes")
-        if self.order not in ORDERS:
-            raise unknown("order", self.order, ORDERS)
+            raise BadInput(f"base={self.base} is neither: {remedy}")
+        checks.choice("order", self.order, ORDERS)
 
     def tasks(self, train: Split, test: Split, num_classes: int, seed: int) -> Tasks:
         """See `Stream.tasks`."""
@@ -125,7 +124,7 @@ class SampleIncremental:
     shuffled: bool = True
 
     def __post_init__(self) -> None:
-        check_integer("phases", self.phases, least=1)
+        checks.integer("phases", self.phases, least=1)
 
     def tasks(self, train: Split, test: Split, num_classes: int, seed: int) -> Tasks:
         """See `Stream.tasks`."""
@@ -176,7 +175,7 @@ class Online:
     stream: Stream | None = None
 
     def __post_init__(self) -> None:
-        check_integer("batch", self.batch, least=1)
+        checks.integer("batch", self.batch, least=1)
 
     def tasks(self, train: Split, test: Split, num_classes: int, seed: int) -> Tasks:
         """See `Stream.tasks`."""

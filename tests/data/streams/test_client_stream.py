@@ -136,13 +136,13 @@ def test_who_lags_is_behind_who_is_late_starts_empty_who_was_away_catches_up():
 @pytest.mark.parametrize(
     ("build", "said"),
     [
-        (lambda: Availability(lag=-1), "lag=-1 must be at least 0"),
-        (lambda: Availability(late=1.5), r"late=1.5 is outside \[0, 1\]"),
-        (lambda: Availability(away="some"), "away='some' is outside"),
-        (lambda: Availability(spell=0), "spell=0 must be at least 1"),
-        (lambda: Availability().calendar(0, 5, 0), "clients=0 must be at least 1"),
-        (lambda: Availability().calendar(5, 0, 0), "tasks=0 must be at least 1"),
-        (lambda: Availability().calendar(5, 5, -1), "seed=-1 must be at least 0"),
+        (lambda: Availability(lag=-1), "lag=-1 must be a whole number >= 0"),
+        (lambda: Availability(late=1.5), r"late=1.5 must be a finite number in \[0, 1\]"),
+        (lambda: Availability(away="some"), "away='some' must be a finite number in"),
+        (lambda: Availability(spell=0), "spell=0 must be a whole number >= 1"),
+        (lambda: Availability().calendar(0, 5, 0), "clients=0 must be a whole number >= 1"),
+        (lambda: Availability().calendar(5, 0, 0), "tasks=0 must be a whole number >= 1"),
+        (lambda: Availability().calendar(5, 5, -1), "seed=-1 must be a whole number >= 0"),
     ],
 )
 def test_an_attendance_out_of_range_is_refused(build, said):
