@@ -26,13 +26,13 @@ def integer(
     Parameters
     ----------
     name
-        What the user calls the setting.
+        Name of the setting, as the user calls it.
     value
-        What was given; a bool is no integer.
+        Value of the setting; a bool is no integer.
     least, most
         Limits, both allowed; None is no limit.
     remedy
-        What to say instead, after a colon.
+        Remedy for the user, after a colon.
 
     Raises
     ------

@@ -61,24 +61,24 @@ class AnalyticClassifier(ClassifierMixin, BaseEstimator):
     width : int or None
         Random features between the input and the head; None: the features as they are, without intercept.
     ridge : float or 'gcv'
-        g >= 0, or 'gcv' for generalised cross-validation.
+        Ridge g >= 0, or 'gcv' for generalised cross-validation.
     random_state : int
         Seed of the random features. Classifiers that are to be merged need the same.
     mode : {'float64', 'exact'}
-        'exact': fixed-point sums, the same bits in whichever order and parts the samples come.
+        Number mode. 'exact': fixed-point sums, the same bits in whichever order and parts the samples come.
     limit : float
         Public range of the features (exact mode): what lies outside is clipped.
     bits : int
         Word length of the features (exact mode).
     device : str
-        Where the samples are summed; the head is solved on the CPU.
+        Device where the samples are summed; the head is solved on the CPU.
 
     Attributes
     ----------
     classes_ : ndarray (c,)
         Labels seen or announced so far, sorted.
     n_features_in_ : int
-        d0.
+        Number of features, d0.
     """
 
     classes_: np.ndarray

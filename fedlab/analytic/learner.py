@@ -48,17 +48,17 @@ class Analytic:
     Parameters
     ----------
     num_classes
-        c, known to everyone; a class that a client does not hold is a zero column.
+        Number of classes c, known to everyone; a class that a client does not hold is a zero column.
     expansion
         Map from backbone features to the features that are summed.
     mode
-        'exact' for fixed-point integers (bit-identical for every partition) or 'float64'.
+        Number mode: 'exact' for fixed-point integers (bit-identical for every partition) or 'float64'.
     limit
         Public range of the backbone's features (exact mode).
     bits
         Word length of the features (exact mode).
     min_samples
-        A client with fewer samples answers as one that has none: its silence says no more than that. 0 is off.
+        Samples below which a client answers as one that has none: its silence says no more than that. 0 is off.
     """
 
     num_classes: int
@@ -89,9 +89,9 @@ class Analytic:
         x
             Backbone features, (n, d0). n = 0 is legal.
         labels
-            (n,), in [0, c).
+            Classes, (n,), in [0, c).
         weights
-            What a sample of each class counts; None counts every sample once.
+            Weights of the classes; None counts every sample once.
 
         Raises
         ------
@@ -128,7 +128,7 @@ class Analytic:
         Parameters
         ----------
         counts
-            n_y, of everybody, at the end.
+            Samples n_y per class, of everybody, at the end.
         d0
             Backbone features.
 
@@ -209,9 +209,9 @@ class Analytic:
         x, labels
             Samples of all, client after client: (n, d0) and (n,).
         sizes
-            How many are whose; their sum is n.
+            Samples per client; their sum is n.
         arrays, config
-            What every client was sent.
+            Model and config that every client received.
         """
         total, num_bytes = self.sum_clients(x, labels, sizes)
         return pack(total), num_bytes

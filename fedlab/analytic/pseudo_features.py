@@ -35,12 +35,12 @@ def balanced(statistics: WithMoments, learner: Analytic, spread: float = 1.0, se
     statistics
         Sums and moments of the samples.
     learner
-        Whose expansion and number mode the sums have. Without an expansion the expectation is added, and
+        Learner whose expansion and number mode the sums have. Without an expansion the expectation is added, and
         otherwise pseudo-features are drawn.
     spread
-        s >= 0, how far they scatter: 1 as the samples do, 0 puts all on the mean.
+        Scatter s >= 0: 1 as the samples do, 0 puts all on the mean.
     seed
-        Of the generator; every class has its own stream.
+        Seed of the draws; every class has its own stream.
     """
     check_drawing(spread, seed)
     counts = statistics.class_counts.cpu()

@@ -28,11 +28,11 @@ class Split:
     Parameters
     ----------
     inputs
-        (n, d) float32 for tables, (n, h, w, 3) uint8 for images, or a list of n texts.
+        Samples: (n, d) float32 for tables, (n, h, w, 3) uint8 for images, or a list of n texts.
     labels
-        (n,) int64 in [0, c).
+        Classes, (n,) int64 in [0, c).
     groups
-        Name -> (n,) natural ids, such as {"domain": ...}; may be empty.
+        Natural ids by name, (n,) each, such as {"domain": ...}; may be empty.
 
     Raises
     ------
@@ -78,13 +78,13 @@ class Dataset:
     Parameters
     ----------
     name
-        How the user calls it.
+        Name, as the user calls it.
     kind
-        "tabular", "text" or "image".
+        Kind of the inputs: "tabular", "text" or "image".
     train, test
-        The two splits, none empty.
+        Splits of the samples, none empty.
     classes
-        c class names; label i means classes[i].
+        Names of the c classes; label i means classes[i].
     fingerprint
         SHA-256 of the contents, in hexadecimal; computed when left empty.
 

@@ -46,13 +46,13 @@ class Partition(Protocol):
         Parameters
         ----------
         labels
-            (n,) int64.
+            Classes, (n,) int64.
         groups
-            Name -> (n,) natural ids.
+            Natural ids by name, (n,) each.
         clients
-            k >= 1; None where the natural ids decide.
+            Number of clients k >= 1; None where the natural ids decide.
         seed
-            The same seed gives the same parts, always.
+            Seed of the dealing; the same seed gives the same parts, always.
 
         Raises
         ------
@@ -114,7 +114,7 @@ class Shards:
     Parameters
     ----------
     per_client
-        s >= 1.
+        Shards s >= 1 of each client.
 
     References
     ----------
@@ -179,7 +179,7 @@ class Natural:
     Parameters
     ----------
     by
-        The name of the group that holds the ids; None where the dataset has only one.
+        Name of the group that holds the ids; None where the dataset has only one.
     """
 
     by: str | None = None

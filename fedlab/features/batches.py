@@ -81,13 +81,13 @@ def embed_in_batches(
     Parameters
     ----------
     order
-        (n,) int: a permutation of 0..n-1, n >= 1, that depends on the inputs alone.
+        Permutation of 0..n-1, (n,) int, n >= 1, that depends on the inputs alone.
     embed
-        Maps b indices to b rows.
+        Map from b indices to b rows.
     batch_size
         Inputs per batch, at least 1; the last batch holds the rest.
     progress
-        Called as progress(done, n) after every batch.
+        Callback progress(done, n), after every batch.
 
     Returns
     -------

@@ -35,13 +35,13 @@ def extract_dataset(
     Parameters
     ----------
     dataset
-        n training and m test inputs of one kind.
+        Dataset of n training and m test inputs of one kind.
     backbone
-        The frozen extractor; train and test go through the same transform.
+        Frozen extractor; train and test go through the same transform.
     device
-        Where features that are not cached are computed.
+        Device where features that are not cached are computed.
     progress
-        Called as progress(done, n + m), cached splits at once.
+        Callback progress(done, n + m), cached splits at once.
 
     Returns
     -------

@@ -27,7 +27,7 @@ class HashedWords:
     Parameters
     ----------
     width
-        d, at least 2.
+        Number of coordinates d, at least 2.
     """
 
     width: int = 256

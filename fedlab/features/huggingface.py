@@ -33,17 +33,16 @@ class HuggingFace:
     Parameters
     ----------
     id
-        A hub id ('google/vit-base-patch16-224') or the path of a folder.
+        Hub id ('google/vit-base-patch16-224') or the path of a folder.
     revision
         Branch, tag or commit of a hub id. A snapshot of it already on this machine is used as it is; only a
         model that is not is looked up on the hub.
     pooling
-        'auto', 'mean' or 'cls'. How tokens become one row: their mean without padding, or the first token.
-        'auto' is the first token for an image model that has a class token, the mean for everything else. A
-        convolutional map is averaged over space. A model's own pooler is never used: many checkpoints come
-        without its weights.
+        Pooling of tokens to one row: 'mean' without padding, the first token 'cls', or 'auto', the first token for
+        an image model that has a class token and the mean for everything else. A convolutional map is averaged
+        over space. A model's own pooler is never used: many checkpoints come without its weights.
     max_tokens
-        Longer texts are cut here, or at the model's own limit where that is shorter.
+        Tokens at which longer texts are cut, or at the model's own limit where that is shorter.
 
     Raises
     ------

@@ -26,15 +26,15 @@ class Descent:
     Parameters
     ----------
     epochs
-        E.
+        Number of passes over the samples, E.
     batch_size
-        B.
+        Samples per step, B.
     learning_rate
-        lr.
+        Learning rate of SGD, without decay.
     momentum
-        beta, of this client's own steps; it starts at rest in every round.
+        Momentum beta of this client's own steps; it starts at rest in every round.
     proximal
-        mu.
+        Weight mu of FedProx's pull to the global model; 0 is FedAvg.
     """
 
     epochs: int = 1
@@ -68,13 +68,13 @@ class Descent:
         Parameters
         ----------
         network
-            What is trained.
+            Network that is trained.
         start
-            The global model; it is not changed.
+            Global model; it is not changed.
         h, labels
-            This client's features and classes.
+            Features and classes of this client.
         seed
-            Of the order of the batches.
+            Seed of the order of the batches.
         """
         model = {name: array.clone() for name, array in start.items()}
         velocity = self.rest(model)

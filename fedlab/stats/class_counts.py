@@ -18,7 +18,7 @@ class ClassCounts:
     Attributes
     ----------
     class_counts
-        n_y, (c,).
+        Samples n_y per class, (c,).
     """
 
     class_counts: Int64[Tensor, " c"]

@@ -36,7 +36,7 @@ class ClassWeights:
     Parameters
     ----------
     values
-        p_y >= 0, c of them.
+        Weights p_y >= 0, c of them.
     """
 
     values: tuple[float, ...]
@@ -52,9 +52,9 @@ class ClassWeights:
         Parameters
         ----------
         counts
-            n_y, of all clients together.
+            Samples n_y per class, of all clients together.
         tau
-            0 counts samples, 1 counts classes; 0 <= tau <= 2.
+            Tempering in 0..2: 0 counts samples, 1 counts classes.
         """
         check_tau(tau)
         seen = np.array([int(n) for n in counts], dtype=np.float64)
@@ -73,13 +73,13 @@ class ClassWeights:
     @property
     def unit(self) -> int:
         """Integer units per 1.0 of a weight in exact mode: 1 where all weights are whole."""
-        given = [value for value in self.values if value]
-        if all(value == round(value) for value in given):
+        weights = [value for value in self.values if value]
+        if all(value == round(value) for value in weights):
             return 1
-        unit = 2 ** max(0, DIGITS - math.floor(math.log2(min(given))))
+        unit = 2 ** max(0, DIGITS - math.floor(math.log2(min(weights))))
         if unit > FINEST:
             raise BadInput(
-                f"class weights from {min(given):.1e} to {max(given):.1e} do not fit exact integers: "
+                f"class weights from {min(weights):.1e} to {max(weights):.1e} do not fit exact integers: "
                 "lower tau, or use mode=float64"
             )
         return unit
@@ -106,3 +106,12 @@ class ClassWeights:
 def check_tau(tau: float) -> None:
     """Refuse what is no tempering."""
     checks.number("tau", tau, least=0, most=2, remedy="0 weights every sample alike, 1 every class")
+
+
+def combined(
+    mine: tuple[int, float] | None, theirs: tuple[int, float] | None, sign: int
+) -> tuple[int, float] | None:
+    """Return the weighting of a sum, or of a difference."""
+    if mine is None or theirs is None:
+        return None
+    return mine[0], max(0.0, mine[1] + sign * theirs[1])

@@ -12,7 +12,6 @@ He et al., AFL, CVPR 2025, https://arxiv.org/abs/2405.16240 (the absolute aggreg
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, reduce
@@ -21,6 +20,7 @@ import torch
 from jaxtyping import Float64, Int64
 from torch import Tensor
 
+from fedlab import checks
 from fedlab.errors import BadInput
 from fedlab.stats.arithmetic.fixed_point import FixedPoint
 from fedlab.stats.arithmetic.memory import check_memory
@@ -36,7 +36,7 @@ from fedlab.stats.arithmetic.samples import check_features, check_one_hot
 from fedlab.stats.arithmetic.solve import Solution, generalised_cross_validation, ridge_solve
 from fedlab.stats.arithmetic.union import check_fits, counts_without, saturated_without, sha256_of
 from fedlab.stats.arithmetic.weighted_product import weighted_gram
-from fedlab.stats.class_weights import ClassWeights
+from fedlab.stats.class_weights import ClassWeights, combined
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +49,7 @@ class GramStats:
     Attributes
     ----------
     cross
-        C = X'Y, (d, c): float64, or int64 in exact mode.
+        Cross term C = X'Y, (d, c): float64, or int64 in exact mode.
     class_counts
         Samples per class, (c,).
     scale
@@ -57,7 +57,7 @@ class GramStats:
     saturated
         Feature entries that lay outside the public range (exact mode).
     weighting
-        None where every sample counts once. Otherwise the integer units per 1.0 of a weight (1 in float64) and
+        Weighting; None where every sample counts once. Else the integer units per 1.0 of a weight (1 in float64) and
         the samples' total weight, in such units: G = X'PX, C = X'PY with P the weights on a diagonal.
     """
 
@@ -82,7 +82,7 @@ class GramStats:
         y_onehot
             One-hot targets, (n, c).
         fixed
-            Makes the statistics exact integers.
+            Fixed point that makes the statistics exact integers.
 
         Raises
         ------
@@ -276,32 +276,23 @@ class GramStats:
         Parameters
         ----------
         ridge
-            g >= 0, or 'gcv' for generalised cross-validation. 0 on a singular system gives the minimum norm.
+            Ridge g >= 0, or 'gcv' for generalised cross-validation. 0 on a singular system gives the minimum norm.
         """
         d = self.num_features
         check_memory(3 * 8 * d * d, f"solving for {d} features", "lower the expansion's width")
+        if ridge == "gcv" and self.count == 0:
+            raise BadInput("ridge='gcv' needs samples, but the statistics are empty: give a number")
         scale = 1.0 if self.scale is None else self.scale
         gram, cross = self.gram.to(torch.float64), self.cross.to(torch.float64)
         if self.weight_unit not in (None, 1):  # a power of two: dividing by it changes no bit of the head
             gram, cross = gram / self.weight_unit, cross / self.weight_unit
         if ridge == "gcv":
-            if self.count == 0:
-                raise BadInput("ridge='gcv' needs samples, but the statistics are empty: give a number")
             ridge = generalised_cross_validation(gram, cross, self.count, self.target_squares) / scale**2
-        elif isinstance(ridge, str) or not (math.isfinite(ridge) and ridge >= 0):
-            raise BadInput(f"ridge={ridge!r} is neither a finite number >= 0 nor 'gcv'")
+        remedy = "'gcv' chooses it from the statistics"
+        g = checks.number("ridge", ridge, least=0, remedy=remedy)
         # With q = scale x:  (X'X + g I)^-1 X'Y = scale (Q'Q + g scale^2 I)^-1 Q'Y.
-        solved = ridge_solve(gram, cross, ridge * scale**2)
-        return replace(solved, weight=solved.weight * scale, ridge=float(ridge))
-
-
-def combined(
-    mine: tuple[int, float] | None, theirs: tuple[int, float] | None, sign: int
-) -> tuple[int, float] | None:
-    """Return the weighting of a sum, or of a difference."""
-    if mine is None or theirs is None:
-        return None
-    return mine[0], max(0.0, mine[1] + sign * theirs[1])
+        solved = ridge_solve(gram, cross, g * scale**2)
+        return replace(solved, weight=solved.weight * scale, ridge=float(g))
 
 
 def _grams(parts: Sequence[GramStats]) -> list[Tensor]:

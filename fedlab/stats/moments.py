@@ -37,7 +37,7 @@ class ClassMoments:
     Attributes
     ----------
     counts
-        n, (c,).
+        Samples n per class, (c,).
     first
         Means, (c, d0); in exact mode the sums of the integers, int64.
     second

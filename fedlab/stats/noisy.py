@@ -40,13 +40,13 @@ class NoisyGram:
     Attributes
     ----------
     gram
-        G~, (d, d), symmetric: int64, or float64 in the units of the features.
+        Gram matrix G~, (d, d), symmetric: int64, or float64 in the units of the features.
     cross
-        C~, (d, c), of the same type.
+        Cross term C~, (d, c), of the same type.
     scale
         Integer units per 1.0 of a feature; None in float64.
     gram_variance, cross_variance
-        Of the noise on G's diagonal (half of it beside the diagonal) and on C's entries, in units of the features;
+        Variance of the noise on G's diagonal (half of it beside) and on C's entries, in units of the features;
         0 where there is none yet.
     """
 
@@ -116,7 +116,7 @@ class NoisyGram:
         Parameters
         ----------
         ridge
-            g >= 0, or 'noise' for `noise_ridge`. It must not be chosen by looking at the samples.
+            Ridge g >= 0, or 'noise' for `noise_ridge`. It must not be chosen by looking at the samples.
 
         Raises
         ------

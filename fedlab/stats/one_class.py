@@ -18,11 +18,11 @@ class OneClass:
     Attributes
     ----------
     count
-        n_y > 0.
+        Samples n_y > 0.
     total
         Sum of the rows, (d,): float64, or int64 in exact mode.
     rows
-        (r, d) with R'R = G_y; or None.
+        Rows R, (r, d), with R'R = G_y; or None.
     triangle
         Entries of G_y on and above the diagonal, row by row; or None.
     """

@@ -44,11 +44,11 @@ class PerClass:
     Attributes
     ----------
     num_features, num_classes
-        d and c.
+        Numbers of features d and of classes c.
     classes
-        The classes that have samples.
+        Sums of the classes that have samples, by label.
     scale, saturated
-        As `GramStats` has them.
+        Scale and clipped entries, as `GramStats` has them.
     memory
         Largest number of bytes that a sum may hold; None for a share of what is available.
     """
@@ -122,7 +122,7 @@ class PerClass:
         Parameters
         ----------
         weights
-            One per class; None weights every sample alike, which is the very sum that `GramStats` would hold.
+            Weight per class; None weights every sample alike, which is the very sum that `GramStats` would hold.
 
         Raises
         ------

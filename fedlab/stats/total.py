@@ -22,7 +22,7 @@ class StatisticsTotal:
     Parameters
     ----------
     kind
-        Which; None for whatever the first is.
+        Kind of the statistics; None for that of the first.
     """
 
     def __init__(self, kind: type | None = None) -> None:

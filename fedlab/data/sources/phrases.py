@@ -37,9 +37,9 @@ class Phrases:
     Parameters
     ----------
     each
-        Of a domain.
+        Sentences per domain.
     seed
-        Of the sentences and of the split.
+        Seed of the sentences and of the split.
     test
         Share held out, stratified by domain and label.
     """
@@ -74,5 +74,5 @@ class Phrases:
             return parts[int(draw.integers(len(parts)))]
 
         noun, other = one(NOUNS[domain]), one(NOUNS[domain])
-        said = f"{one(OPENINGS)} {noun} {one(VERBS)} {one(WORDS[label])}"
-        return f"{said} and the {other} {one(VERBS)} {one(WORDS[label])} {one(ENDINGS)}"
+        opinion = f"{one(OPENINGS)} {noun} {one(VERBS)} {one(WORDS[label])}"
+        return f"{opinion} and the {other} {one(VERBS)} {one(WORDS[label])} {one(ENDINGS)}"

@@ -53,11 +53,11 @@ class Reviews:
     Parameters
     ----------
     task
-        "sentiment" (negative, positive) or "domain" (amazon, movie, nyt, tweets).
+        Labels: "sentiment" (negative, positive) or "domain" (amazon, movie, nyt, tweets).
     seed
-        Chooses the rows held out.
+        Seed of the rows held out.
     threshold
-        Sentences whose mean rating lies within +-threshold are left out, of both tasks.
+        Mean rating within which, +-, sentences are left out, of both tasks.
     test
         Share held out, stratified by domain and sentiment.
     each
@@ -129,9 +129,9 @@ class Emoji:
     Parameters
     ----------
     vendors
-        One or both of "google" and "twitter".
+        Vendors, one or both of "google" and "twitter".
     seed
-        Chooses the emoji held out.
+        Seed of the emoji held out.
     test
         Share held out, stratified by category.
     """

@@ -30,15 +30,15 @@ class Table:
     Parameters
     ----------
     file, sha256
-        The file's name in the package and its digest.
+        Name of the file in the package, and its digest.
     label
-        The column of classes.
+        Column of classes.
     train
-        The first so many rows are the train split that everyone publishes on.
+        Number of first rows that are the train split everyone publishes on.
     low, high
         Smallest and largest value of each feature: one for all, or one per column, repeating.
     logarithmic
-        Whether features span orders of magnitude: they are scaled as sign(x) log(1 + |x|).
+        Scaling of features that span orders of magnitude, as sign(x) log(1 + |x|).
     """
 
     file: str
@@ -77,7 +77,7 @@ class MLBenchTable:
     Parameters
     ----------
     split
-        "published": the first rows are for training; "stratified" holds a fifth of each class out by seed.
+        Test split: "published" trains on the first rows, "stratified" holds a fifth of each class out by seed.
     seed
         Seed of the rows held out; without effect on "published".
     """

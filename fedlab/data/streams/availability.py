@@ -1,4 +1,4 @@
-"""Attendance: who is there at which step, and so which tasks a client meets when.
+"""Availability: who is there at which step, and so which tasks a client meets when.
 
     present(k, s) -> client k meets every task t <= s - lag_k that it has not met before
 
@@ -25,7 +25,7 @@ class Availability:
     Parameters
     ----------
     lag
-        Each client is between 0 and so many tasks behind, drawn by the seed.
+        Largest number of tasks that a client is behind, each drawn by the seed from 0.
     late
         Share of the clients that join after the first step, each at a step drawn by the seed.
     away

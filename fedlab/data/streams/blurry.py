@@ -30,13 +30,13 @@ class SiBlurry:
     Parameters
     ----------
     phases
-        T, at least 1.
+        Number of tasks T, at least 1.
     disjoint
-        d in [0, 1]: share of the classes that never return. 1, or blurry=0, is class-incremental.
+        Share d in [0, 1] of the classes that never return. 1, or blurry=0, is class-incremental.
     blurry
-        b in [0, 1]: share of the other classes' samples that stray. 1 with disjoint=0 is without order.
+        Share b in [0, 1] of the other classes' samples that stray. 1 with disjoint=0 is without order.
     stochastic
-        Whether tasks differ in size by the seed (Si-Blurry); False deals evenly (i-Blurry).
+        Sizes of tasks by the seed (Si-Blurry); False deals evenly (i-Blurry).
     """
 
     phases: int = 5

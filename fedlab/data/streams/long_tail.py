@@ -34,9 +34,9 @@ class LongTailed:
     rho
         Largest class over smallest, at least 1 (nothing is thinned). No class with samples loses its last.
     stream
-        What becomes of the rows that are left; None for one task with all of them.
+        Stream of the rows that are left; None for one task with all of them.
     places
-        "given": class y has place y, the first is the largest, as published; "shuffled": places by the seed.
+        Places of the classes. "given": class y has place y, the first is the largest, as published; "shuffled" by seed.
     """
 
     rho: float = 100

@@ -30,7 +30,7 @@ class FixedPoint:
     Parameters
     ----------
     limit
-        Features are clipped to [-limit, limit]. It is public, chosen per source and never read from the data.
+        Range of the features, clipped to [-limit, limit]: public, chosen per source and never read from the data.
     bits
         Word length with sign; 2 to 20.
     """

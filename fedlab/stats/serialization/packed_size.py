@@ -39,15 +39,15 @@ def packed_bytes(
     h
         Features as they are summed (integers in exact mode), clients one after the other.
     labels
-        Their classes.
+        Classes of the rows.
     sizes
-        How many rows each client has, k of them; their sum is n.
+        Rows per client, k of them; their sum is n.
     c
         Number of classes.
     exact
-        Whether the sums are integers, sent as the narrowest that hold them.
+        Number mode: whether the sums are integers, sent as the narrowest that hold them.
     weights
-        What a sample of each class counts; None counts every sample once.
+        Weights of the classes; None counts every sample once.
     """
     k, d = len(sizes), h.shape[1]
     factors = np.ones(c) if weights is None or weights.plain else weights.factors(exact).numpy()

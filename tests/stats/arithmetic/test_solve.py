@@ -105,7 +105,7 @@ def test_cholesky_agrees_with_least_squares(n, d, device):
     x, labels = samples(n, d, 4, device=device)
     y = one_hot(labels, 4)
     found = GramStats.from_batch(x, y).solution(0.0)
-    assert found.rank == d and found.note is None
+    assert found.rank == d and found.diagnostic is None
     assert distance(found.weight, minimum_norm(x.cpu(), y.cpu())) <= 1e-12
 
 
@@ -132,7 +132,7 @@ def test_fewer_samples_than_features_give_the_minimum_norm(n, fixed):
     if fixed is not None:
         x = fixed.decode(fixed.encode(x)[0])
     found = GramStats.from_batch(x, y, fixed).solution(0.0)
-    assert found.rank == n and found.note is not None and f"rank {n} of 20" in found.note
+    assert found.rank == n and found.diagnostic is not None and f"rank {n} of 20" in found.diagnostic
     # cond(X'X) = cond(X)^2: at n = 19 of 20 the smallest eigenvalue is far below the largest.
     limit = max(1e-10, 10 * EPS * found.condition)
     assert distance(found.weight, minimum_norm(x, y)) <= limit
@@ -155,7 +155,7 @@ def test_a_ridge_below_rounding_is_said_and_does_no_harm(ridge):
     x, labels = samples(5, 20)
     y = one_hot(labels, 3)
     found = GramStats.from_batch(x, y).solution(ridge)
-    assert found.rank == 5 and found.note is not None and "larger ridge" in found.note
+    assert found.rank == 5 and found.diagnostic is not None and "larger ridge" in found.diagnostic
     assert distance(found.weight, minimum_norm(x, y)) <= 1e-12
 
 
@@ -164,7 +164,7 @@ def test_an_ill_conditioned_system_says_so():
     x[:, 7] = x[:, 6] + 1e-6 * x[:, 7]
     found = GramStats.from_batch(x, one_hot(labels, 3)).solution(0.0)
     assert found.rank == 8 and found.condition > 1e12
-    assert found.note is not None and "ill-conditioned" in found.note
+    assert found.diagnostic is not None and "ill-conditioned" in found.diagnostic
 
 
 def test_nothing_has_the_zero_head():
