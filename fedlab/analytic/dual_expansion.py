@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-from fedlab.analytic.expansion import check_map, projected, projected_integers, rounded
+from fedlab.analytic.expansion import Integers, check_map, projected, projected_integers, rounded
 from fedlab.stats.arithmetic.fixed_point import FixedPoint
 
 ENTRIES = 2**16
@@ -53,9 +53,7 @@ class DualReLUTanh:
         z = projected(x, self.width, self.seed)
         return torch.cat([z.clamp(min=0), z.tanh()], dim=1)
 
-    def integers(
-        self, q: Float64[Tensor, "n d0"], fixed: FixedPoint
-    ) -> tuple[Float64[Tensor, "n d"], FixedPoint, int]:
+    def integers(self, q: Float64[Tensor, "n d0"], fixed: FixedPoint) -> Integers:
         """Return both activations as integers; projections beyond the range are clipped and counted once."""
         z = projected_integers(q, self.width, self.seed, fixed)
         size, after, saturated = rounded(z.abs(), q.shape[1], fixed)

@@ -31,6 +31,9 @@ from fedlab.stats.arithmetic.fixed_point import EXACT, FixedPoint
 WEIGHT_LEVELS = 2**11 - 1
 """Random weights and centres are 12-bit integers in both modes, so that both use the same map."""
 
+Integers = tuple[Float64[Tensor, "n d"], FixedPoint, int]
+"""Features as integers, their fixed point, and the number of saturated entries."""
+
 
 @runtime_checkable
 class Expansion(Protocol):
@@ -44,10 +47,8 @@ class Expansion(Protocol):
         """Return the features in float64."""
         ...
 
-    def integers(
-        self, q: Float64[Tensor, "n d0"], fixed: FixedPoint
-    ) -> tuple[Float64[Tensor, "n d"], FixedPoint, int]:
-        """Return the features as integers, their fixed point, and the number of saturated entries."""
+    def integers(self, q: Float64[Tensor, "n d0"], fixed: FixedPoint) -> Integers:
+        """Return the same of features that are integers."""
         ...
 
 
@@ -63,9 +64,7 @@ class Identity:
         """Return x."""
         return x
 
-    def integers(
-        self, q: Float64[Tensor, "n d0"], fixed: FixedPoint
-    ) -> tuple[Float64[Tensor, "n d0"], FixedPoint, int]:
+    def integers(self, q: Float64[Tensor, "n d0"], fixed: FixedPoint) -> Integers:
         """Return q."""
         return q, fixed, 0
 
@@ -96,9 +95,7 @@ class RandomReLU:
         """Return relu(x B)."""
         return projected(x, self.width, self.seed).clamp_(min=0)
 
-    def integers(
-        self, q: Float64[Tensor, "n d0"], fixed: FixedPoint
-    ) -> tuple[Float64[Tensor, "n d"], FixedPoint, int]:
+    def integers(self, q: Float64[Tensor, "n d0"], fixed: FixedPoint) -> Integers:
         """Return relu(q B), rounded."""
         return rounded(projected_integers(q, self.width, self.seed, fixed).clamp_(min=0), q.shape[1], fixed)
 
@@ -140,9 +137,7 @@ class RandomRBF:
         distances = torch.cdist(x, self._centres(x.shape[1]).to(x.device)).square_()
         return distances.mul_(-0.5 / self.sigma**2).exp_()
 
-    def integers(
-        self, q: Float64[Tensor, "n d0"], fixed: FixedPoint
-    ) -> tuple[Float64[Tensor, "n d"], FixedPoint, int]:
+    def integers(self, q: Float64[Tensor, "n d0"], fixed: FixedPoint) -> Integers:
         """Read h from a table over |q - c|^2, which is an exact integer."""
         d0 = q.shape[1]
         # Centres outside the range of the features could not be told apart from the border.
@@ -199,9 +194,7 @@ def projected_integers(
     return q @ integer_matrix(seed, d0, width).to(q.device)
 
 
-def rounded(
-    z: Float64[Tensor, "n w"], d0: int, fixed: FixedPoint
-) -> tuple[Float64[Tensor, "n w"], FixedPoint, int]:
+def rounded(z: Float64[Tensor, "n d"], d0: int, fixed: FixedPoint) -> Integers:
     """Return z 2^-s >= 0, rounded and clipped, its fixed point, and how many entries were clipped.
 
     s is public: it follows from d0 and the word lengths. Inputs fill [-limit, limit], and |x B| rarely passes 2 limit

@@ -29,6 +29,7 @@ from fedlab.errors import BadInput, unknown
 if TYPE_CHECKING:
     from flwr_datasets.partitioner import Partitioner
 
+Groups = Mapping[str, np.ndarray]
 # Past this, Dirichlet shares are even to nine digits; far past it, their sum overflows.
 MAX_ALPHA = 1e9
 # Each shard and each client costs a row of the table.
@@ -38,9 +39,7 @@ MAX_ROWS = 10_000_000
 class Partition(Protocol):
     """How samples are dealt to clients; hashable, so that federations can be cached by it."""
 
-    def split(
-        self, labels: np.ndarray, groups: Mapping[str, np.ndarray], clients: int | None, seed: int
-    ) -> list[np.ndarray]:
+    def split(self, labels: np.ndarray, groups: Groups, clients: int | None, seed: int) -> list[np.ndarray]:
         """Return k arrays of rows, int64, ascending: each row of `labels` is in exactly one of them.
 
         Parameters
@@ -66,9 +65,7 @@ class Partition(Protocol):
 class Iid:
     """Every client gets a uniform sample of (nearly) the same size."""
 
-    def split(
-        self, labels: np.ndarray, groups: Mapping[str, np.ndarray], clients: int | None, seed: int
-    ) -> list[np.ndarray]:
+    def split(self, labels: np.ndarray, groups: Groups, clients: int | None, seed: int) -> list[np.ndarray]:
         """See `Partition.split`."""
         k, n = _check_clients(clients), _check_samples(labels)
         # What flwr-datasets' IidPartitioner deals (a test compares), without its half millisecond per client:
@@ -97,9 +94,7 @@ class Dirichlet:
     def __post_init__(self) -> None:
         _check_alpha(self.alpha)
 
-    def split(
-        self, labels: np.ndarray, groups: Mapping[str, np.ndarray], clients: int | None, seed: int
-    ) -> list[np.ndarray]:
+    def split(self, labels: np.ndarray, groups: Groups, clients: int | None, seed: int) -> list[np.ndarray]:
         """See `Partition.split`."""
         k = _check_clients(clients)
         return _deal(_dirichlet(k, self.alpha, seed), k, labels, seed, rows=max(len(labels), k))
@@ -126,9 +121,7 @@ class Shards:
     def __post_init__(self) -> None:
         checks.integer("per_client", self.per_client, least=1, remedy="say per_client=2")
 
-    def split(
-        self, labels: np.ndarray, groups: Mapping[str, np.ndarray], clients: int | None, seed: int
-    ) -> list[np.ndarray]:
+    def split(self, labels: np.ndarray, groups: Groups, clients: int | None, seed: int) -> list[np.ndarray]:
         """See `Partition.split`."""
         from flwr_datasets.partitioner import ShardPartitioner
 
@@ -163,9 +156,7 @@ class Quantity:
     def __post_init__(self) -> None:
         _check_alpha(self.alpha)
 
-    def split(
-        self, labels: np.ndarray, groups: Mapping[str, np.ndarray], clients: int | None, seed: int
-    ) -> list[np.ndarray]:
+    def split(self, labels: np.ndarray, groups: Groups, clients: int | None, seed: int) -> list[np.ndarray]:
         """See `Partition.split`."""
         k = _check_clients(clients)
         constant = np.zeros_like(labels)
@@ -184,9 +175,7 @@ class Natural:
 
     by: str | None = None
 
-    def split(
-        self, labels: np.ndarray, groups: Mapping[str, np.ndarray], clients: int | None, seed: int
-    ) -> list[np.ndarray]:
+    def split(self, labels: np.ndarray, groups: Groups, clients: int | None, seed: int) -> list[np.ndarray]:
         """See `Partition.split`; `clients` must be None or the number of ids."""
         from flwr_datasets.partitioner import NaturalIdPartitioner
 

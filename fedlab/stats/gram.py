@@ -288,8 +288,7 @@ class GramStats:
             gram, cross = gram / self.weight_unit, cross / self.weight_unit
         if ridge == "gcv":
             ridge = generalised_cross_validation(gram, cross, self.count, self.target_squares) / scale**2
-        remedy = "'gcv' chooses it from the statistics"
-        g = checks.number("ridge", ridge, least=0, remedy=remedy)
+        g = checks.number("ridge", ridge, least=0, remedy="'gcv' chooses it from the statistics")
         # With q = scale x:  (X'X + g I)^-1 X'Y = scale (Q'Q + g scale^2 I)^-1 Q'Y.
         solved = ridge_solve(gram, cross, g * scale**2)
         return replace(solved, weight=solved.weight * scale, ridge=float(g))

@@ -21,6 +21,7 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
+from fedlab import checks
 from fedlab.errors import BadInput
 from fedlab.stats.arithmetic.memory import check_memory
 from fedlab.stats.arithmetic.product import WRAPS
@@ -125,11 +126,8 @@ class NoisyGram:
         """
         d = self.num_features
         check_memory(4 * 8 * d * d, f"solving for {d} features", "project the features to fewer")
-        g = self.noise_ridge if ridge == "noise" else ridge
-        if isinstance(g, str) or not (math.isfinite(g) and g >= 0):
-            raise BadInput(
-                f"ridge={ridge!r} is neither a number >= 0 nor 'noise': 'gcv' counts samples, which is a release"
-            )
+        remedy = "or say 'noise'; 'gcv' counts samples, which is a release"
+        g = self.noise_ridge if ridge == "noise" else checks.number("ridge", ridge, least=0, remedy=remedy)
         plain = self.real()
         gram, cross = plain.gram.cpu(), plain.cross.cpu()
         check_finite(gram, cross)

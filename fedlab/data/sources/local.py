@@ -73,9 +73,10 @@ class CSV:
         )
         splits = [self._split(frame, y) for frame, y in zip(frames, labels, strict=True)]
         kind = "text" if self.text else "tabular"
-        if not isinstance(self.test, str):
-            return divided(Path(self.path).stem, kind, splits, classes, self.test, self.seed)
-        return Dataset(Path(self.path).stem, kind, *splits, classes)
+        if isinstance(self.test, str):
+            train, test = splits
+            return Dataset(Path(self.path).stem, kind, train, test, classes)
+        return divided(Path(self.path).stem, kind, splits, classes, self.test, self.seed)
 
     def _split(self, frame: DataFrame, labels: np.ndarray) -> Split:
         groups = {self.group: self._column(frame, self.group)} if self.group else {}

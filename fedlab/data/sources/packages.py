@@ -17,6 +17,7 @@ import hashlib
 import shutil
 import subprocess
 import sys
+import tarfile
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -149,6 +150,17 @@ def keep(package: Package, archive: Path) -> Path:
         checksum.replace(_checksum_file(path))
         copy.replace(path)
     return path
+
+
+def member(archive: tarfile.TarFile, ending: str) -> bytes:
+    """Return the content of the first file whose path ends so; of none, nothing."""
+    return next((read(archive, one) for one in archive if one.name.endswith(ending)), b"")
+
+
+def read(archive: tarfile.TarFile, entry: tarfile.TarInfo) -> bytes:
+    """Return the content of one file."""
+    file = archive.extractfile(entry)
+    return file.read() if file else b""
 
 
 NEEDS = {

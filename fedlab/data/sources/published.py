@@ -17,7 +17,7 @@ import numpy as np
 
 from fedlab import checks
 from fedlab.data.dataset import Dataset, Split, encode, hold_out
-from fedlab.data.sources.packages import Package, verified
+from fedlab.data.sources.packages import Package, member, read, verified
 from fedlab.errors import BadInput
 from fedlab.randomness import rng_for
 
@@ -107,11 +107,11 @@ def _read_reviews() -> tuple[list[str], np.ndarray, np.ndarray]:
     ratings: list[float] = []
     domains: list[str] = []
     with tarfile.open(verified(REVIEWS, "reviews")) as package:
-        inner = _member(package, "/hutto_ICWSM_2014.tar.gz")
+        inner = member(package, "/hutto_ICWSM_2014.tar.gz")
         with tarfile.open(fileobj=io.BytesIO(inner)) as resources:
             for domain, name in DOMAINS.items():
                 # Not splitlines(): a sentence may hold other characters that Python counts as breaks.
-                for line in _member(resources, "/" + name).decode("utf-8").split("\n"):
+                for line in member(resources, "/" + name).decode("utf-8").split("\n"):
                     if line.strip():
                         _, rating, text = line.rstrip("\r").split("\t")
                         texts.append(text)
@@ -183,17 +183,8 @@ def _read_emoji(vendor: str) -> tuple[list[str], list[str], np.ndarray]:
     with tarfile.open(verified(EMOJI[vendor], "emoji")) as package:
         # One pass over the archive: seeking back in a compressed stream would decompress it again per image.
         wanted = ("package/emoji.json", f"package/img/{vendor}/64/")
-        files = {m.name: _bytes(package, m) for m in package if m.isfile() and m.name.startswith(wanted)}
+        files = {m.name: read(package, m) for m in package if m.isfile() and m.name.startswith(wanted)}
     table: list[dict[str, Any]] = [row for row in json.loads(files[wanted[0]]) if row[f"has_img_{vendor}"]]
     names = [row["image"] for row in table]
     images = [decode(files[wanted[1] + name], name, size=64) for name in names]
     return names, [row["category"] for row in table], np.stack(images)
-
-
-def _member(archive: tarfile.TarFile, ending: str) -> bytes:
-    return next(_bytes(archive, member) for member in archive if member.name.endswith(ending))
-
-
-def _bytes(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
-    file = archive.extractfile(member)
-    return file.read() if file else b""

@@ -11,13 +11,12 @@ import hashlib
 import io
 import tarfile
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 
 import numpy as np
 
 from fedlab import checks
 from fedlab.data.dataset import Dataset, Split, divided
-from fedlab.data.sources.packages import Package, verified
+from fedlab.data.sources.packages import Package, member, verified
 from fedlab.errors import BadInput
 
 MLBENCH = Package("apt", "r-cran-mlbench", "current", 1, "", "GPL-2; data of the UCI repository")
@@ -133,9 +132,7 @@ def _read(table: Table, name: str) -> tuple[np.ndarray, np.ndarray, tuple[str, .
     import rdata
 
     with tarfile.open(verified(MLBENCH, name)) as package:
-        member = next((m for m in package if PurePosixPath(m.name).name == table.file), None)
-        file = package.extractfile(member) if member else None
-        content = file.read() if file else b""
+        content = member(package, f"/{table.file}")
     digest = hashlib.sha256(content).hexdigest()
     if digest != table.sha256:
         raise BadInput(

@@ -19,6 +19,7 @@ from jaxtyping import Float64
 from scipy.linalg.lapack import dpocon  # pyright: ignore[reportAttributeAccessIssue]
 from torch import Tensor
 
+from fedlab import checks
 from fedlab.errors import BadInput
 
 
@@ -79,8 +80,7 @@ def ridge_solve(gram: Float64[Tensor, "d d"], cross: Float64[Tensor, "d c"], rid
     BadInput
         The ridge is negative or not finite, or a sum overflowed.
     """
-    if not (np.isfinite(ridge) and ridge >= 0):
-        raise BadInput(f"ridge={ridge} must be finite and >= 0 (or 'gcv' to choose it from the statistics)")
+    checks.number("ridge", ridge, least=0, remedy="'gcv' chooses it from the statistics")
     gram, cross = gram.cpu(), cross.cpu()
     d = gram.shape[0]
     with one_thread():

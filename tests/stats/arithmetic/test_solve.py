@@ -311,7 +311,7 @@ def test_a_ridge_that_cannot_be_used_is_named_as_it_was_given(ridge):
         with pytest.raises(BadInput, match=rf"ridge={ridge!r}"):
             statistics(5, 4, fixed=fixed).solve(ridge)
     if not isinstance(ridge, str):
-        with pytest.raises(BadInput, match="must be finite"):
+        with pytest.raises(BadInput, match="must be a finite number"):
             ridge_solve(torch.eye(2, dtype=torch.float64), torch.eye(2, dtype=torch.float64), ridge)
 
 
