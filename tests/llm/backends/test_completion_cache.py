@@ -6,7 +6,6 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from fedlab.errors import BadInput
@@ -27,22 +26,15 @@ class Parrot(LanguageModel):
     def fingerprint(self):
         return self.name
 
-    def complete(self, prompts, sampling, seeds, progress=None, *, arrived=None):
-        answers = []
+    def _complete(self, prompts, sampling, seeds, arrived):
         for index, (prompt, seed) in enumerate(zip(prompts, seeds, strict=True)):
             if prompt == self.fatal:
                 raise BadInput("dead")
             self.asked.append(prompt)
-            answers.append(Completion(f"{prompt}/{seed}\n\u2028é\ud800", 2, 3, "stop"))
-            if arrived is not None:
-                arrived(index, answers[-1])
-        return answers
+            arrived(index, Completion(f"{prompt}/{seed}\n\u2028é\ud800", 2, 3, "stop"))
 
-    def log_likelihood(self, prompts, continuations):
-        return np.zeros((len(prompts), 2))
-
-    def close(self):
-        pass
+    def _log_likelihood(self, prompts, continuations, rows):
+        raise AssertionError
 
 
 def test_texts_paid_for_are_not_asked_for_again(tmp_path):
@@ -110,7 +102,7 @@ def test_without_a_cache_everything_is_asked_for():
     model = Parrot()
     assert len(complete_all(model, ["a", "b"], SAMPLING, 7)) == 2
     assert complete_all(model, [], SAMPLING, 7).completions == ()
-    with pytest.raises(BadInput, match="chunk 0: at least 1"):
+    with pytest.raises(BadInput, match="chunk=0 must be a whole number >= 1"):
         complete_all(model, ["a"], SAMPLING, 7, chunk=0)
 
 
