@@ -12,12 +12,13 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import mmap
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Self, overload
+from typing import Self
 
 from fedlab import checks
 from fedlab.data.sources.packages import cache_folder
@@ -25,7 +26,6 @@ from fedlab.errors import BadInput
 from fedlab.llm.language_model import Completion, LanguageModel, Progress, Prompt, Sampling, Usage
 
 _LOG = logging.getLogger("fedlab")
-_BLOCK = 1 << 16
 
 
 class Texts:
@@ -107,59 +107,30 @@ def _append(path: Path, line: bytes) -> None:
     """Write a line after the last whole one. The lock is the kernel's: a process that dies gives it back."""
     import fcntl
 
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        size = os.fstat(descriptor).st_size
-        end = _end_of_last_line(descriptor, size)
-        if end != size:
-            os.ftruncate(descriptor, end)
-        view = memoryview(line)
-        while view:
-            written = os.pwrite(descriptor, view, end)
-            view, end = view[written:], end + written
-    finally:
-        os.close(descriptor)
+    with path.open("a+b", buffering=0) as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        if size := file.seek(0, os.SEEK_END):
+            with mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ) as content:
+                whole = content.rfind(b"\n") + 1
+            if whole != size:
+                file.truncate(whole)
+        rest = memoryview(line)
+        while rest:
+            rest = rest[file.write(rest) :]
 
 
-def _end_of_last_line(descriptor: int, size: int) -> int:
-    end = size
-    while end > 0:
-        start = max(0, end - _BLOCK)
-        newline = os.pread(descriptor, end - start, start).rfind(b"\n")
-        if newline >= 0:
-            return start + newline + 1
-        end = start
-    return 0
+class Answers(list[Completion]):
+    """Completions in the order of their prompts.
 
-
-@dataclass(frozen=True)
-class Answers(Sequence[Completion]):
-    """n completions in the order of their prompts, and what they took.
-
-    Parameters
+    Attributes
     ----------
-    completions
-        Texts, n of them.
     usage
         Cost of what was asked for now, and how many texts were recalled.
     """
 
-    completions: tuple[Completion, ...]
-    usage: Usage
-
-    def __len__(self) -> int:
-        return len(self.completions)
-
-    @overload
-    def __getitem__(self, index: int) -> Completion: ...
-    @overload
-    def __getitem__(self, index: slice) -> tuple[Completion, ...]: ...
-    def __getitem__(self, index: int | slice) -> Completion | tuple[Completion, ...]:
-        return self.completions[index]
-
-    def __iter__(self) -> Iterator[Completion]:
-        return iter(self.completions)
+    def __init__(self, completions: Iterable[Completion], usage: Usage):
+        super().__init__(completions)
+        self.usage = usage
 
 
 def complete_all(
@@ -221,7 +192,7 @@ def complete_all(
         usage += model.cost(
             model.complete([prompts[i] for i in rows], sampling, [seeds[i] for i in rows], arrived=arrived)
         )
-    return Answers(tuple(completions[index] for index in range(n)), usage)
+    return Answers((completions[index] for index in range(n)), usage)
 
 
 def prompt_seeds(prompts: Sequence[Prompt], seed: int) -> list[int]:

@@ -223,15 +223,8 @@ class PrivateGenerator:
         return tuned.eval(), Tuned(taken, self.delta, len(texts), cut)
 
     def _rule(self, noise_multiplier: float) -> DPSGD:
-        return DPSGD(
-            self.clip,
-            noise_multiplier,
-            self.sampling_probability,
-            self.total_steps,
-            self.expected_batch,
-            self.physical_batch,
-            self.clipping,
-        )
+        sampled = self.sampling_probability, self.total_steps, self.expected_batch
+        return DPSGD(self.clip, noise_multiplier, *sampled, self.physical_batch, self.clipping)
 
 
 @dataclass(frozen=True)

@@ -157,14 +157,15 @@ class Head:
         from threadpoolctl import threadpool_limits
 
         with threadpool_limits(1):  # matrices are small, and a second thread waits more than it works
-            return self._chosen(x, labels, (synthetic, synthetic_labels, num_classes), seed)
+            beside = synthetic, synthetic_labels, num_classes
+            return self._fit(x, labels, *beside, self._penalty(x, labels, beside, seed))
 
-    def _chosen(
+    def _penalty(
         self, x: np.ndarray, labels: np.ndarray, beside: tuple[np.ndarray, np.ndarray, int], seed: int
-    ) -> Float32[np.ndarray, "c e"]:
-        """Return the head of the penalty that names most held out texts rightly."""
+    ) -> float:
+        """Return the penalty whose heads name most held out texts rightly."""
         if len(self.penalties) == 1 or len(labels) < 2 * self.folds:
-            return self._fit(x, labels, *beside, self.penalties[len(self.penalties) // 2])
+            return self.penalties[len(self.penalties) // 2]
         fold = np.random.default_rng(seed).permutation(len(labels)) % self.folds
         right = dict.fromkeys(self.penalties, 0)
         for part in range(self.folds):
@@ -174,8 +175,7 @@ class Head:
                 right[penalty] += int((scores(head, x[out]).argmax(1) == labels[out]).sum())
         best = max(right.values())
         # Of equally good penalties the largest: it trusts few texts least.
-        penalty = max(penalty for penalty, number in right.items() if number == best)
-        return self._fit(x, labels, *beside, penalty)
+        return max(penalty for penalty, number in right.items() if number == best)
 
     def _fit(
         self,

@@ -45,7 +45,7 @@ def test_texts_paid_for_are_not_asked_for_again(tmp_path):
     assert first[0] != first[2]  # the second text of the same prompt
     progress = []
     again = complete_all(model, prompts, SAMPLING, 7, Texts(tmp_path), lambda *p: progress.append(p))
-    assert again.completions == first.completions
+    assert again == first
     assert again.usage == Usage(recalled=4)
     assert progress == [(4, 4)] and len(model.asked) == 4
 
@@ -101,7 +101,7 @@ def test_what_arrived_before_a_failure_is_kept(tmp_path):
 def test_without_a_cache_everything_is_asked_for():
     model = Parrot()
     assert len(complete_all(model, ["a", "b"], SAMPLING, 7)) == 2
-    assert complete_all(model, [], SAMPLING, 7).completions == ()
+    assert complete_all(model, [], SAMPLING, 7) == []
     with pytest.raises(BadInput, match="chunk=0 must be a whole number >= 1"):
         complete_all(model, ["a"], SAMPLING, 7, chunk=0)
 
