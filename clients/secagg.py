@@ -111,7 +111,7 @@ class SecureAggregation:
 
     def estimate_memory(self, counts: list[int], d0: int) -> str | None:
         """Say what the learner says of the memory it will take."""
-        return self.learner.estimate_memory(counts, d0) if hasattr(self.learner, "foresee") else None
+        return self.learner.estimate_memory(counts, d0) if hasattr(self.learner, "estimate_memory") else None
 
     def initial(self, d0: int, seed: int) -> dict[str, np.ndarray]:
         """Return the learner's initial model."""

@@ -161,7 +161,7 @@ def run(
 
 def estimate_memory(model: Any, everyone: world.World) -> str | None:
     """Return what a method says of the memory it will take; it refuses what would not fit before it is taken."""
-    if not hasattr(model, "foresee"):
+    if not hasattr(model, "estimate_memory"):
         return None
     client_stream, labels = everyone.client_stream, everyone.train_labels
     rows = (

@@ -85,7 +85,7 @@ def test_the_workers_leave_no_trace(run, method):
 
 @pytest.mark.parametrize("method", SUMS)
 @pytest.mark.parametrize(
-    "attendance",
+    "availability",
     [{"attendance__lag": 2}, {"attendance__late": 0.5}, {"attendance__away": 0.5, "attendance__spell": 2}],
     ids=["lag", "late", "away"],
 )

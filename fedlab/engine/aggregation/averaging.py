@@ -100,7 +100,7 @@ def partial_sum_of(strategy: Strategy, messages: Sequence[Message]) -> Callable[
 
     A strategy says so in its `partial_sum`; of Flower's, those that average do not say it, but are known.
     """
-    if hasattr(strategy, "addition"):
+    if hasattr(strategy, "partial_sum"):
         return strategy.partial_sum  # pyright: ignore[reportAttributeAccessIssue]
     if not isinstance(strategy, flower.FedAvg) or type(strategy) not in AVERAGING or not len(messages):
         return None
