@@ -78,7 +78,7 @@ class DPAFL(ClosedForm):
     @property
     def privacy(self) -> PrivacyBudget:
         """The terms of its ledger."""
-        return self.guarantee.promise
+        return self.guarantee.budget
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid

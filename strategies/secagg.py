@@ -30,7 +30,7 @@ from fedlab.privacy.mechanisms.noise_source import check_entropy
 from fedlab.privacy.secagg.client import Answer
 from fedlab.privacy.secagg.graph import Terms
 from fedlab.privacy.secagg.key_agreement import fresh
-from fedlab.privacy.secagg.removal import Departure
+from fedlab.privacy.secagg.removal import Removal
 from fedlab.privacy.secagg.server import STEPS, SecureSum, expect
 from fedlab.stats import pack
 from fedlab.stats.serialization.integers import Layout, statistics_of
@@ -96,7 +96,7 @@ class SecureAggregation(ClosedForm):
         self.sum: SecureSum | None = None
         self.asked: list[int] = []
         self.nodes: dict[int, int] = {}
-        self.departure: Departure | None = None
+        self.departure: Removal | None = None
         self.layout: Layout | None = None
         self._vector: np.ndarray | None = None
 
@@ -129,7 +129,7 @@ class SecureAggregation(ClosedForm):
             return self._each(self.sum.ask_upload(), config)
         if step == "reveal":
             return self._all(self.sum.ask_reveal(), self.sum.uploaded, config)
-        self.departure = Departure.of(self.sum, self.leave, self.alone)
+        self.departure = Removal.of(self.sum, self.leave, self.alone)
         return self._all(self.departure.question(self.sum), self.departure.asked(self.sum), config)
 
     def _begin(self, server_round: int, grid: Grid) -> None:

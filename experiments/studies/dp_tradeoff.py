@@ -17,7 +17,7 @@ from experiments.runner.compare import build_world, make_grid, run_method
 from experiments.runner.compose import recompose
 from fedlab.engine.messages.records import from_record
 from fedlab.errors import BadInput, unknown
-from fedlab.privacy.mechanisms.gaussian import check_promise
+from fedlab.privacy.mechanisms.gaussian import check_budget
 from fedlab.privacy.ridge.guarantee import TRUST
 from fedlab.tracking.run_directory import RunDirectory
 
@@ -100,7 +100,7 @@ def _check(cfg: DictConfig) -> None:
             f"study={study} has no cell: say study.trust=[central] study.epsilon=[1,8] study.seeds=[0,1,2]"
         )
     for epsilon in study.epsilon:
-        check_promise(epsilon, cfg.privacy.delta)
+        check_budget(epsilon, cfg.privacy.delta)
     for trust in study.trust:
         if trust not in TRUST:
             raise unknown("study.trust", trust, TRUST)

@@ -26,7 +26,7 @@ from fedlab.audit.membership import Shadow, from_head, known_others, unknown_oth
 from fedlab.audit.reconstruction import best_cosine, directions, informed, random_cosine
 from fedlab.audit.success import Estimate, advantage_cap, distinguish, gain, leaked
 from fedlab.errors import BadInput
-from fedlab.privacy.mechanisms.gaussian import check_promise
+from fedlab.privacy.mechanisms.gaussian import check_budget
 from fedlab.randomness import check_integer
 from fedlab.stats import one_hot
 from fedlab.tracking.outcome import Outcome
@@ -277,7 +277,7 @@ def _check(cfg: DictConfig) -> None:
     if study is None or not study.get("epsilons"):
         raise BadInput(f"study={study} names no epsilons: say experiment=leakage study.epsilons=[1,8]")
     for epsilon in study.epsilons:
-        check_promise(epsilon, study.delta)
+        check_budget(epsilon, study.delta)
     for name, least in (
         *(("min_samples", 1), ("targets", 4), ("candidates", 8)),
         *(("halves", 1), ("shadows", 2), ("tries", 1)),

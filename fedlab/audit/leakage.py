@@ -36,12 +36,10 @@ class Public:
 
     Attributes
     ----------
-    means
-        Of each class, (c, d).
-    covariances
-        Of each class, (c, d, d).
+    means, covariances
+        Mean, (c, d), and covariance, (c, d, d), of each class.
     shares
-        Of the classes, (c,).
+        Shares of the classes, (c,).
     """
 
     means: Float64[Tensor, "c d"]
@@ -84,9 +82,9 @@ def masked(statistics: GramStats | NoisyGram, seed: bytes) -> NoisyGram:
     Parameters
     ----------
     statistics
-        Exact ones.
+        Statistics, exact ones.
     seed
-        Of the mask: 32 secret bytes, used once.
+        Seed of the mask: 32 secret bytes, used once.
 
     Raises
     ------

@@ -47,13 +47,13 @@ def unknown_others(
     Parameters
     ----------
     upload
-        What is seen.
+        Statistics that are seen.
     samples
-        How many samples it stands for.
+        Number of samples that they stand for.
     x
         Candidates.
     public
-        The population.
+        Population.
     """
     plain = upload.real()
     expected = samples * public.second_moment
@@ -69,7 +69,7 @@ class Shadow:
     Attributes
     ----------
     inside, outside
-        x'W with the candidate summed, and without: (n, c).
+        Scores x'W with the candidate summed, and without: (n, c).
     """
 
     inside: Float64[Tensor, "n c"]
@@ -91,7 +91,7 @@ class Shadow:
         upload
             Statistics whose samples the attacker knows.
         ridge
-            Of the head: a number, or 'noise'.
+            Ridge of the head: a number, or 'noise'.
         x, y, member
             Candidates, one-hot targets, and who of them is among those samples.
         """

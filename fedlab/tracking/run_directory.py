@@ -8,7 +8,6 @@ is told as `BadInput`, with the file and the remedy.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import math
 import os
@@ -23,9 +22,11 @@ from pathlib import Path
 from typing import Any
 
 from fedlab.errors import BadInput
+from fedlab.tracking.append_log import AppendLog, cannot_write
 from fedlab.tracking.provenance import checkout, versions
 
 Event = dict[str, Any]
+_REMEDY = "Free some space or choose a writable folder, for example hydra.run.dir=FOLDER"
 
 
 class RunDirectory:
@@ -53,16 +54,11 @@ class RunDirectory:
         self._listeners: list[Callable[[Event], None]] = []
         # Re-entrant, for a listener may itself emit an event (a warning, say).
         self._lock = threading.RLock()
-        self._events = -1
-        metrics = self.path / "metrics.jsonl"
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            self._events = os.open(metrics, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
-            if _ends_torn(self._events):
-                os.write(self._events, b"\n")
+            self._events = AppendLog(self.path / "metrics.jsonl")
+            self._events.end_line()
         except OSError as error:
-            self.close()
-            raise _refused(self.path, error) from error
+            raise cannot_write(self.path, error, _REMEDY) from error
 
     def __enter__(self) -> RunDirectory:
         return self
@@ -108,7 +104,7 @@ class RunDirectory:
                 length += len(line)
                 if any(map(keep, parse_events([line]))):
                     kept = length
-            os.ftruncate(self._events, kept)
+            self._events.truncate(kept)
 
     def claim(self) -> None:
         """Keep the folder for this process until `close`, or its death, however sudden.
@@ -119,13 +115,11 @@ class RunDirectory:
             Another process has it.
         """
         try:
-            fcntl.flock(self._events, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._events.lock()
         except BlockingIOError as error:
             raise BadInput(
                 f"{self.path} belongs to a run that is still under way: wait for its end, or stop it first"
             ) from error
-        except OSError:  # a file system without locks: nobody can be asked
-            pass
 
     def subscribe(self, listener: Callable[[Event], None]) -> None:
         """Call `listener` with each further event, in the thread that emits it."""
@@ -184,25 +178,15 @@ class RunDirectory:
 
     def close(self) -> None:
         """Close the event file; what was written stays. Closing twice is harmless."""
-        descriptor, self._events = self._events, -1
-        if descriptor >= 0:
-            os.close(descriptor)
+        self._events.close()
 
     def _append(self, line: bytes) -> None:
-        if self._events < 0:
+        if self._events.closed:
             raise BadInput(f"cannot record an event in {self.path}: the run directory is closed")
-        former: int | None = None
         try:
-            former = os.fstat(self._events).st_size
-            # A write cut short by a full disk says so only when the rest is tried.
-            rest = memoryview(line)
-            while rest:
-                rest = rest[os.write(self._events, rest) :]
+            self._events.append(line)
         except OSError as error:
-            if former is not None:
-                with suppress(OSError):
-                    os.ftruncate(self._events, former)
-            raise _refused(self.path / "metrics.jsonl", error) from error
+            raise cannot_write(self._events.path, error, _REMEDY) from error
 
     def _tell(self, record: Event) -> None:
         for listener in tuple(self._listeners):
@@ -258,7 +242,7 @@ def write_atomically(target: Path, data: bytes, mode: int = 0o666) -> None:
         finally:
             temporary.unlink(missing_ok=True)
     except OSError as error:
-        raise _refused(target, error) from error
+        raise cannot_write(target, error, _REMEDY) from error
 
 
 def remove(folder: Path, patterns: Iterable[str]) -> None:
@@ -295,16 +279,3 @@ def parse_events(lines: Iterable[str | bytes]) -> list[Event]:
 
 def _record(kind: str, fields: Mapping[str, object]) -> Event:
     return {"time": time.time(), "event": kind, **plain(fields)}
-
-
-def _refused(path: Path, error: OSError) -> BadInput:
-    reason = error.strerror or str(error)
-    return BadInput(
-        f"cannot write {path}: {reason}. Free some space or choose a writable folder, for example "
-        "hydra.run.dir=FOLDER"
-    )
-
-
-def _ends_torn(descriptor: int) -> bool:
-    size = os.fstat(descriptor).st_size
-    return size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"

@@ -45,9 +45,9 @@ class Checkpoints:
     Parameters
     ----------
     folder
-        Theirs alone.
+        Folder of theirs alone.
     config
-        The text that describes the run; a checkpoint of another is refused.
+        Text that describes the run; a checkpoint of another is refused.
     every
         Rounds from one to the next; None writes none, and reads those that are there.
     """
@@ -65,9 +65,9 @@ class Checkpoints:
         Parameters
         ----------
         server_round
-            The round that has ended.
+            Round that has ended.
         state
-            Names to objects; see `fedlab.engine.persistence.state`.
+            Objects by name; see `fedlab.engine.persistence.state`.
 
         Returns
         -------
@@ -96,10 +96,10 @@ class Checkpoints:
         BadInput
             It is one of another run, or of a version that writes them differently.
         """
-        found = self._last
-        if found is not None:
-            unpack(*found[1], state)
-        whole = None if found is None else found[0]
+        newest = self._last
+        whole = None if newest is None else newest[0]
+        if newest is not None:
+            unpack(*newest[1], state)
         for number, path in self._rounds():
             if whole is None or number > whole:  # damaged: they must not count as kept
                 path.unlink(missing_ok=True)
@@ -109,8 +109,8 @@ class Checkpoints:
     @cached_property
     def last_round(self) -> int | None:
         """The round of the newest whole checkpoint; None if there is none."""
-        found = self._last
-        return None if found is None else found[0]
+        newest = self._last
+        return None if newest is None else newest[0]
 
     @property
     def _last(self) -> tuple[int, tuple[Any, dict[str, np.ndarray]]] | None:

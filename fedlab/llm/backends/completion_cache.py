@@ -12,7 +12,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import mmap
 import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -24,6 +23,7 @@ from fedlab import checks
 from fedlab.data.sources.packages import cache_folder
 from fedlab.errors import BadInput
 from fedlab.llm.language_model import Completion, LanguageModel, Progress, Prompt, Sampling, Usage
+from fedlab.tracking.append_log import AppendLog
 
 _LOG = logging.getLogger("fedlab")
 
@@ -72,8 +72,10 @@ class Texts:
         """
         line = json.dumps({"key": key, **asdict(completion)}, ensure_ascii=False) + "\n"
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            _append(self.path, line.encode("utf-8", "surrogatepass"))
+            with AppendLog(self.path) as log:
+                log.lock(wait=True)
+                log.cut()
+                log.append(line.encode("utf-8", "surrogatepass"))
         except OSError as error:
             raise BadInput(
                 f"cannot keep texts in {self.path} ({error.strerror or error}): name a writable folder, or set "
@@ -101,22 +103,6 @@ class Texts:
             _LOG.info(
                 "%d lines of %s are damaged: their texts will be asked for again", self.damaged, self.path
             )
-
-
-def _append(path: Path, line: bytes) -> None:
-    """Write a line after the last whole one. The lock is the kernel's: a process that dies gives it back."""
-    import fcntl
-
-    with path.open("a+b", buffering=0) as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        if size := file.seek(0, os.SEEK_END):
-            with mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ) as content:
-                whole = content.rfind(b"\n") + 1
-            if whole != size:
-                file.truncate(whole)
-        rest = memoryview(line)
-        while rest:
-            rest = rest[file.write(rest) :]
 
 
 class Answers(list[Completion]):

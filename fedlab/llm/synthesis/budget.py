@@ -19,9 +19,9 @@ from fedlab import checks
 from fedlab.errors import BadInput
 from fedlab.llm.tuning.private_generator import PrivateGenerator
 from fedlab.privacy.accounting.budget import PrivacyBudget
+from fedlab.privacy.accounting.calibration import votes_multiplier
 from fedlab.privacy.accounting.release import Release
-from fedlab.privacy.mechanisms.gaussian import check_promise
-from fedlab.privacy.mechanisms.vote_histogram import votes_multiplier
+from fedlab.privacy.mechanisms.gaussian import check_budget
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Budget:
     generator: PrivateGenerator | None = None
 
     def __post_init__(self) -> None:
-        check_promise(1.0 if self.noiseless else self.epsilon or 0.0, self.delta)
+        check_budget(1.0 if self.noiseless else self.epsilon or 0.0, self.delta)
         checks.integer("votes", self.votes, least=0)
         if self.generator is not None and self.generator.noiseless != self.noiseless:
             raise BadInput(

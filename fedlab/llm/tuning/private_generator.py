@@ -31,7 +31,7 @@ from fedlab.llm.tuning.sampling import Written, sample, seeded
 from fedlab.privacy.accounting.calibration import PrivacyCertificate, calibrate, certify
 from fedlab.privacy.accounting.release import Release
 from fedlab.privacy.dpsgd.private_gradient import DPSGD, Taken
-from fedlab.privacy.mechanisms.gaussian import check_promise
+from fedlab.privacy.mechanisms.gaussian import check_budget
 
 __all__ = ["NO_NOISE", "PrivateGenerator", "Tuned", "Written", "sample"]
 
@@ -100,7 +100,7 @@ class PrivateGenerator:
             )
         if self.epochs is not None:
             checks.number("epochs", self.epochs, above=0)
-        check_promise(1.0 if self.noiseless else self.epsilon or 0.0, self.delta)
+        check_budget(1.0 if self.noiseless else self.epsilon or 0.0, self.delta)
         checks.number("learning_rate", self.learning_rate, above=0)
         checks.integer("max_tokens", self.max_tokens, least=3, remedy="a code, a text and an end")
         self._rule(self.noise_multiplier or 0.0)  # refuses what is out of range before the first text

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from fedlab.errors import BadInput, unknown
+from fedlab import checks
+from fedlab.errors import BadInput
 from fedlab.randomness import rng_for
 
 SOURCES = ("seeded", "os")
@@ -20,11 +21,11 @@ def noise(entropy: str, seed: int, purpose: str) -> np.random.Generator:
     Parameters
     ----------
     entropy
-        'seeded' or 'os'.
+        Source: 'seeded' or 'os'.
     seed
-        Of the run, or of a client in it; unused with 'os'.
+        Seed of the run, or of a client in it; unused with 'os'.
     purpose
-        What it is for: other purposes have other noise.
+        Purpose of the draw: other purposes have other noise.
     """
     if check_entropy(entropy) == "os":
         return np.random.default_rng()
@@ -33,9 +34,7 @@ def noise(entropy: str, seed: int, purpose: str) -> np.random.Generator:
 
 def check_entropy(entropy: str) -> str:
     """Return a source that is known."""
-    if entropy not in SOURCES:
-        raise unknown("entropy", entropy, SOURCES)
-    return entropy
+    return checks.choice("entropy", entropy, SOURCES)
 
 
 def check_place(entropy: str, simulated: bool) -> None:

@@ -105,13 +105,13 @@ def seal(key: bytes, sender: bytes, content: bytes, about: bytes) -> bytes:
     Parameters
     ----------
     key
-        What `agree` returned; used for one envelope each way.
+        Key that `agree` returned; used for one envelope each way.
     sender
-        8 bytes that tell the two ways apart.
+        Bytes, 8, that tell the two ways apart.
     content
-        What only the other shall read.
+        Bytes that only the other shall read.
     about
-        What need not be secret, but must be the same for both.
+        Bytes that need not be secret, but must be the same for both.
     """
     return ChaCha20Poly1305(key).encrypt(sender.rjust(12, b"\0"), content, about)
 

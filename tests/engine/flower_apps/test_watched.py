@@ -127,7 +127,7 @@ def test_clients_that_do_not_clip_are_found_out_once(told):
 
 
 def test_a_strategy_that_wants_more_nodes_than_there_are_does_not_wait_for_ever(grid, monkeypatch):
-    monkeypatch.setattr(watched, "PATIENCE", 0.1)
+    monkeypatch.setattr(watched, "RETRY_FOR", 0.1)
     monkeypatch.setattr(
         "flwr.serverapp.strategy.strategy_utils.sleep", lambda _: threading.Event().wait(0.03)
     )
@@ -137,7 +137,7 @@ def test_a_strategy_that_wants_more_nodes_than_there_are_does_not_wait_for_ever(
 
 
 def test_who_sends_messages_or_only_looks_does_not_wait(grid, monkeypatch):
-    monkeypatch.setattr(watched, "PATIENCE", 0.0)
+    monkeypatch.setattr(watched, "RETRY_FOR", 0.0)
     for _ in range(4):  # never more than 5 questions between two messages
         assert len(list(grid.get_node_ids())) == NODES
         assert len(list(grid.send_and_receive(messages(grid, "who")))) == NODES

@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from fedlab.errors import BadInput
+from fedlab.privacy.accounting.calibration import votes_multiplier
 from fedlab.privacy.accounting.release import Release
 from fedlab.privacy.mechanisms.gaussian import epsilon_of
-from fedlab.privacy.mechanisms.vote_histogram import BLOCK, histogram, noisy, votes_multiplier
+from fedlab.privacy.mechanisms.vote_histogram import BLOCK, histogram, noisy
 
 
 def drawn(seed: int, n: int, d: int = 5) -> np.ndarray:
