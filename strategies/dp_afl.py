@@ -161,7 +161,7 @@ class DPAFL(ClosedForm):
         """Return what the noisy statistics say of themselves, and of the noise."""
         if self.statistics is None or self.solution is None:
             return {}
-        seeded, ill = seeded_note(self.entropy), self.solution.note
+        seeded, ill = seeded_note(self.entropy), self.solution.diagnostic
         return {
             "statistics_sha256": self.statistics.sha256,
             "ridge": self.solution.ridge,

@@ -23,7 +23,7 @@ from fedlab.privacy.secagg.client import Answer, Memory, Participant
 from fedlab.privacy.secagg.graph import Terms
 from fedlab.privacy.secagg.removal import Removal
 from fedlab.privacy.secagg.server import STEPS, SecureSum
-from fedlab.stats import FixedPoint, GramStats, GramSum
+from fedlab.stats import FixedPoint, GramStats, GramSum, total_of
 from fedlab.stats.serialization.integers import Layout, integers, statistics_of
 
 T = TypeVar("T")
@@ -115,10 +115,7 @@ class Aggregation:
             answer = self._client("leave", who, departure.question(self.server), None)
             self._server("leave", lambda who=who, answer=answer: departure.take(self.server, who, answer))
         vector = self._server("leave", lambda: departure.result(self.server))
-        return (
-            statistics_of(vector, self.layout, 2).sha256
-            == GramStats.total(map(self.held, self.leaving)).sha256
-        )
+        return statistics_of(vector, self.layout, 2).sha256 == total_of(map(self.held, self.leaving)).sha256
 
     def _ask_reveal(self) -> dict[int, Answer]:
         return dict.fromkeys(self.server.uploaded, self.server.ask_reveal())

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from experiments.studies.afl_pairwise import aggregate, local_solution
 from fedlab.errors import BadInput
-from fedlab.stats import GramStats, one_hot
+from fedlab.stats import GramStats, one_hot, total_of
 from fedlab.tracking.outcome import Outcome
 from fedlab.tracking.run_directory import RunDirectory
 
@@ -74,7 +74,7 @@ def _row(x: Tensor, y: Tensor, joint: Tensor, k: int, ridge: float) -> tuple[dic
     parts = list(zip(x.tensor_split(k), y.tensor_split(k), strict=True))
 
     started = time.perf_counter()
-    total = GramStats.total(GramStats.from_batch(*part) for part in parts)
+    total = total_of(GramStats.from_batch(*part) for part in parts)
     weight = total.solve(0.0)
     seconds = time.perf_counter() - started
 

@@ -21,13 +21,13 @@ from torch import Tensor
 
 from experiments.runner.compare import build_world, describe
 from experiments.studies.adversary_views import SUMMED, Scene, alike, paired
+from fedlab import checks
 from fedlab.audit.histogram import agreement, histogram, shares
 from fedlab.audit.membership import Shadow, from_head, known_others, unknown_others
 from fedlab.audit.reconstruction import best_cosine, directions, informed, random_cosine
 from fedlab.audit.success import Estimate, advantage_cap, distinguish, gain, leaked
 from fedlab.errors import BadInput
 from fedlab.privacy.mechanisms.gaussian import check_budget
-from fedlab.randomness import check_integer
 from fedlab.stats import one_hot
 from fedlab.tracking.outcome import Outcome
 from fedlab.tracking.run_directory import RunDirectory
@@ -282,6 +282,6 @@ def _check(cfg: DictConfig) -> None:
         *(("min_samples", 1), ("targets", 4), ("candidates", 8)),
         *(("halves", 1), ("shadows", 2), ("tries", 1)),
     ):
-        check_integer(f"study.{name}", study[name], least)
+        checks.integer(f"study.{name}", study[name], least)
     if cfg.ridge == "gcv" or not float(cfg.ridge) > 0:
         raise BadInput(f"ridge={cfg.ridge}: heads of random halves take a number > 0, say ridge=1.0")

@@ -19,10 +19,11 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from experiments.commands.unlearn import chosen, kept_by, settle
 from experiments.runner.compare import build_world, describe, make_grid, run_method
+from fedlab import checks
 from fedlab.data.partition import Partition
 from fedlab.engine.messages.records import to_record
 from fedlab.errors import BadInput
-from fedlab.randomness import check_share, rng_for
+from fedlab.randomness import rng_for
 from fedlab.tracking.run_directory import RunDirectory
 from strategies.app import ServerEvaluator
 
@@ -118,7 +119,7 @@ def _check(cfg: DictConfig) -> str:
     given = OmegaConf.to_container(cfg.study) if cfg.study else None
     if not isinstance(given, dict) or "leave" not in given:
         raise BadInput(f"study={given} does not say how many leave: say study.leave=0.01")
-    check_share("study.leave", given["leave"])
+    checks.share("study.leave", given["leave"])
     if cfg.stream is not None:
         raise BadInput(
             "the study follows one round, without a stream: fedlab unlearn deletes from streams too"

@@ -23,8 +23,8 @@ from torch import Tensor
 from fedlab.errors import BadInput
 from fedlab.privacy.secagg.masks import add_mask
 from fedlab.stats import GramStats, NoisyGram, one_hot
+from fedlab.stats.arithmetic.triangle import triangle_entries, unflatten
 from fedlab.stats.serialization.integers import integers
-from fedlab.stats.serialization.packing import triangle_entries, unflatten
 
 WORDS = 2.0**64
 """A masked entry is uniform over so many integers."""

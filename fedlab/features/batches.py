@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32, Int, UInt8
 
+from fedlab import checks
 from fedlab.errors import BadInput
 
 Progress = Callable[[int, int], None]
@@ -79,13 +80,13 @@ def embed_in_batches(
     Parameters
     ----------
     order
-        (n,) int: a permutation of 0..n-1, n >= 1, that depends on the inputs alone.
+        Permutation of 0..n-1, (n,) int, n >= 1, that depends on the inputs alone.
     embed
-        Maps b indices to b rows.
+        Map from b indices to b rows.
     batch_size
         Inputs per batch, at least 1; the last batch holds the rest.
     progress
-        Called as progress(done, n) after every batch.
+        Callback progress(done, n), after every batch.
 
     Returns
     -------
@@ -96,8 +97,7 @@ def embed_in_batches(
     BadInput
         If batch_size is below 1.
     """
-    if batch_size < 1:
-        raise BadInput(f"batch_size {batch_size}: at least 1")
+    checks.integer("batch_size", batch_size, least=1)
     n = len(order)
     rows: np.ndarray | None = None
     for start in range(0, n, batch_size):

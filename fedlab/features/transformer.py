@@ -28,13 +28,13 @@ def load_transformer(
     Parameters
     ----------
     source, revision
-        A folder, or a hub id and its commit.
+        Folder, or hub id and its commit.
     kind
-        'text' or 'image': which transform, and which tower of a network of two.
+        Kind of the data, 'text' or 'image': which transform, and which tower of a network of two.
     device
-        Where the network runs.
+        Device where the network runs.
     fingerprint
-        What lies at the source: when that changes, it is loaded anew.
+        Fingerprint of what lies at the source: when that changes, it is loaded anew.
 
     Returns
     -------

@@ -38,7 +38,7 @@ class RunDirectory:
     Parameters
     ----------
     path
-        The folder; it and its parents are made.
+        Folder of the run; it and its parents are made.
 
     Examples
     --------
@@ -72,9 +72,9 @@ class RunDirectory:
         Parameters
         ----------
         kind
-            What happened: method, round, result, warning, ...
+            Kind of the event: method, round, result, warning, ...
         **fields
-            JSON values; numpy scalars and arrays too. NaN and infinity become null.
+            Values for JSON; numpy scalars and arrays too. NaN and infinity become null.
         """
         record = _record(kind, fields)
         line = (json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n").encode()
@@ -88,9 +88,9 @@ class RunDirectory:
         Parameters
         ----------
         kind
-            progress or features; an `event=` among the fields says the same.
+            Kind of the event, progress or features; an `event=` among the fields says the same.
         **fields
-            As for `event`.
+            Values, as for `event`.
         """
         record = _record(kind, fields)
         with self._lock:
@@ -140,9 +140,9 @@ class RunDirectory:
         Parameters
         ----------
         name
-            Relative to the run directory; may name a sub-folder ("figures/accuracy.png").
+            Name relative to the run directory; may name a sub-folder ("figures/accuracy.png").
         data
-            The whole content.
+            Content, whole.
 
         Returns
         -------
@@ -161,7 +161,7 @@ class RunDirectory:
         Parameters
         ----------
         **extra
-            Added as it is; `seeds` belongs here.
+            Entries to add as they are; `seeds` belongs here.
         """
         record = {
             "time": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -223,11 +223,11 @@ def write_atomically(target: Path, data: bytes, mode: int = 0o666) -> None:
     Parameters
     ----------
     target
-        The file; its folder is made.
+        File to write; its folder is made.
     data
-        Its whole content, on the disk before the name appears.
+        Content, whole, on the disk before the name appears.
     mode
-        Its permissions at most, from the first byte on; the umask takes its own.
+        Permissions at most, from the first byte on; the umask takes its own.
     """
     temporary = target.with_name(f".{target.name}.{os.getpid()}-{threading.get_ident()}.tmp")
     try:
@@ -251,9 +251,9 @@ def remove(folder: Path, patterns: Iterable[str]) -> None:
     Parameters
     ----------
     folder
-        Where they lie.
+        Folder of the files.
     patterns
-        Relative to it and one after the other, as `Path.glob` takes them; 'name/' is a sub-folder.
+        Patterns relative to it, one after the other, as `Path.glob` takes them; 'name/' is a sub-folder.
     """
     for pattern in patterns:
         for path in list(folder.glob(pattern)):
@@ -267,7 +267,7 @@ def parse_events(lines: Iterable[str | bytes]) -> list[Event]:
     Parameters
     ----------
     lines
-        The file's lines.
+        Lines of the file.
     """
     events = []
     for line in lines:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Self
 
 from fedlab import checks
-from fedlab.data.sources.packages import cache_folder
+from fedlab.cache_folder import cache_folder
 from fedlab.errors import BadInput
 from fedlab.llm.language_model import Completion, LanguageModel, Progress, Prompt, Sampling, Usage
 from fedlab.tracking.append_log import AppendLog

@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from fedlab.data.sources.packages import cache_folder
+from fedlab.cache_folder import cache_folder
 from fedlab.errors import BadInput, needs
 from fedlab.features.weights import file_digest
 

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
-from fedlab.data.sources.packages import cache_folder
+from fedlab.cache_folder import cache_folder
 from fedlab.errors import BadInput
 from fedlab.llm.tuning.sampling import Written
 from fedlab.tracking.run_directory import write_atomically

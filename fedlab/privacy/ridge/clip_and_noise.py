@@ -25,7 +25,7 @@ from fedlab import checks
 from fedlab.errors import BadInput
 from fedlab.privacy.mechanisms.sensitivity import check_bound
 from fedlab.stats import NoisyGram
-from fedlab.stats.serialization.packing import flatten, triangle_entries, unflatten
+from fedlab.stats.arithmetic.triangle import flatten, triangle_entries, unflatten
 
 INSIDE = 1 - 2.0**-40
 """Clipped norms stay inside their bound by more than float64 rounds."""

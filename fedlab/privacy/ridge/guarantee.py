@@ -38,7 +38,7 @@ from fedlab.privacy.mechanisms.sensitivity import (
 from fedlab.privacy.mechanisms.skellam import Block, Shift
 from fedlab.privacy.ridge.clip_and_noise import clip_rows, clip_statistics, symmetric_gaussian
 from fedlab.stats import NoisyGram
-from fedlab.stats.serialization.packing import triangle_entries, unflatten
+from fedlab.stats.arithmetic.triangle import triangle_entries, unflatten
 
 TRUST = ("central", "local", "distributed")
 SHARE = "a share of the clients, e.g. 0.1"

@@ -29,13 +29,13 @@ class Solution:
     Attributes
     ----------
     weight
-        (d, c), in the units of the features.
+        Head, (d, c), in the units of the features.
     ridge
-        The ridge g that was used.
+        Ridge g that was used.
     condition
         Condition number of G + g I (1-norm, estimated from the factor); of the kept part if rank-deficient.
     rank
-        d, or less where the minimum-norm solution was taken.
+        Rank: d, or less where the minimum-norm solution was taken.
     """
 
     weight: Float64[Tensor, "d c"]
@@ -44,7 +44,7 @@ class Solution:
     rank: int
 
     @property
-    def note(self) -> str | None:
+    def diagnostic(self) -> str | None:
         """What a reader must know before trusting the head; None when there is nothing."""
         d = self.weight.shape[0]
         if self.rank < d:

@@ -183,7 +183,7 @@ def test_a_sweep_survives_one_bad_job(tmp_path, capsys):
         (["device=warp"], "warp"),
         (["methods=[]"], "methods=[]"),
         (["features.limit=-0.5", "methods=[afl]"], "limit=-0.5"),
-        (["features.expansion.width=0", "methods=[afl]"], "0 random features"),
+        (["features.expansion.width=0", "methods=[afl]"], "width=0 must be a whole number >= 1"),
         (["gradient.learning_rate=-0.1", "methods=[fedavg]", "clients=5"], "learning_rate=-0.1"),
         (["source=csv", "source.path=/nowhere.csv", "source.label=y"], "/nowhere.csv"),
         (["engine=ray", "engine.num_workers=0", "methods=[afl]"], "num_workers=0"),
