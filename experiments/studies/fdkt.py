@@ -114,7 +114,7 @@ def marks(
         def right(kind: str, n: int, sent: Mapping[str, np.ndarray]) -> float:
             started = time.perf_counter()
             taught = learner.taught(replace(private, labelled=min(n, len(private))), sent, cfg.seed)  # noqa: B023
-            fits[kind] = {**taught.told, "seconds": time.perf_counter() - started}  # noqa: B023
+            fits[kind] = {**taught.report, "seconds": time.perf_counter() - started}  # noqa: B023
             found = learner.small_model.scores(taught.weights, test, texts)  # noqa: B023
             return float((found.argmax(1) == truth).mean())  # noqa: B023
 

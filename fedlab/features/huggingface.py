@@ -15,8 +15,8 @@ import numpy as np
 from jaxtyping import Float32
 
 from fedlab import checks
-from fedlab.errors import BadInput
-from fedlab.features.batches import Progress, kind_of, needs, placeholder, require_kind
+from fedlab.errors import BadInput, needs, reason
+from fedlab.features.batches import Progress, kind_of, placeholder, require_kind
 from fedlab.features.weights import fingerprint_of, folder_digest
 
 _POOLINGS = ("auto", "mean", "cls")
@@ -87,7 +87,7 @@ class HuggingFace:
         require_kind("HuggingFace", self.kinds, kind)
         if len(inputs) == 0:
             return self.extract(placeholder(inputs), device=device, batch_size=1)[:0]
-        with needs("HuggingFace", _EXTRA[kind]):
+        with needs("backbone HuggingFace", _EXTRA[kind]):
             from fedlab.features.encoders import embed_images, embed_texts, torch_device
             from fedlab.features.transformer import load_transformer
 
@@ -188,7 +188,7 @@ def commit_of(name: str, revision: str | None) -> str:
     BadInput
         If the hub has no such model, or gives no answer.
     """
-    with needs("HuggingFace", "text"):
+    with needs("backbone HuggingFace", "text"):
         from huggingface_hub import HfApi, try_to_load_from_cache
         from huggingface_hub.errors import HfHubHTTPError, HFValidationError
     try:
@@ -201,7 +201,7 @@ def commit_of(name: str, revision: str | None) -> str:
     except HfHubHTTPError as error:
         at = f" at revision {revision!r}" if revision else ""
         raise BadInput(
-            f"the hub has no model {name!r}{at} that it shows you ({_first_line(error)}): check the "
+            f"the hub has no model {name!r}{at} that it shows you ({reason(error)}): check the "
             "spelling, or log in with `hf auth login` if it is private or gated"
         ) from error
     except Exception as error:  # the hub's transport library raises its own kinds; all mean no answer
@@ -212,10 +212,6 @@ def commit_of(name: str, revision: str | None) -> str:
 
 def _unreachable(name: str, error: Exception) -> BadInput:
     return BadInput(
-        f"model {name!r} is not on this machine and the hub gives no answer ({_first_line(error)}): "
+        f"model {name!r} is not on this machine and the hub gives no answer ({reason(error)}): "
         "connect once, or give the path of a folder that holds the model"
     )
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
