@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64
 
+from fedlab import checks
 from fedlab.errors import BadInput
 from fedlab.extras import needs
 from fedlab.features.weights import fingerprint_of
@@ -49,9 +50,9 @@ class Endpoint(LanguageModel):
     Parameters
     ----------
     base_url
-        'http://127.0.0.1:8080/v1'.
+        Address that ends in /v1, such as 'http://127.0.0.1:8080/v1'.
     model
-        As the endpoint calls it.
+        Name of the model, as the endpoint calls it.
     key
         Name of the environment variable that holds the key; None for an endpoint that wants none.
     chat
@@ -59,24 +60,24 @@ class Endpoint(LanguageModel):
     timeout
         Seconds for one answer.
     retries
-        How often a malformed answer is asked for again.
+        Number of times that a malformed answer is asked for again.
     retry_for
         Seconds without any answer after which the endpoint is given up.
     backoff, longest
         Seconds of the first wait after a failure, and of the longest.
     concurrent
-        Requests at once.
+        Number of requests at once.
     per_minute
-        Requests started a minute; None does not hold back.
+        Number of requests started a minute; None does not hold back.
     price_in, price_out
-        Of a million tokens read and written.
+        Price of a million tokens read and written.
     extra
-        Further fields of every request, such as {min_p: 0} for a llama.cpp server, which otherwise cuts off
+        Fields that every request has besides, such as {min_p: 0} for a llama.cpp server, which otherwise cuts off
         improbable tokens.
     seed
-        Of the jitter of the waits.
+        Seed of the jitter of the waits.
     warn
-        Told when the endpoint goes away and is back; None is the log.
+        Function told when the endpoint goes away and is back; None is the log.
 
     Raises
     ------
@@ -101,19 +102,17 @@ class Endpoint(LanguageModel):
     seed: int = 0
     warn: Warn | None = field(default=None, compare=False)
     _client: Any = field(default=None, init=False, repr=False, compare=False)
-    _told: Counter[str] = field(default_factory=Counter, init=False, repr=False, compare=False)
+    _priced: Counter[str] = field(default_factory=Counter, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         self.extra = dict(self.extra)
-        for name in ("timeout", "patience", "backoff", "longest", "per_minute"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < float("inf"):
-                raise BadInput(f"{name} {value}: above 0 and finite")
-        if self.concurrent < 1:
-            raise BadInput(f"concurrent {self.concurrent}: at least 1 request at once")
-        for name in ("retries", "price_in", "price_out"):
-            if getattr(self, name) < 0:
-                raise BadInput(f"{name} {getattr(self, name)}: at least 0")
+        for name in ("timeout", "retry_for", "backoff", "longest", "per_minute"):
+            if (value := getattr(self, name)) is not None or name != "per_minute":
+                checks.number(name, value, above=0)
+        checks.integer("concurrent", self.concurrent, least=1, remedy="requests at once")
+        checks.integer("retries", self.retries, least=0)
+        for name in ("price_in", "price_out"):
+            checks.number(name, getattr(self, name), least=0)
         self._retry = Retry(
             self._name,
             self.retry_for,
@@ -185,9 +184,9 @@ class Endpoint(LanguageModel):
 
         def work(_: None, index: int) -> Completion:
             prompt, both = prompts[index], prompts[index] + continuations[index]
-            asked = {"prompt": both, "max_tokens": 1, "temperature": 0.0, "echo": True, "logprobs": 1}
+            body = {"prompt": both, "max_tokens": 1, "temperature": 0.0, "echo": True, "logprobs": 1}
             answer = self._retry.answer(
-                lambda: echoed(client.completions.create(model=self.model, **asked)), self._why, stop
+                lambda: echoed(client.completions.create(model=self.model, **body)), self._why, stop
             )
             if answer is None:
                 raise BadInput(
@@ -207,7 +206,7 @@ class Endpoint(LanguageModel):
         usage = super().cost(completions)
         price = usage.prompt_tokens * self.price_in + usage.completion_tokens * self.price_out
         troubles = self.troubles
-        new, self._told = troubles - self._told, troubles
+        new, self._priced = troubles - self._priced, troubles
         return replace(usage, cost=price / 1e6, troubles=dict(new))
 
     def close(self) -> None:
@@ -260,19 +259,19 @@ class Endpoint(LanguageModel):
         if extra:  # not the API's own, so an endpoint that does not know it may refuse
             options["extra_body"] = extra
         if isinstance(prompt, str) and not self.chat:
-            route, asked = client.completions, {"prompt": prompt}
+            route, body = client.completions, {"prompt": prompt}
         else:
-            said = [("user", prompt)] if isinstance(prompt, str) else [(m.role, m.content) for m in prompt]
+            chat = [("user", prompt)] if isinstance(prompt, str) else [(m.role, m.content) for m in prompt]
             route = client.chat.completions
-            asked = {"messages": [{"role": role, "content": content} for role, content in said]}
-        answer = self._retry.answer(lambda: text_of(route.create(**asked, **options)), self._why, stop)
+            body = {"messages": [{"role": role, "content": content} for role, content in chat]}
+        answer = self._retry.answer(lambda: text_of(route.create(**body, **options)), self._why, stop)
         if not answer.text.strip():
             self._retry.count("empty")
         if answer.finish == "length":
             self._retry.count("truncated")
         return answer
 
-    def _why(self, error: Exception) -> tuple[str, float]:
+    def _why(self, error: BaseException) -> tuple[str, float]:
         """Name what may pass and the seconds the endpoint wants, and raise what will not pass."""
         import openai
 
