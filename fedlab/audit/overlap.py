@@ -21,7 +21,8 @@ import numpy as np
 from jaxtyping import Float64, Int64
 
 from fedlab import checks
-from fedlab.errors import BadInput, needs
+from fedlab.errors import BadInput
+from fedlab.extras import needs
 
 BLOCK = 2**22
 """Distances that are held at once."""

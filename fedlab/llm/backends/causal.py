@@ -20,7 +20,8 @@ import transformers
 from jaxtyping import Float64
 from torch import Tensor
 
-from fedlab.errors import BadInput, needs
+from fedlab.errors import BadInput
+from fedlab.extras import needs
 from fedlab.features.encoders import frozen, torch_device
 from fedlab.features.transformer import reading, refuse_incomplete
 from fedlab.llm.backends.generation import generate

@@ -20,7 +20,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64
 
-from fedlab.errors import BadInput, needs
+from fedlab import checks
+from fedlab.errors import BadInput
+from fedlab.extras import needs
 from fedlab.features.weights import fingerprint_of
 from fedlab.llm.backends.concurrent import at_once
 from fedlab.llm.backends.openai_format import echoed, messages_of, reason, retry_after, text_of
@@ -52,19 +54,19 @@ class Endpoint(LanguageModel):
     timeout
         Seconds for one answer.
     retries
-        How often a malformed answer is asked for again.
+        Number of times that a malformed answer is asked for again.
     retry_for
         Seconds without any answer after which the endpoint is given up.
     backoff, longest
         Seconds of the first wait after a failure, and of the longest.
     concurrent
-        Requests at once.
+        Number of requests at once.
     per_minute
-        Requests started a minute; None does not hold back.
+        Number of requests started a minute; None does not hold back.
     price_in, price_out
         Prices of a million tokens read and written.
     extra
-        Further fields of every request, such as {min_p: 0} for a llama.cpp server, which otherwise cuts off
+        Fields that every request has besides, such as {min_p: 0} for a llama.cpp server, which otherwise cuts off
         improbable tokens.
     seed
         Seed of the jitter of the waits.
@@ -100,14 +102,12 @@ class Endpoint(LanguageModel):
     def __post_init__(self) -> None:
         self.extra = dict(self.extra)
         for name in ("timeout", "retry_for", "backoff", "longest", "per_minute"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < float("inf"):
-                raise BadInput(f"{name} {value}: above 0 and finite")
-        if self.concurrent < 1:
-            raise BadInput(f"concurrent {self.concurrent}: at least 1 request at once")
-        for name in ("retries", "price_in", "price_out"):
-            if getattr(self, name) < 0:
-                raise BadInput(f"{name} {getattr(self, name)}: at least 0")
+            if (value := getattr(self, name)) is not None or name != "per_minute":
+                checks.number(name, value, above=0)
+        checks.integer("concurrent", self.concurrent, least=1, remedy="requests at once")
+        checks.integer("retries", self.retries, least=0)
+        for name in ("price_in", "price_out"):
+            checks.number(name, getattr(self, name), least=0)
         self._retry = Retry(
             self._name,
             self.retry_for,
@@ -240,7 +240,7 @@ class Endpoint(LanguageModel):
             self._retry.count("truncated")
         return answer
 
-    def _why(self, error: Exception) -> tuple[str, float]:
+    def _why(self, error: BaseException) -> tuple[str, float]:
         """Name what may pass and the seconds the endpoint wants, and raise what will not pass."""
         import openai
 

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fedlab import checks
-from fedlab.errors import BadInput, needs
+from fedlab.errors import BadInput
+from fedlab.extras import needs
 from fedlab.features.huggingface import pinned, weights_of
 from fedlab.features.weights import file_digest, fingerprint_of
 from fedlab.llm.backends.packaged import gemma_folder, packaged_gemma

@@ -8,7 +8,8 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-from fedlab.errors import BadInput, needs
+from fedlab.errors import BadInput
+from fedlab.extras import needs
 from fedlab.llm.backends.openai_format import completion_of, messages_of
 from fedlab.llm.language_model import Completion, Prompt, Sampling
 

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from fedlab.cache_folder import cache_folder
-from fedlab.errors import BadInput, needs
+from fedlab.errors import BadInput
+from fedlab.extras import needs
 from fedlab.features.weights import file_digest
 
 _LOG = logging.getLogger("fedlab")

@@ -23,7 +23,8 @@ import torch
 from torch import nn
 
 from fedlab import checks
-from fedlab.errors import BadInput, needs
+from fedlab.errors import BadInput
+from fedlab.extras import needs
 from fedlab.llm.tuning.losses import kind_of
 from fedlab.privacy.dpsgd.per_sample import check_module
 

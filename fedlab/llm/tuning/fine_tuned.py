@@ -25,7 +25,8 @@ from jaxtyping import Float32, Int64
 from torch import nn
 
 from fedlab import checks
-from fedlab.errors import BadInput, needs
+from fedlab.errors import BadInput
+from fedlab.extras import needs
 from fedlab.features.backbones import minilm_folder
 from fedlab.features.encoders import torch_device
 from fedlab.features.huggingface import pinned, weights_of

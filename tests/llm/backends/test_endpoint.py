@@ -171,11 +171,11 @@ def test_malformed_answers_end_after_some_tries(server, make):
     assert len(server.asked) == 3
 
 
-def test_patience_ends_and_says_what_happened(server, make):
+def test_an_outage_ends_and_says_what_happened(server, make):
     model, warnings = make(server, retry_for=0.3)
     server.always = 503
     with pytest.raises(
-        BadInput, match=r"no answer for [\d.]+ s \(limit: patience 0\.3 s; server error \d+\): start it"
+        BadInput, match=r"no answer for [\d.]+ s \(limit: retry_for 0\.3 s; server error \d+\): start it"
     ):
         model.complete(["a", "b", "c"], SAMPLING, [1, 2, 3])
     assert len(warnings) == 1  # one outage, however many requests
@@ -257,12 +257,12 @@ def test_nothing_in_nothing_out(make):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"timeout": 0.0}, r"timeout 0\.0: above 0"),
-        ({"retry_for": float("inf")}, "retry_for inf: above 0 and finite"),
-        ({"per_minute": -1.0}, r"per_minute -1\.0"),
-        ({"concurrent": 0}, "concurrent 0: at least 1"),
-        ({"retries": -1}, "retries -1: at least 0"),
-        ({"price_in": -1.0}, r"price_in -1\.0"),
+        ({"timeout": 0.0}, r"timeout=0\.0 must be a finite number > 0"),
+        ({"retry_for": float("inf")}, "retry_for=inf must be a finite number > 0"),
+        ({"per_minute": -1.0}, r"per_minute=-1\.0"),
+        ({"concurrent": 0}, "concurrent=0 must be a whole number >= 1"),
+        ({"retries": -1}, "retries=-1 must be a whole number >= 0"),
+        ({"price_in": -1.0}, r"price_in=-1\.0"),
     ],
 )
 def test_numbers_out_of_range_are_refused(options, message):
