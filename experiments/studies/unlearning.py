@@ -21,11 +21,11 @@ from experiments.runner.compare import build_world, describe, make_grid, run_met
 from experiments.runner.deletion import chosen, kept_by, settle
 from fedlab import checks
 from fedlab.data.partition import Partition
+from fedlab.engine.aggregation.server_evaluation import ServerEvaluator
 from fedlab.engine.messages.records import to_record
 from fedlab.errors import BadInput
 from fedlab.randomness import rng_for
 from fedlab.tracking.run_directory import RunDirectory
-from strategies.app import ServerEvaluator
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from flwr.serverapp.strategy import (
 )
 
 from fedlab.engine.aggregation.rounds import run_rounds
+from fedlab.engine.aggregation.strategy import FedlabStrategy
 from fedlab.engine.messages.identity import SERVER_NODE
 from fedlab.engine.messages.records import from_record, to_record
 from fedlab.engine.simulation.local_grid import LocalGrid
@@ -247,7 +248,7 @@ def test_a_strategy_that_makes_no_model_of_good_replies_is_told():
 def test_a_streaming_strategy_sees_replies_as_they_come_and_holds_none():
     seen = []
 
-    class Streaming(_InOrder):
+    class Streaming(_InOrder, FedlabStrategy):
         streaming = True
 
         def aggregate_train(self, server_round, replies):

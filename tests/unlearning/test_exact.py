@@ -11,6 +11,7 @@ import pytest
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.clientapp import ClientApp
+from strategies.exact_unlearning import Check, ExactUnlearning
 
 from clients.acil import ACIL
 from clients.aefocl import AEFOCL
@@ -27,7 +28,6 @@ from fedlab.errors import BadInput
 from fedlab.stats import pack, unpack
 from strategies import afl
 from strategies.continual import Continual
-from strategies.exact_unlearning import Check, ExactUnlearning
 from tests.draws import samples
 
 C, D0, CLIENTS, STEPS = 3, 5, 6, 3
