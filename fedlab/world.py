@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from fedlab.data.partition import Partition
     from fedlab.data.streams.tasks import Stream
 
-PARTS = ("source", "partition", "backbone", "stream", "attendance")
+PARTS = ("source", "partition", "backbone", "stream", "availability")
 """What a config describes of a world; `build` takes them by these names, and the last two may be missing."""
 
 

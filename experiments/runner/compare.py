@@ -173,7 +173,7 @@ def describe(cfg: DictConfig, name: str) -> dict[str, Any]:
     if plain["stream"] is not None:
         of_stream = {
             "stream": plain["stream"],
-            "attendance": plain["attendance"],
+            "availability": plain["availability"],
             "buffer": method.get("buffer", 0),
         }
     return {
