@@ -16,7 +16,7 @@ from rich.console import Console
 
 from experiments.messages import MENDABLE, debugging, message, say
 from experiments.runner.compose import COMPOSITION_ERRORS, composing, configuration, explain
-from experiments.runner.resume import CHECKPOINTS, LEDGERS, changed_versions, reopen
+from experiments.runner.resume import CHECKPOINTS, LEDGERS, changed_versions, former_config, reopen
 from experiments.runner.schema import check, register
 from fedlab.errors import BadInput
 from fedlab.report.live import Live
@@ -121,6 +121,8 @@ def perform(cfg: DictConfig, directory: RunDirectory, overrides: list[str], resu
         remove(directory.path, [f"{LEDGERS}/*.jsonl", f"{LEDGERS}/"])
     if not (resumed and (directory.path / CHECKPOINTS).exists()):
         _begin(directory)
+    if resumed and (former := former_config(directory.path)):
+        hydra.utils.get_method("experiments.runner.modernise.modernise")(directory, former)
     directory.write_text("config.yaml", OmegaConf.to_yaml(cfg))
     directory.write_text("overrides.yaml", OmegaConf.to_yaml(OmegaConf.create(overrides)))
     if not (directory.path / "manifest.json").exists():

@@ -22,6 +22,7 @@ from rich.table import Table
 from safetensors.numpy import save
 from yaml import YAMLError
 
+from experiments.runner.old_names import translated
 from experiments.runner.replay import Again
 from fedlab.analytic import Joint
 from fedlab.audit.deletion import DeletionCertificate
@@ -236,7 +237,7 @@ def read_rows(path: Path) -> list[int]:
 
 def _config(path: Path) -> DictConfig:
     try:
-        cfg = OmegaConf.load(path / "config.yaml")
+        cfg = OmegaConf.create(translated(OmegaConf.to_container(OmegaConf.load(path / "config.yaml"))))
         assert isinstance(cfg, DictConfig)
         return cfg
     except (OSError, AssertionError, UnicodeDecodeError, YAMLError, OmegaConfBaseException) as error:

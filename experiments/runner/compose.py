@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 import fedlab
+from experiments.runner.old_names import new_key, new_override
 from experiments.runner.schema import register
 from fedlab.errors import BadInput, unknown
 
@@ -60,7 +61,7 @@ def recompose(run: Path, changes: Iterable[str]) -> DictConfig:
     """
     overrides = OmegaConf.to_container(OmegaConf.load(run / "overrides.yaml"))
     assert isinstance(overrides, list)
-    return compose([*map(str, overrides), *changes])
+    return compose([*(new_override(str(override)) for override in overrides), *changes])
 
 
 @contextmanager
@@ -121,6 +122,11 @@ def explain(error: Exception, words: Iterable[str] = ()) -> str:
     return "\n".join(line for line in lines if line and not line.startswith(noise))
 
 
+def renamed(old: str, new: str) -> str:
+    """Return what to say of a key, or a setting, that has another name today."""
+    return f"{old} has a new name: say {new}"
+
+
 def _is_group(word: str) -> bool:
     return (configuration() / word.partition("=")[0]).is_dir()
 
@@ -138,6 +144,8 @@ def _compose(overrides: list[str], with_hydra: bool = False) -> DictConfig:
 
 
 def _unknown_key(key: str, words: Iterable[str]) -> str | None:
+    if new_key(key) != key:
+        return renamed(key, new_key(key))
     choices = [word for word in words if re.fullmatch(r"[a-z]+=\[?[\w,]+\]?", word) and _is_group(word)]
     node: Any = _compose(choices, with_hydra=True)
     *parents, last = key.split(".")
