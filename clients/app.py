@@ -36,7 +36,7 @@ Answer = tuple[dict[str, np.ndarray], dict[str, int | float]]
 def train(message: Message, context: Context) -> Message:
     """Answer with what the method learns from this node's samples."""
     asked = _Asked(context.run_config, context.node_config.get("num-partitions"), message.content)
-    if hasattr(asked.learner, "converse"):
+    if hasattr(asked.learner, "respond"):
         kept = records_of(context.state, ConfigRecord).get(MEMORY, {})
         memory = {name: value for name, value in kept.items() if isinstance(value, bytes)}
         arrays, memory = asked.respond(_partition(context), memory)
