@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import wraps
 from typing import Any
 
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.config_store import ConfigStore
-from omegaconf import MISSING, OmegaConf
+from omegaconf import MISSING, DictConfig, OmegaConf
 
+from experiments.runner.signatures import fill
 from experiments.runner.type_checks import check_types
 from fedlab.errors import BadInput
 
@@ -177,6 +180,16 @@ def register() -> None:
     def share_of(whole: float | None, share: float) -> float | None:
         return None if whole is None else share * whole
 
+    compose_files = ConfigLoaderImpl._compose_config_from_defaults_list
+    if not hasattr(compose_files, "__wrapped__"):
+        # After the files and before the overrides, which may change any setting: Hydra has no hook there.
+        @wraps(compose_files)
+        def compose_and_fill(*arguments: Any, **named: Any) -> DictConfig:
+            cfg = compose_files(*arguments, **named)
+            fill(cfg)
+            return cfg
+
+        ConfigLoaderImpl._compose_config_from_defaults_list = compose_and_fill
     OmegaConf.register_new_resolver("share_of", share_of, replace=True)
     OmegaConf.register_new_resolver("plus", lambda *numbers: sum(numbers), replace=True)
     OmegaConf.register_new_resolver("at_most_clients", at_most_clients, replace=True)

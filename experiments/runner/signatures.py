@@ -1,0 +1,110 @@
+"""Defaults have one home, the signature; a config says `_signature_` where it takes settings from there.
+
+    _target_: fedlab.data.partition.Dirichlet           _target_: fedlab.data.partition.Dirichlet
+    _signature_: all                             ->     alpha: 0.1
+
+`all` stands for every parameter that has a plain default and is not set beside it, a list for those it names. The
+source is read, not run: `fedlab run --help` shows every setting and its value, and imports no torch for it.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from contextlib import suppress
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from fedlab.errors import BadInput
+
+KEY, ALL = "_signature_", "all"
+
+
+def fill(node: Any) -> None:
+    """Put the settings that a config takes from signatures in their places, in every node below.
+
+    Raises
+    ------
+    BadInput
+        A config names a parameter that its class does not have, or whose default no config can hold.
+    """
+    if not OmegaConf.is_dict(node) or node._is_none() or node._is_missing() or node._is_interpolation():
+        return
+    for key in node:
+        fill(node._get_node(key))
+    if KEY in node:
+        names, target = node.pop(KEY), node["_target_"]
+        defaults = defaults_of(target)
+        if unknown := [name for name in names if name not in defaults and names != ALL]:
+            raise BadInput(f"{target} has no default of {unknown[0]!r}, only of {', '.join(defaults)}")
+        for name in defaults if names == ALL else names:
+            if name not in node:
+                node[name] = defaults[name]
+
+
+@cache
+def defaults_of(target: str) -> dict[str, Any]:
+    """Return the parameters of a class or function that have a plain default, and what it is.
+
+    Parameters
+    ----------
+    target
+        Its full name; a package that exports it will do.
+    """
+    module, _, name = target.rpartition(".")
+    for node in _source(module):
+        if isinstance(node, ast.ClassDef) and node.name == name:
+            return dict(_of_class(module, node))
+        if isinstance(node, ast.FunctionDef) and node.name == name:
+            return dict(_of_function(node))
+        if isinstance(node, ast.ImportFrom):
+            for alias in node.names:
+                if (alias.asname or alias.name) == name:
+                    return defaults_of(f"{node.module}.{alias.name}")
+    return {}
+
+
+def _of_class(module: str, node: ast.ClassDef) -> Iterator[tuple[str, Any]]:
+    made = next((item for item in node.body if isinstance(item, ast.FunctionDef) and item.name == "__init__"), None)
+    if made:
+        yield from _of_function(made)
+        return
+    for base in node.bases:
+        if isinstance(base, ast.Name):
+            yield from defaults_of(f"{module}.{base.id}").items()
+    if any("dataclass" in ast.unparse(decorator) for decorator in node.decorator_list):
+        for item in node.body:
+            if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name) and item.value and "ClassVar" not in ast.unparse(item.annotation):
+                yield from _plain(item.target.id, item.value)
+
+
+def _of_function(node: ast.FunctionDef) -> Iterator[tuple[str, Any]]:
+    arguments = [*node.args.posonlyargs, *node.args.args]
+    paired = zip(arguments[len(arguments) - len(node.args.defaults) :], node.args.defaults, strict=True)
+    for argument, value in (*paired, *zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True)):
+        if value is not None:
+            yield from _plain(argument.arg, value)
+
+
+def _plain(name: str, value: ast.expr) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, ast.Call):  # field(default=0, kw_only=True)
+        given = {word.arg: word.value for word in value.keywords}
+        value = value if "init" in given else given.get("default", value)
+    with suppress(ValueError):
+        plain = ast.literal_eval(value)
+        yield name, list(plain) if isinstance(plain, tuple) else plain
+
+
+@cache
+def _source(module: str) -> list[ast.stmt]:
+    package, *parts = module.split(".")
+    spec = find_spec(package)
+    for folder in (spec and spec.submodule_search_locations) or ():
+        for file in (Path(folder, *parts[:-1], f"{parts[-1]}.py") if parts else None, Path(folder, *parts, "__init__.py")):
+            if file and file.exists():
+                return ast.parse(file.read_text(encoding="utf-8")).body
+    return []
