@@ -177,6 +177,9 @@ def register() -> None:
     def one_more_if(rounds: int, reason: Any) -> int:
         return rounds + bool(reason)
 
+    def where(reason: Any, value: Any) -> Any:
+        return value if reason else None
+
     def share_of(whole: float | None, share: float) -> float | None:
         return None if whole is None else share * whole
 
@@ -191,6 +194,7 @@ def register() -> None:
 
         ConfigLoaderImpl._compose_config_from_defaults_list = compose_and_fill
     OmegaConf.register_new_resolver("share_of", share_of, replace=True)
+    OmegaConf.register_new_resolver("where", where, replace=True)
     OmegaConf.register_new_resolver("plus", lambda *numbers: sum(numbers), replace=True)
     OmegaConf.register_new_resolver("at_most_clients", at_most_clients, replace=True)
     OmegaConf.register_new_resolver("one_more_if", one_more_if, replace=True)

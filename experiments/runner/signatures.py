@@ -3,47 +3,67 @@
     _target_: fedlab.data.partition.Dirichlet           _target_: fedlab.data.partition.Dirichlet
     _signature_: all                             ->     alpha: 0.1
 
-`all` stands for every parameter that has a plain default and is not set beside it, a list for those it names. The
-source is read, not run: `fedlab run --help` shows every setting and its value, and imports no torch for it.
+`all` stands for every parameter that has a plain default and is not set beside it, a list for those it names. With
+`_like_: privacy` what is not set beside it follows that part of the config, setting by setting. The source is read,
+not run: `fedlab run --help` shows every setting with its value, and imports no torch for it.
 """
 
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from fedlab.errors import BadInput
 
-KEY, ALL = "_signature_", "all"
+SIGNATURE, ALL, LIKE = "_signature_", "all", "_like_"
 
 
-def fill(node: Any) -> None:
-    """Put the settings that a config takes from signatures in their places, in every node below.
+def fill(cfg: DictConfig) -> None:
+    """Put the settings that a config takes from signatures, or from a part of its own, in their places.
 
     Raises
     ------
     BadInput
         A config names a parameter that its class does not have, or whose default no config can hold.
     """
-    if not OmegaConf.is_dict(node) or node._is_none() or node._is_missing() or node._is_interpolation():
-        return
-    for key in node:
-        fill(node._get_node(key))
-    if KEY in node:
-        names, target = node.pop(KEY), node["_target_"]
-        defaults = defaults_of(target)
-        if unknown := [name for name in names if name not in defaults and names != ALL]:
-            raise BadInput(f"{target} has no default of {unknown[0]!r}, only of {', '.join(defaults)}")
-        for name in defaults if names == ALL else names:
-            if name not in node:
-                node[name] = defaults[name]
+    for node in list(_nodes(cfg)):
+        if SIGNATURE in node:
+            names, target = node.pop(SIGNATURE), node["_target_"]
+            defaults = defaults_of(target)
+            if unknown := [name for name in names if name not in defaults and names != ALL]:
+                raise BadInput(f"{target} has no default of {unknown[0]!r}, only of {', '.join(defaults)}")
+            _complete(node, {name: defaults[name] for name in (defaults if names == ALL else names)})
+    for node in list(_nodes(cfg)):
+        if LIKE in node:
+            part = node.pop(LIKE)
+            values = OmegaConf.to_container(cfg[part])
+            _complete(
+                node,
+                {
+                    key: value if OmegaConf.is_interpolation(cfg[part], key) or key == "_target_" else f"${{{part}.{key}}}"
+                    for key, value in values.items()
+                },
+            )
+
+
+def _nodes(node: Any) -> Iterator[DictConfig]:
+    if OmegaConf.is_dict(node) and not (node._is_none() or node._is_missing() or node._is_interpolation()):
+        yield node
+        for key in node:
+            yield from _nodes(node._get_node(key))
+
+
+def _complete(node: DictConfig, values: Mapping[Any, Any]) -> None:
+    for key, value in values.items():
+        if key not in node:
+            node[key] = value
 
 
 @cache
