@@ -133,7 +133,12 @@ class FDKT:
             raise BadInput(
                 f"labels={list(self.labels)} name {len(self.labels)} of {self.num_classes} classes"
             )
-        for name in ("labelled", "samples_per_class", "min_words", *(["texts"] if self.texts is not None else [])):
+        for name in (
+            "labelled",
+            "samples_per_class",
+            "min_words",
+            *(["texts"] if self.texts is not None else []),
+        ):
             if getattr(self, name) < 1:
                 raise BadInput(f"{name}={getattr(self, name)} must be at least 1")
         if (self.generator is None) != (self.base is None):

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-import fedlab
-from experiments.runner.old_names import new_key, new_override
+from experiments.runner.old_names import moved, new_key, new_override
 from experiments.runner.schema import register
 from fedlab.errors import BadInput, unknown
 
@@ -26,7 +26,7 @@ COMPOSITION_ERRORS = (HydraException, OmegaConfBaseException)
 def configuration() -> Path:
     """Return the folder of YAML: beside the packages in a checkout, inside `fedlab` when installed."""
     checkout = Path(__file__).parents[2] / "conf"
-    return checkout if (checkout / "config.yaml").exists() else Path(fedlab.__file__).parent / "conf"
+    return checkout if (checkout / "config.yaml").exists() else Path(str(files("fedlab"))) / "conf"
 
 
 def compose(overrides: Iterable[str]) -> DictConfig:
@@ -122,11 +122,6 @@ def explain(error: Exception, words: Iterable[str] = ()) -> str:
     return "\n".join(line for line in lines if line and not line.startswith(noise))
 
 
-def renamed(old: str, new: str) -> str:
-    """Return what to say of a key, or a setting, that has another name today."""
-    return f"{old} has a new name: say {new}"
-
-
 def _is_group(word: str) -> bool:
     return (configuration() / word.partition("=")[0]).is_dir()
 
@@ -145,7 +140,7 @@ def _compose(overrides: list[str], with_hydra: bool = False) -> DictConfig:
 
 def _unknown_key(key: str, words: Iterable[str]) -> str | None:
     if new_key(key) != key:
-        return renamed(key, new_key(key))
+        return moved(key, new_key(key))
     choices = [word for word in words if re.fullmatch(r"[a-z]+=\[?[\w,]+\]?", word) and _is_group(word)]
     node: Any = _compose(choices, with_hydra=True)
     *parents, last = key.split(".")

@@ -55,14 +55,15 @@ MODULES = {
 } | {
     f"fedlab.stats{old}": f"fedlab.analytic{new}"
     for old, new in (
-        *((f".{one}", f".{one}") for one in ("expansion", "dual_expansion", "dual_stream", "joint", "phases")),
+        *(
+            (f".{one}", f".{one}")
+            for one in ("expansion", "dual_expansion", "dual_stream", "joint", "phases")
+        ),
         *((f".{one}", f".{one}") for one in ("rebalanced", "pseudo_features", "universe")),
         (".analytic", ".learner"),
     )
 }
-LEARNERS = (
-    "Analytic DualReLUTanh DualStream Expansion Identity RandomRBF RandomReLU SampledRBF Joint Filled Tempered"
-)
+LEARNERS = "Analytic DualReLUTanh DualStream Expansion Identity RandomRBF RandomReLU SampledRBF Joint Filled Tempered"
 """Classes that `fedlab.stats` exported and `fedlab.analytic` does now."""
 CLASSES = {
     "Attendance": "Availability",
@@ -104,6 +105,17 @@ def new_override(override: str) -> str:
     if key == "task" or key.endswith("_target_"):
         value = f"={new_target(value[1:])}"
     return f"{prefix}{new_key(key)}{value}"
+
+
+def moved(old: str, new: str) -> str:
+    """Return what to say of a key, or a setting, that has another name today."""
+    words = (
+        (was, now)
+        for was, now in zip(re.split(r"[.=]", old), re.split(r"[.=]", new), strict=False)
+        if was != now
+    )
+    was, now = (old.partition("=")[2], new.partition("=")[2]) if "=" in old else next(words)
+    return f"{was} is now {now}: say {new}"
 
 
 def translated(config: Any, path: str = "") -> Any:

@@ -11,6 +11,7 @@ from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
+from experiments.runner.old_names import moved, old_names
 from experiments.runner.signatures import fill
 from experiments.runner.type_checks import check_types
 from fedlab.errors import BadInput
@@ -119,6 +120,9 @@ def check(cfg: Any) -> None:
     BadInput
         Names the first such setting, its range and what to give.
     """
+    plain = OmegaConf.to_container(cfg, resolve=True, enum_to_str=True)
+    for old, new in old_names(plain):
+        raise BadInput(moved(old, new))
     for name, value, low, high, remedy in (
         ("seed", cfg.seed, 0, 2**32 - 1, "any such integer; the same seed gives the same bits"),
         ("rounds", cfg.rounds, 1, 10**9, "100 is the default"),
@@ -164,7 +168,7 @@ def check(cfg: Any) -> None:
             raise BadInput(
                 f"methods.{name}.buffer={buffer} must be a whole number of samples >= 0, or null for all of them"
             )
-    check_types(OmegaConf.to_container(cfg, resolve=True, enum_to_str=True))
+    check_types(plain)
 
 
 def register() -> None:
@@ -194,6 +198,13 @@ def register() -> None:
 
         ConfigLoaderImpl._compose_config_from_defaults_list = compose_and_fill
     OmegaConf.register_new_resolver("share_of", share_of, replace=True)
+
+    def settings(*, _root_: Any) -> str:
+        from experiments.runner.documented import documented  # which reads this file's docstrings
+
+        return documented(_root_).replace("$", "$$")  # for Hydra's template
+
+    OmegaConf.register_new_resolver("settings", settings, replace=True)
     OmegaConf.register_new_resolver("where", where, replace=True)
     OmegaConf.register_new_resolver("plus", lambda *numbers: sum(numbers), replace=True)
     OmegaConf.register_new_resolver("at_most_clients", at_most_clients, replace=True)

@@ -47,7 +47,9 @@ def fill(cfg: DictConfig) -> None:
             _complete(
                 node,
                 {
-                    key: value if OmegaConf.is_interpolation(cfg[part], key) or key == "_target_" else f"${{{part}.{key}}}"
+                    key: value
+                    if OmegaConf.is_interpolation(cfg[part], key) or key == "_target_"
+                    else f"${{{part}.{key}}}"
                     for key, value in values.items()
                 },
             )
@@ -75,21 +77,38 @@ def defaults_of(target: str) -> dict[str, Any]:
     target
         Its full name; a package that exports it will do.
     """
+    module, node = _definition(target)
+    return dict(
+        _of_class(module, node) if isinstance(node, ast.ClassDef) else _of_function(node) if node else ()
+    )
+
+
+def docstring_of(target: str) -> str:
+    """Return the docstring of a class or function, after those of the classes that it inherits from."""
+    module, node = _definition(target)
+    bases = node.bases if isinstance(node, ast.ClassDef) else ()
+    inherited = [docstring_of(f"{module}.{base.id}") for base in bases if isinstance(base, ast.Name)]
+    return "\n\n".join([*inherited, (node and ast.get_docstring(node)) or ""])
+
+
+@cache
+def _definition(target: str) -> tuple[str, ast.ClassDef | ast.FunctionDef | None]:
+    """Return where a class or function is written, module and syntax tree, by any name that it is exported under."""
     module, _, name = target.rpartition(".")
     for node in _source(module):
-        if isinstance(node, ast.ClassDef) and node.name == name:
-            return dict(_of_class(module, node))
-        if isinstance(node, ast.FunctionDef) and node.name == name:
-            return dict(_of_function(node))
+        if isinstance(node, (ast.ClassDef, ast.FunctionDef)) and node.name == name:
+            return module, node
         if isinstance(node, ast.ImportFrom):
             for alias in node.names:
                 if (alias.asname or alias.name) == name:
-                    return defaults_of(f"{node.module}.{alias.name}")
-    return {}
+                    return _definition(f"{node.module}.{alias.name}")
+    return module, None
 
 
 def _of_class(module: str, node: ast.ClassDef) -> Iterator[tuple[str, Any]]:
-    made = next((item for item in node.body if isinstance(item, ast.FunctionDef) and item.name == "__init__"), None)
+    made = next(
+        (item for item in node.body if isinstance(item, ast.FunctionDef) and item.name == "__init__"), None
+    )
     if made:
         yield from _of_function(made)
         return
@@ -98,7 +117,12 @@ def _of_class(module: str, node: ast.ClassDef) -> Iterator[tuple[str, Any]]:
             yield from defaults_of(f"{module}.{base.id}").items()
     if any("dataclass" in ast.unparse(decorator) for decorator in node.decorator_list):
         for item in node.body:
-            if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name) and item.value and "ClassVar" not in ast.unparse(item.annotation):
+            if (
+                isinstance(item, ast.AnnAssign)
+                and isinstance(item.target, ast.Name)
+                and item.value
+                and "ClassVar" not in ast.unparse(item.annotation)
+            ):
                 yield from _plain(item.target.id, item.value)
 
 
@@ -124,7 +148,10 @@ def _source(module: str) -> list[ast.stmt]:
     package, *parts = module.split(".")
     spec = find_spec(package)
     for folder in (spec and spec.submodule_search_locations) or ():
-        for file in (Path(folder, *parts[:-1], f"{parts[-1]}.py") if parts else None, Path(folder, *parts, "__init__.py")):
+        for file in (
+            Path(folder, *parts[:-1], f"{parts[-1]}.py") if parts else None,
+            Path(folder, *parts, "__init__.py"),
+        ):
             if file and file.exists():
                 return ast.parse(file.read_text(encoding="utf-8")).body
     return []
