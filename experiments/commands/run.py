@@ -122,7 +122,7 @@ def perform(cfg: DictConfig, directory: RunDirectory, overrides: list[str], resu
     if not (resumed and (directory.path / CHECKPOINTS).exists()):
         _begin(directory)
     if resumed and (former := former_config(directory.path)):
-        hydra.utils.get_method("experiments.runner.modernise.modernise")(directory, former)
+        hydra.utils.get_method("experiments.runner.modernise.modernise")(cfg, directory, former)
     directory.write_text("config.yaml", OmegaConf.to_yaml(cfg))
     directory.write_text("overrides.yaml", OmegaConf.to_yaml(OmegaConf.create(overrides)))
     if not (directory.path / "manifest.json").exists():

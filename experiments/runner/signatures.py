@@ -43,16 +43,9 @@ def fill(cfg: DictConfig) -> None:
     for node in list(_nodes(cfg)):
         if LIKE in node:
             part = node.pop(LIKE)
-            values = OmegaConf.to_container(cfg[part])
-            _complete(
-                node,
-                {
-                    key: value
-                    if OmegaConf.is_interpolation(cfg[part], key) or key == "_target_"
-                    else f"${{{part}.{key}}}"
-                    for key, value in values.items()
-                },
-            )
+            for key, value in cfg[part]._content.items():
+                follows = value._is_interpolation() or key == "_target_"
+                _complete(node, {key: value._value() if follows else f"${{{part}.{key}}}"})
 
 
 def _nodes(node: Any) -> Iterator[DictConfig]:

@@ -14,8 +14,8 @@ import pytest
 from safetensors.numpy import load_file
 
 from experiments.main import main
-from fedlab.engine.persistence.checkpoint import Checkpoints
 from fedlab.engine.messages.records import digest_of
+from fedlab.engine.persistence.checkpoint import Checkpoints
 
 OLD = Path(__file__).parents[1] / "fixtures" / "old_runs"
 WHOLE = json.loads((OLD / "whole.json").read_text())
