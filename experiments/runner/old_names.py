@@ -73,6 +73,7 @@ CLASSES = {
     "Judge": "ServerEvaluator",
     "Promise": "PrivacyBudget",
     "Sieve": "TextFilter",
+    "departures": "unlearning",
 }
 ATTRIBUTES = {"_addition": "_partial_sum", "_examination": "_evaluation"}
 """Of what a checkpoint remembers."""
