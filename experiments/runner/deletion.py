@@ -17,8 +17,10 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from safetensors.numpy import save
+from strategies.exact_unlearning import NOTHING, Check, ExactUnlearning
 from yaml import YAMLError
 
+from experiments.runner.old_names import translated
 from experiments.runner.replay import Again
 from fedlab.analytic import Joint
 from fedlab.audit.deletion import DeletionCertificate
@@ -27,7 +29,6 @@ from fedlab.engine.messages.records import digest_of
 from fedlab.errors import BadInput, unknown
 from fedlab.report.result import Result
 from fedlab.tracking.run_directory import RunDirectory, write_atomically
-from strategies.exact_unlearning import NOTHING, Check, ExactUnlearning
 
 MODEL, CERTIFICATES = "model.safetensors", "deletions.jsonl"
 SOURCES = {"kept": "kept statistics", "data": "data"}
@@ -204,7 +205,7 @@ def read_rows(path: Path) -> list[int]:
 
 def _config(path: Path) -> DictConfig:
     try:
-        cfg = OmegaConf.load(path / "config.yaml")
+        cfg = OmegaConf.create(translated(OmegaConf.to_container(OmegaConf.load(path / "config.yaml"))))
         assert isinstance(cfg, DictConfig)
         return cfg
     except (OSError, AssertionError, UnicodeDecodeError, YAMLError, OmegaConfBaseException) as error:

@@ -12,7 +12,7 @@ from hydra.utils import get_method
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from experiments.runner.resume import CHECKPOINTS, LEDGERS, changed_versions
+from experiments.runner.resume import CHECKPOINTS, LEDGERS, changed_versions, former_config
 from experiments.runner.schema import check
 from fedlab.report.live import Live
 from fedlab.report.result import Result
@@ -62,6 +62,8 @@ def perform(cfg: DictConfig, directory: RunDirectory, overrides: list[str], resu
         remove(directory.path, [f"{LEDGERS}/*.jsonl", f"{LEDGERS}/"])
     if not (resumed and (directory.path / CHECKPOINTS).exists()):
         _begin(directory)
+    if resumed and (former := former_config(directory.path)):
+        get_method("experiments.runner.modernise.modernise")(cfg, directory, former)
     directory.write_text("config.yaml", OmegaConf.to_yaml(cfg))
     directory.write_text("overrides.yaml", OmegaConf.to_yaml(OmegaConf.create(overrides)))
     if not (directory.path / "manifest.json").exists():

@@ -14,7 +14,7 @@ import hashlib
 import json
 import random
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -54,7 +54,7 @@ class Checkpoints:
 
     def __init__(self, folder: Path | str, config: str, every: int | None = 1):
         self.folder, self.every = Path(folder), every
-        self._identity = hashlib.sha256(config.encode()).hexdigest()
+        self._identity = _identity(config)
         self._told: set[str] = set()
 
     # -- within a method -------------------------------------------------------------------------------------
@@ -141,14 +141,37 @@ class Checkpoints:
         """Remove all of them."""
         remove(self.folder, FILES)
 
+    def adopt(self, config: str, renamed: Callable[[Any], Any]) -> None:
+        """Write anew, as checkpoints of this config, those that were written under a former text of it.
+
+        Parameters
+        ----------
+        config
+            Text that described the run then.
+        renamed
+            Function from the tree of a state as it was written to the same in today's names.
+        """
+        for path in self.folder.glob("*.safetensors"):
+            match, data = _NAME.fullmatch(path.name), path.read_bytes()
+            metadata = _metadata(data)
+            if match and _digest(data) == match[2] and metadata.get("run") == _identity(config):
+                metadata |= {
+                    "run": self._identity,
+                    "state": json.dumps(renamed(json.loads(metadata["state"]))),
+                }
+                self._put(path.name.split(".")[0], save(load(data), metadata))
+                path.unlink()
+
     # -- one file --------------------------------------------------------------------------------------------
 
     def _write(self, stem: str, state: Mapping[str, Any]) -> list[str]:
         tree, arrays, left_out = pack(state)
         metadata = {"format": str(FORMAT), "run": self._identity, "state": json.dumps(tree)}
-        data = save(arrays, metadata)
-        write_atomically(self.folder / f"{stem}.{_digest(data)}.safetensors", data)
+        self._put(stem, save(arrays, metadata))
         return left_out
+
+    def _put(self, stem: str, data: bytes) -> None:
+        write_atomically(self.folder / f"{stem}.{_digest(data)}.safetensors", data)
 
     def _read(self, path: Path) -> tuple[Any, dict[str, np.ndarray]] | None:
         match = _NAME.fullmatch(path.name)
@@ -217,6 +240,10 @@ class NodeStates:
         ends = np.cumsum(state["lengths"]).tolist()
         parts = zip(state["nodes"].tolist(), [0, *ends], ends, strict=False)
         self._grid.set_node_states({node: state["bytes"][start:end] for node, start, end in parts})
+
+
+def _identity(config: str) -> str:
+    return hashlib.sha256(config.encode()).hexdigest()
 
 
 def _digest(data: bytes) -> str:
