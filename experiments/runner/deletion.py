@@ -17,7 +17,6 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from safetensors.numpy import save
-from strategies.exact_unlearning import NOTHING, Check, ExactUnlearning
 from yaml import YAMLError
 
 from experiments.runner.old_names import translated
@@ -29,6 +28,8 @@ from fedlab.engine.messages.records import digest_of
 from fedlab.errors import BadInput, unknown
 from fedlab.report.result import Result
 from fedlab.tracking.run_directory import RunDirectory, write_atomically
+from fedlab.unlearning.exact import NOTHING, ExactUnlearning
+from fedlab.unlearning.sums import Check
 
 MODEL, CERTIFICATES = "model.safetensors", "deletions.jsonl"
 SOURCES = {"kept": "kept statistics", "data": "data"}

@@ -11,7 +11,6 @@ import pytest
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.clientapp import ClientApp
-from strategies.exact_unlearning import Check, ExactUnlearning
 
 from clients.acil import ACIL
 from clients.aefocl import AEFOCL
@@ -26,6 +25,8 @@ from fedlab.engine.persistence.statistics_store import STATE, Keeper, Kept
 from fedlab.engine.simulation.local_grid import LocalGrid
 from fedlab.errors import BadInput
 from fedlab.stats import pack, unpack
+from fedlab.unlearning.exact import ExactUnlearning
+from fedlab.unlearning.sums import Check
 from strategies import afl
 from strategies.continual import Continual
 from tests.draws import samples
@@ -315,9 +316,9 @@ def test_nothing_deleted_has_nothing_to_verify(kept):
 KILLED = """
 import os, sys
 from pathlib import Path
-from fedlab.engine import kept
-from fedlab.stats import Joint
-from strategies.exact_unlearning import ExactUnlearning
+from fedlab.analytic import Joint
+from fedlab.engine.persistence import statistics_store as kept
+from fedlab.unlearning.exact import ExactUnlearning
 
 def counting(real):
     def call(*arguments):
