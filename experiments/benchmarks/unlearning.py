@@ -25,9 +25,9 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from experiments.commands.unlearn import kept_by
 from experiments.runner.compare import build_world, make_grid, run_method
 from experiments.runner.compose import compose
+from experiments.runner.deletion import kept_by
 from experiments.studies.unlearning import drawn, without
 from fedlab.analytic import Joint
 from fedlab.engine.messages.records import digest_of

@@ -17,8 +17,8 @@ import numpy as np
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from experiments.commands.unlearn import chosen, kept_by, settle
 from experiments.runner.compare import build_world, describe, make_grid, run_method
+from experiments.runner.deletion import chosen, kept_by, settle
 from fedlab.data.partition import Partition
 from fedlab.engine.messages.records import to_record
 from fedlab.errors import BadInput

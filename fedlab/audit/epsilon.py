@@ -28,8 +28,10 @@ from jaxtyping import Float64
 from scipy.special import betaincinv, ndtri
 from torch import Tensor
 
+from fedlab import checks
 from fedlab.errors import BadInput
 from fedlab.privacy.mechanisms.gaussian import check_promise, epsilon_of
+from fedlab.privacy.ridge.guarantee import Guarantee
 from fedlab.stats import NoisyGram
 
 THRESHOLDS = 200
@@ -113,6 +115,44 @@ def audit_gaussian(
         return ndtri(likely) - ndtri(unlikely)
 
     return _audit(without, including, delta, confidence, gain, lambda mu: epsilon_of(1 / mu, delta))
+
+
+def attack(
+    guarantee: Guarantee, *, releases: int = 100_000, confidence: float = 0.95, seed: int = 0
+) -> tuple[Audit, Audit]:
+    """Bound the epsilon of a promise's noise from below: of any mechanism, and of one whose noise is Gaussian.
+
+    Parameters
+    ----------
+    guarantee
+        Promise whose noise is attacked, by a sample of the largest norm that clipping lets pass.
+    releases
+        Number of releases of each kind, at least.
+    confidence
+        Probability, at least, with which each bound holds.
+    seed
+        Seed of the noise.
+
+    Raises
+    ------
+    BadInput
+        The promise is not about adding or removing one sample under Gaussian noise, or a number is out of range.
+    """
+    of = (guarantee.unit, guarantee.relation)
+    if of != ("sample", "add_remove") or guarantee.trust == "distributed":
+        raise BadInput(
+            f"unit={of[0]} relation={of[1]} trust={guarantee.trust}: this attack adds one sample to sums "
+            "under Gaussian noise; leave unit and relation out, and take trust=central or trust=local"
+        )
+    checks.integer("releases", releases, least=2 * LEAST, remedy="100000 is a good number")
+    rng = np.random.default_rng(checks.integer("seed", seed, least=0))
+    x = torch.full((2,), guarantee.clip / 2**0.5, dtype=torch.float64)
+    y = torch.tensor([1.0, 0.0], dtype=torch.float64)
+    scores = gram_scores(lambda sums: guarantee.noised(sums, rng), x, y, releases, blocks=64)
+    return (
+        audit(*scores, guarantee.delta, confidence),
+        audit_gaussian(*scores, guarantee.delta, confidence),
+    )
 
 
 def gram_scores(
