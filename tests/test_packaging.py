@@ -60,9 +60,9 @@ def test_the_wheel_holds_the_packages_and_the_configuration_and_nothing_else(whe
     expected = {f"fedlab/{path.relative_to(ROOT)}" for path in (ROOT / "conf").rglob("*.yaml")}
     assert expected and expected <= set(names)
     modules = {str(path.relative_to(ROOT)) for package in PACKAGES for path in (ROOT / package).rglob("*.py")}
-    assert modules <= set(names)
+    assert modules | {"fedlab/report/page.html", "fedlab/report/table.html"} <= set(names)
     kinds = {Path(name).suffix for name in names if not name.split("/")[0].endswith(".dist-info")}
-    assert kinds <= {".py", ".yaml", ".md", ".json", ".toml"}
+    assert kinds <= {".py", ".yaml", ".html", ".md", ".json", ".toml"}
     assert not [name for name in names if re.search(r"(^|/)(tests?|outputs|__pycache__)/", name)]
 
 

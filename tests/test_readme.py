@@ -12,9 +12,9 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 
-from experiments.commands.flower import parser
+from experiments.commands.flower import command as flower
 from experiments.commands.privacy import planned
-from experiments.commands.unlearn import parser as unlearning
+from experiments.commands.unlearn import command as unlearn
 from experiments.main import COMMANDS, main
 from experiments.runner.compose import compose
 from fedlab.data.sources.catalogue import listing
@@ -63,17 +63,19 @@ def test_a_command_exists(line: str, capsys: pytest.CaptureFixture[str]) -> None
         case ["fedlab", "data", "fetch", *names]:
             assert all(listing(name).packages for name in names)
         case ["fedlab", "flower", *options]:
-            assert parser().parse_args(options).folder == Path("APP_DIR")
+            assert flower.make_context("flower", options).params["folder"] == Path("APP_DIR")
         case ["fedlab", "deploy", "local", *overrides]:
             composes(overrides)
         case ["docker" | "cp" | "docker/make_keys.sh", *_]:
             pass  # tests/deployment/test_docker.py holds the files against what is here
         case ["fedlab", "privacy", "plan", *settings]:
             assert planned(settings).n
+        case ["fedlab", "privacy", "audit", *_]:
+            pass  # tests/experiments/commands/test_privacy.py audits
         case ["fedlab", "privacy", "show", "RUN_DIR"]:
             pass  # tests/experiments/commands/test_privacy.py shows ledgers
         case ["fedlab", "unlearn", *options]:
-            assert unlearning().parse_args(options).client
+            assert unlearn.make_context("unlearn", options).params["clients"]
         case ["fedlab", "report", _]:
             assert "report" in COMMANDS
         case ["pip", "install", "-c", "constraints.txt", "-e", what]:

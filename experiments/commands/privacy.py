@@ -5,7 +5,7 @@ Nothing is released by any of them, and no data are read: `plan` knows sizes alo
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -119,27 +119,27 @@ def _promised(words: Sequence[str], more: Mapping[str, Any]) -> tuple[Guarantee,
 
     from fedlab.privacy.ridge.guarantee import Guarantee
 
-    defaults = {f.name: f.default for f in fields(Guarantee) if f.name not in ("gram_share", "cap")}
+    promise = {f.name: f.default for f in fields(Guarantee) if f.name not in ("gram_share", "cap")}
+    known: dict[str, Any] = {**promise, **more}
     given: dict[str, str] = {}
     for word in words:
         key, equals, value = word.partition("=")
         if not equals:
             raise BadInput(f"{word!r} is no setting: write key=value, for example {EXAMPLE}")
-        if key not in defaults | more:
-            raise unknown("setting", key, defaults | more)
+        if key not in known:
+            raise unknown("setting", key, known)
         if key in given:
             raise BadInput(f"{key} is given twice: {given[key]} and {value}")
         given[key] = value
     if missing := [key for key, default in more.items() if default is None and key not in given]:
         raise BadInput(f"plan needs {', '.join(f'{key}=' for key in missing)}: for example {EXAMPLE}")
-    values = {key: _value(key, text, (defaults | more)[key]) for key, text in given.items()}
-    promise = {key: value for key, value in values.items() if key in defaults}
-    return Guarantee(**promise), {key: values.get(key, default) for key, default in more.items()}
+    values = known | {key: _value(key, text, known[key]) for key, text in given.items()}
+    return Guarantee(**{key: values[key] for key in promise}), {key: values[key] for key in more}
 
 
-def _value(key: str, text: str, default: object) -> Any:
+def _value(key: str, text: str, default: Any) -> Any:
     """Return a value of its default's kind; a size that must be given is an integer."""
-    kind = int if default is None else type(default)
+    kind: Callable[[str], Any] = int if default is None else type(default)
     try:
         return kind(text)
     except ValueError as error:

@@ -18,6 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 import fedlab
 from experiments.runner.schema import register
 from fedlab.errors import BadInput, unknown
+from fedlab.extras import installing
 
 COMPOSITION_ERRORS = (HydraException, OmegaConfBaseException)
 
@@ -101,7 +102,7 @@ def explain(error: Exception, words: Iterable[str] = ()) -> str:
         if group.startswith("hydra/"):
             return (
                 f"unknown {group} {name!r}: basic runs the jobs of a sweep one after the other; "
-                "pip install 'fedlab-analytic[sweep]' brings joblib"
+                f"{installing('sweep')} brings joblib"
             )
         options = [path.stem for path in (configuration() / group).glob("*.yaml")]
         return str(unknown(group, name, options))

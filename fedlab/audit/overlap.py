@@ -21,6 +21,7 @@ import numpy as np
 from jaxtyping import Float64, Int64
 
 from fedlab.errors import BadInput
+from fedlab.extras import needs
 
 BLOCK = 2**22
 """Distances that are held at once."""
@@ -88,11 +89,9 @@ def nearest(uploads: Sequence[str], private: Sequence[str]) -> Nearest:
     """
     if not private:
         raise BadInput("there is no private text to be near to: give at least one")
-    try:
+    with needs("an edit distance"):
         from rapidfuzz.distance import Levenshtein
         from rapidfuzz.process import cdist
-    except ImportError as error:
-        raise BadInput('edit distances need rapidfuzz: pip install "fedlab-analytic[llm]"') from error
     edits = np.zeros(len(uploads), np.int64)
     index = np.zeros(len(uploads), np.int64)
     rows = max(1, BLOCK // len(private))

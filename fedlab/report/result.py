@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 from rich.text import Text
 
 from fedlab.errors import BadInput, unknown
-from fedlab.report.table import html_table, method_cells, methods_of, streamed, study_cells, table_text
+from fedlab.report.table import method_cells, methods_of, streamed, study_cells, table_text
+from fedlab.report.template import html_table
 from fedlab.tracking.run_directory import parse_events, write_atomically
 
 if TYPE_CHECKING:

@@ -21,6 +21,7 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from fedlab.errors import BadInput
+from fedlab.extras import installing
 from fedlab.features.encoders import frozen, loading, torch_device
 from fedlab.features.transformer import quiet
 from fedlab.llm.language_model import Arrived, Completion, Progress, Prompt, Sampling, paired
@@ -48,9 +49,7 @@ def load(
             if adapter is not None:
                 network.load_adapter(str(adapter))
     except ImportError as error:
-        raise BadInput(
-            f"the adapter {adapter} needs the package peft: pip install 'fedlab-analytic[llm]'"
-        ) from error
+        raise BadInput(f"the adapter {adapter} needs the package peft: {installing('llm')}") from error
     except (OSError, ValueError, RuntimeError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise BadInput(

@@ -21,11 +21,11 @@ import numpy as np
 from jaxtyping import Float64
 
 from fedlab.errors import BadInput
+from fedlab.extras import needs
 from fedlab.features.weights import fingerprint_of
 from fedlab.llm.backends.concurrent import at_once
 from fedlab.llm.backends.openai_format import echoed, reason, retry_after, text_of
 from fedlab.llm.backends.retry import MALFORMED, Pace, Retry, Warn
-from fedlab.llm.extras import needs
 from fedlab.llm.language_model import (
     Arrived,
     Completion,

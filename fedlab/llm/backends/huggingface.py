@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fedlab.errors import BadInput, unknown
+from fedlab.extras import needs
 from fedlab.features.huggingface import pinned, weights_of
 from fedlab.features.weights import file_digest, fingerprint_of
 from fedlab.llm.backends.packaged import gemma_folder, packaged_gemma
 from fedlab.llm.backends.transformers_model import LocalModel
-from fedlab.llm.extras import needs
 
 if TYPE_CHECKING:
     from fedlab.llm.backends.causal import Causal

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fedlab.errors import BadInput
-from fedlab.llm.extras import needs
+from fedlab.extras import needs
 from fedlab.llm.language_model import Completion, Prompt, Sampling
 
 _SILENT = -1

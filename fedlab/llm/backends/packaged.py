@@ -13,8 +13,8 @@ from typing import Any
 
 from fedlab.data.sources.packages import cache_folder
 from fedlab.errors import BadInput
+from fedlab.extras import needs
 from fedlab.features.weights import file_digest
-from fedlab.llm.extras import needs
 
 _LOG = logging.getLogger("fedlab")
 

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 from fedlab.errors import BadInput
 from fedlab.features.weights import fingerprint_of
 from fedlab.llm.backends.transformers_model import LocalModel
-from fedlab.llm.extras import needs
 
 if TYPE_CHECKING:
     from fedlab.llm.backends.causal import Causal
@@ -46,7 +45,7 @@ def tiny(
     Raises
     ------
     BadInput
-        If a number is out of its range, or the extra is not installed.
+        If a number is out of its range.
     """
     if vocabulary < 256 + len(_SPECIAL):
         raise BadInput(
@@ -56,10 +55,10 @@ def tiny(
         raise BadInput(f"width {width}: a multiple of 4, one for each head")
     if context < 2:
         raise BadInput(f"context {context}: at least 2 tokens")
-    with needs("the tiny language model"):
-        import tokenizers
-        import torch
-        import transformers
+    import tokenizers
+    import torch
+    import transformers
+
     core = tokenizers.Tokenizer(tokenizers.models.BPE())
     core.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)  # pyright: ignore[reportAttributeAccessIssue]
     core.decoder = tokenizers.decoders.ByteLevel()  # pyright: ignore[reportAttributeAccessIssue]

@@ -23,6 +23,7 @@ import torch
 from torch import nn
 
 from fedlab.errors import BadInput, unknown
+from fedlab.extras import needs
 from fedlab.llm.tuning.losses import kind_of
 from fedlab.privacy.dpsgd.per_sample import check_module
 
@@ -112,10 +113,8 @@ class Adapters:
         return prepared
 
     def _lora(self, model: nn.Module, seed: int) -> nn.Module:
-        try:
+        with needs("LoRA"):
             import peft
-        except ImportError as error:
-            raise BadInput('LoRA needs peft: pip install "fedlab-analytic[llm]"') from error
         family = family_of(model)
         targets = self.targets or TARGETS.get(family) or _found(model)
         if not targets:

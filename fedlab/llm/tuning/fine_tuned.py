@@ -25,11 +25,11 @@ from jaxtyping import Float32, Int64
 from torch import nn
 
 from fedlab.errors import BadInput
+from fedlab.extras import needs
 from fedlab.features.backbones import minilm_folder
 from fedlab.features.encoders import torch_device
 from fedlab.features.huggingface import pinned, weights_of
 from fedlab.features.weights import fingerprint_of
-from fedlab.llm.extras import needs
 from fedlab.llm.tuning.losses import Example, Examples
 from fedlab.llm.tuning.small_model import Head, Labelled, Taught
 from fedlab.llm.tuning.training import AT_ONCE, Training

@@ -73,7 +73,7 @@ def certify(
     Raises
     ------
     BadInput
-        One of them is out of range, or dp_accounting is needed and not installed.
+        One of them is out of range.
     """
     check_promise(1.0, delta)
     q = check_sampling(sampling_probability)
@@ -110,7 +110,7 @@ def calibrate(epsilon: float, delta: float, sampling_probability: float, steps: 
     Raises
     ------
     BadInput
-        One of them is out of range, or Opacus is needed and not installed.
+        One of them is out of range.
     """
     check_promise(epsilon, delta)
     q = check_sampling(sampling_probability)

@@ -102,11 +102,6 @@ class Composition:
         ----------
         delta
             In (0, 1).
-
-        Raises
-        ------
-        BadInput
-            dp_accounting is needed and not installed.
         """
         return self.bound(delta, FINEST)
 

@@ -17,8 +17,6 @@ from typing import Any
 
 import numpy as np
 
-from fedlab.errors import BadInput
-
 INTERVALS = (3e-3, 3e-4)
 """Steps of the discretised privacy loss, coarse and fine: over a thousand steps of DP-SGD the former says some 0.3 %
 too much, the latter 0.003 %, in a tenth of the time and in all of it."""
@@ -39,11 +37,6 @@ def distribution_epsilon(
         In (0, 1).
     interval
         Step of the discretisation.
-
-    Raises
-    ------
-    BadInput
-        dp_accounting is not installed.
     """
     total = None
     for (noise_multiplier, q), steps in sampled:
@@ -70,11 +63,6 @@ def cohort(noise_multiplier: float, size: int, population: int, orders: Sequence
         How many are drawn, of how many.
     orders
         Integers > 1.
-
-    Raises
-    ------
-    BadInput
-        dp_accounting is not installed.
     """
     events, relations = _load("dp_event"), _load("privacy_accountant").NeighboringRelation
     accountant = _load("rdp.rdp_privacy_accountant").RdpAccountant(orders, relations.REPLACE_ONE)
@@ -95,10 +83,6 @@ def _distributions() -> Any:
 
 
 def _load(name: str) -> Any:
-    try:
-        import dp_accounting  # noqa: F401 (it loads slowly, and most ledgers need only the closed form)
-    except ImportError as error:
-        raise BadInput(
-            'composing sampled releases needs dp_accounting: pip install "fedlab-analytic[dp]"'
-        ) from error
+    import dp_accounting  # noqa: F401 (it loads slowly, and most ledgers need only the closed form)
+
     return import_module(f"dp_accounting.{name}")

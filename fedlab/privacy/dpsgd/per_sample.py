@@ -218,19 +218,11 @@ def _sample_norms(p: Any) -> Tensor | None:
 
 
 def part(module: str, name: str) -> Any:
-    """Return a name of a module of Opacus; importing it must not set up logging for the whole program.
-
-    Raises
-    ------
-    BadInput
-        It is not installed.
-    """
+    """Return a name of a module of Opacus; importing it must not set up logging for the whole program."""
     handlers = list(logging.root.handlers)
     try:
         import opacus  # noqa: F401 (it takes seconds, and most methods do without)
 
         return getattr(import_module(f"opacus.{module}"), name)
-    except ImportError as error:
-        raise BadInput('DP-SGD needs Opacus: pip install "fedlab-analytic[dp]"') from error
     finally:
         logging.root.handlers[:] = handlers
