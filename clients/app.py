@@ -1,16 +1,14 @@
 """The ClientApp: one for every method, on LocalGrid, RayGrid and Flower's own engine and deployment alike.
 
 `context.run_config["config"]` is one JSON string (Flower's run config is flat); the node's `partition-id`
-says whose samples it holds. A method is any object with `initial`, `train`, `features` and `scores`, or with
-`respond` in place of `train` where its clients remember something from round to round (and with `reads_texts` where
-it needs the samples themselves beside their features); only this file knows Flower.
+says whose samples it holds. A method is a `fedlab.method.Learner`; only this file knows Flower.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -24,19 +22,18 @@ from fedlab.engine.messages.records import WEIGHT, content_bytes, from_record, r
 from fedlab.engine.simulation.batched_app import BatchedClientApp, ClientBatch
 from fedlab.errors import BadInput
 from fedlab.evaluation.classification import classification
+from fedlab.method import Answer, Learner, learner_of
 
 app = BatchedClientApp()
 MEMORY = "fedlab.memory"
-"""Under which a node's state holds what a method that converses in several rounds remembers."""
-Answer = tuple[dict[str, np.ndarray], dict[str, int | float]]
-"""A method's arrays and metrics."""
+"""Under which a node's state holds what a method remembers from round to round."""
 
 
 @app.train()
 def train(message: Message, context: Context) -> Message:
     """Answer with what the method learns from this node's samples."""
     asked = _Asked(context.run_config, context.node_config.get("num-partitions"), message.content)
-    if hasattr(asked.learner, "respond"):
+    if asked.learner.remembers:
         kept = records_of(context.state, ConfigRecord).get(MEMORY, {})
         memory = {name: value for name, value in kept.items() if isinstance(value, bytes)}
         arrays, memory = asked.respond(_partition(context), memory)
@@ -56,13 +53,11 @@ def train_together(batch: ClientBatch) -> list[RecordDict] | None:
 def train_in_total(batch: ClientBatch) -> tuple[RecordDict, int] | None:
     """Answer with the sum, or the mean, of what `train` answers for each."""
     asked = _of_batch(batch)
-    if hasattr(asked.learner, "train_in_total"):
+    running = batch.partial_sum() if batch.partial_sum else None
+    if not isinstance(running, WeightedMean):
         samples = asked.samples(batch.partitions)
         total = asked.learner.train_in_total(*samples, asked.arrays, asked.settings)
         return None if total is None else (_content(total[0], {}), total[1])
-    running = batch.partial_sum() if batch.partial_sum else None
-    if not isinstance(running, WeightedMean):
-        return None
     for answer in asked.train_many(batch.partitions) or map(asked.train, batch.partitions):
         running.add_arrays(*answer)
     mean = running.content()
@@ -123,19 +118,12 @@ class _Asked:
     ) -> tuple[dict[str, np.ndarray], Mapping[str, bytes]]:
         """Return what a method that takes several rounds answers in this one, and what it then remembers."""
         clients, seed = self._everyone.federation.num_clients, self._seed(partition)
-        return self.learner.respond(
-            self.arrays,
-            self.settings,
-            lambda: self._own(partition),
-            memory,
-            partition,
-            clients,
-            seed,
-        )
+        samples = partial(self._own, partition)
+        return self.learner.respond(self.arrays, self.settings, samples, memory, partition, clients, seed)
 
     def _own(self, partition: int) -> tuple[Any, ...]:
         x, labels, _ = self.samples([partition])
-        if not getattr(self.learner, "reads_texts", False):
+        if not self.learner.reads_texts:
             return x, labels
         if self._everyone.client_stream is not None:
             raise BadInput(
@@ -146,7 +134,7 @@ class _Asked:
 
     def train_many(self, partitions: Sequence[int]) -> list[Answer] | None:
         """Return what the method answers for all in one call; None where it had better not."""
-        if not hasattr(self.learner, "train_many"):
+        if self.learner.remembers:
             return None
         x, labels, sizes = self.samples(partitions)
         seeds = [self._seed(partition) for partition in partitions]
@@ -173,10 +161,14 @@ def _partition(context: Context) -> int:
 
 
 @lru_cache(maxsize=4)
-def _described(config: str) -> tuple[dict[str, Any], world.World, Any]:
+def _described(config: str) -> tuple[dict[str, Any], world.World, Learner]:
     """Return what a config describes: itself, everyone's samples and the method's model; kept for the next message."""
     description = json.loads(config)
     parts = {part: instantiate(description.get(part)) for part in world.PARTS}
     settings = {name: description[name] for name in ("clients", "seed", "device")}
     everyone = world.build(**parts, **settings)
-    return description, everyone, instantiate(description["client"], num_classes=everyone.num_classes)
+    return (
+        description,
+        everyone,
+        learner_of(instantiate(description["client"], num_classes=everyone.num_classes)),
+    )

@@ -28,6 +28,7 @@ from fedlab.analytic import Expansion, Identity
 from fedlab.errors import BadInput
 from fedlab.gradient import Linear, Network
 from fedlab.gradient.modules import model_of, module_of
+from fedlab.method import Answer, Learner
 from fedlab.privacy.accounting.calibration import calibrate
 from fedlab.privacy.dpsgd import private_gradient as dpsgd
 from fedlab.privacy.dpsgd.private_gradient import Rows, generator_of
@@ -36,7 +37,7 @@ from fedlab.stats.arithmetic.samples import check_features, check_labels
 
 
 @dataclass(frozen=True)
-class DPSGD:
+class DPSGD(Learner):
     """DP-SGD on a head or a small network.
 
     Parameters
@@ -110,7 +111,7 @@ class DPSGD:
         x: Tensor,
         labels: Tensor,
         seed: int,
-    ) -> tuple[dict[str, np.ndarray], dict[str, int | float]]:
+    ) -> Answer:
         """Return the noisy model, and the weight that everyone has; a client without samples answers alike.
 
         Raises

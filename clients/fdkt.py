@@ -24,6 +24,7 @@ import torch
 from safetensors.numpy import save
 from torch import Tensor
 
+from fedlab import checks
 from fedlab.data.dataset import Split
 from fedlab.errors import BadInput, unknown
 from fedlab.llm.backends.transformers_model import LocalModel
@@ -32,13 +33,12 @@ from fedlab.llm.synthesis.text_packing import pack_texts, unpack_texts
 from fedlab.llm.tuning.generator_cache import recalled
 from fedlab.llm.tuning.private_generator import PrivateGenerator, Written, sample
 from fedlab.llm.tuning.small_model import Head, Labelled, SmallModel, Taught
+from fedlab.method import Arrays, Learner, Memory
 from fedlab.privacy.dpsgd.private_gradient import generator_of
 from fedlab.privacy.mechanisms.noise_source import check_entropy, noise
 from fedlab.privacy.mechanisms.vote_histogram import histogram, noisy
 
-Arrays = dict[str, np.ndarray]
-Memory = Mapping[str, bytes]
-STEPS = ("hello", "synthesise", "vote", "teach")
+Said = tuple[dict[str, np.ndarray], dict[str, bytes]]
 SMALL_MODEL = "small_model"
 """Under which a client remembers its small model, as safetensors."""
 
@@ -75,35 +75,35 @@ class Private:
 
 
 @dataclass(frozen=True)
-class FDKT:
+class FDKT(Learner):
     """One client, whatever its domain.
 
     Parameters
     ----------
     num_classes
-        c.
+        Number of classes c.
     labels
-        What the classes are called in prompts and control codes.
+        Names of the classes in prompts and control codes.
     budget
-        What is released, and its noise; the server has the same.
+        Budget of what is released, and its noise; the server has the same.
     group
-        Which group of a text names its domain.
+        Group of a text that names its domain.
     domain
-        The domain of all clients, where no group tells it.
+        Domain of all clients, where no group tells it.
     texts
-        Private texts of a client, at most; None is all it has.
+        Number of private texts of a client, at most; None is all it has.
     labelled
-        How many of them have a label.
+        Number of them that have a label.
     small_model
-        What learns: a head on the embeddings, or a network of its own.
+        Learner of the labels: a head on the embeddings, or a network of its own.
     generator, base
-        How a generator is tuned, and of which language model; None where clients only vote.
+        Tuning of a generator, and the language model that is tuned; None where clients only vote.
     samples_per_class
-        Texts that a generator writes for each label.
+        Number of texts that a generator writes for each label.
     min_words
-        Shorter ones are dropped before they are sent.
+        Number of words of the shortest text that is sent.
     entropy
-        'seeded', or 'os' for noise that nobody can draw again.
+        Source of the noise: 'seeded', or 'os' for noise that nobody can draw again.
 
     Raises
     ------
@@ -125,7 +125,7 @@ class FDKT:
     min_words: int = 10
     entropy: str = "seeded"
 
-    reads_texts = True  # the app gives it the texts beside their embeddings
+    remembers = reads_texts = True
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "labels", tuple(self.labels))
@@ -133,9 +133,13 @@ class FDKT:
             raise BadInput(
                 f"labels={list(self.labels)} name {len(self.labels)} of {self.num_classes} classes"
             )
-        for name in ("labelled", "written", "min_words", *(["texts"] if self.texts is not None else [])):
-            if getattr(self, name) < 1:
-                raise BadInput(f"{name}={getattr(self, name)} must be at least 1")
+        for name in (
+            "labelled",
+            "samples_per_class",
+            "min_words",
+            *(["texts"] if self.texts is not None else []),
+        ):
+            checks.integer(name, getattr(self, name), least=1)
         if (self.generator is None) != (self.base is None):
             raise BadInput(
                 "generator and base belong together: give both, or neither for clients that only vote"
@@ -144,50 +148,37 @@ class FDKT:
 
     def respond(
         self,
-        arrays: Mapping[str, np.ndarray],
+        arrays: Arrays,
         config: Mapping[str, object],
         samples: Callable[[], tuple[Tensor, Tensor, Split]],
         memory: Memory,
         who: int,
         clients: int,
         seed: int,
-    ) -> tuple[Arrays, Memory]:
+    ) -> tuple[dict[str, np.ndarray], Memory]:
         """Return the answer to one step, and what to remember.
-
-        Parameters
-        ----------
-        arrays, config
-            What was asked: 'step' in the config says of what.
-        samples
-            Returns embeddings, labels and texts.
-        memory
-            What was returned before.
-        who, clients
-            Which client of how many.
-        seed
-            Of this client in this round.
 
         Raises
         ------
         BadInput
             The step is unknown, or the server reckons with another noise than this client adds.
         """
-        step = config.get("step")
-        if step not in STEPS:
-            raise unknown("step of FDKT", step, STEPS)
-        told = config.get("noise")
-        if told is not None and told != self.budget.told:
+        steps = {
+            "hello": self._hello,
+            "synthesise": self._synthesise,
+            "vote": self._vote,
+            "teach": self._teach,
+        }
+        step, noise = config.get("step"), config.get("noise")
+        if step not in steps:
+            raise unknown("step of FDKT", step, steps)
+        if noise is not None and noise != self.budget.told:
             raise BadInput(
-                f"the server reckons with noise {told}, this client adds {self.budget.told}: give both the same budget"
+                f"the server reckons with noise {noise}, this client adds {self.budget.told}: give both the same budget"
             )
         private = self.private(*samples(), self.of(int(str(config["run-seed"])), who))
-        if step == "hello":
-            return self._hello(private, seed), memory
-        if step == "synthesise":
-            return self._synthesise(private, arrays, seed), memory
-        if step == "vote":
-            return self._vote(private, arrays, seed), memory
-        return {}, {**memory, SMALL_MODEL: save(self.taught(private, arrays, seed).weights)}
+        answer, new = steps[str(step)](private, arrays, seed)
+        return answer, {**memory, **new}
 
     def private(self, x: Tensor, labels: Tensor, split: Split, seed: int) -> Private:
         """Return what a client has of what is its own: some texts, fewer labels.
@@ -222,7 +213,7 @@ class FDKT:
             )
         return split.groups[self.group]
 
-    def taught(self, private: Private, arrays: Mapping[str, np.ndarray], seed: int) -> Taught:
+    def taught(self, private: Private, arrays: Arrays, seed: int) -> Taught:
         """Return the small model after the labelled texts and the server's.
 
         Parameters
@@ -248,44 +239,39 @@ class FDKT:
         """Return the seed of what a client has, the same in every round of a run."""
         return int(np.random.SeedSequence([run_seed, who]).generate_state(1)[0])
 
-    # -- the steps ------------------------------------------------------------------------------------------------
+    # -- the steps: what is sent, and what is remembered ---------------------------------------------------------
 
-    def _hello(self, private: Private, seed: int) -> Arrays:
+    def _hello(self, private: Private, arrays: Arrays, seed: int) -> Said:
         """The domain is public: it is what the client asks for. How many texts of a label it has is noised."""
         named = self.domains(private.split)
         answer = pack_texts([str(named[0]) if len(named) else ""])
-        if not self.budget.labels:
-            return answer
-        counts = np.bincount(private.labels[: private.labelled], minlength=self.num_classes).astype(
-            np.float64
-        )
-        return {**answer, "counts": self._noised(counts, seed, "labels", private.labels.tobytes())}
+        if self.budget.labels:
+            own = private.labels[: private.labelled]
+            counts = np.bincount(own, minlength=self.num_classes).astype(np.float64)
+            answer["counts"] = self._noised(counts, seed, "labels", private.labels.tobytes())
+        return answer, {}
 
-    def _noised(self, counts: np.ndarray, seed: int, purpose: str, *about: bytes) -> np.ndarray:
-        # About anything else, other noise: the same noise on two histograms would give both away.
-        drawn = self._drawn_for(seed, purpose, repr(self.budget), *about, counts.tobytes())
-        return noisy(counts, self.budget.votes_multiplier, noise(self.entropy, seed, f"{purpose} {drawn:x}"))
-
-    def _synthesise(self, private: Private, arrays: Mapping[str, np.ndarray], seed: int) -> Arrays:
+    def _synthesise(self, private: Private, arrays: Arrays, seed: int) -> Said:
         """Texts for every label, as many for each: how many texts of a class there are does not show."""
         if self.generator is None or self.base is None:
-            return {}
+            return {}, {}
+        generator, base = self.generator, self.base
         *codes, alone = unpack_texts(arrays)
         if len(codes) != self.num_classes:
             raise BadInput(f"the server names codes for {len(codes)} of {self.num_classes} labels")
-        n, base = private.labelled, self.base.fingerprint()
+        n = private.labelled
         behind = [codes[label] for label in private.labels[:n]]
         # Whatever has no label stands behind a code without one, and teaches the same model.
         behind += [alone] * (len(private) - n)
-        drawn = self._drawn_for(seed, "generator", repr(self.generator), base, *behind, *private.texts)
+        drawn = self._drawn_for(
+            seed, "generator", repr(generator), base.fingerprint(), *behind, *private.texts
+        )
 
         def write() -> Written:
-            assert self.generator is not None and self.base is not None
-            module, tokenizer = self.base.module_and_tokenizer()
-            noise = generator_of(self.entropy, drawn)
-            secure = self.entropy == "os"
-            tuned, _ = self.generator.fit(module, tokenizer, behind, private.texts, noise, secure=secure)
-            limits = {"max_tokens": self.generator.max_tokens, "min_words": self.min_words}
+            module, tokenizer = base.module_and_tokenizer()
+            noise, secure = generator_of(self.entropy, drawn), self.entropy == "os"
+            tuned, _ = generator.fit(module, tokenizer, behind, private.texts, noise, secure=secure)
+            limits = {"max_tokens": generator.max_tokens, "min_words": self.min_words}
             return sample(tuned, tokenizer, codes, self.samples_per_class, seed, **limits)
 
         if self.entropy == "seeded":
@@ -293,12 +279,20 @@ class FDKT:
         else:
             written = write()
         labels = np.array([codes.index(code) for code in written.codes], np.int64)
-        return {**pack_texts(written.texts), "labels": labels}
+        return {**pack_texts(written.texts), "labels": labels}, {}
 
-    def _vote(self, private: Private, arrays: Mapping[str, np.ndarray], seed: int) -> Arrays:
+    def _vote(self, private: Private, arrays: Arrays, seed: int) -> Said:
         candidates = arrays["embedded"].astype(np.float32).reshape(-1, private.x.shape[1])
         counts = histogram(private.x.astype(np.float32), candidates)
-        return {"votes": self._noised(counts, seed, "votes", candidates.tobytes())}
+        return {"votes": self._noised(counts, seed, "votes", candidates.tobytes())}, {}
+
+    def _teach(self, private: Private, arrays: Arrays, seed: int) -> Said:
+        return {}, {SMALL_MODEL: save(self.taught(private, arrays, seed).weights)}
+
+    def _noised(self, counts: np.ndarray, seed: int, purpose: str, *about: bytes) -> np.ndarray:
+        # About anything else, other noise: the same noise on two histograms would give both away.
+        drawn = self._drawn_for(seed, purpose, repr(self.budget), *about, counts.tobytes())
+        return noisy(counts, self.budget.votes_multiplier, noise(self.entropy, seed, f"{purpose} {drawn:x}"))
 
     def _drawn_for(self, seed: int, *parts: str | bytes) -> int:
         digest = hashlib.sha256(str(seed).encode())
@@ -310,15 +304,11 @@ class FDKT:
 
     # -- what the server's side of the method asks -----------------------------------------------------------------
 
-    def initial(self, d0: int, seed: int) -> Arrays:
+    def initial(self, d0: int, seed: int) -> dict[str, np.ndarray]:
         """Return the model before there is one: no texts."""
         return {**pack_texts([]), "labels": np.zeros(0, np.int64), "embedded": np.zeros((0, d0), np.float32)}
 
-    def features(self, x: Tensor) -> Tensor:
-        """Return the embeddings."""
-        return x
-
-    def scores(self, arrays: Mapping[str, np.ndarray], h: Tensor) -> Tensor:
+    def scores(self, arrays: Arrays, h: Tensor) -> Tensor:
         """Return the logits of a head that has seen the server's texts and nothing else: (n, c).
 
         The server knows test texts as embeddings only. A small model that reads the texts themselves is not what is

@@ -11,15 +11,15 @@ Bonawitz et al., CCS 2017, https://doi.org/10.1145/3133956.3133982; see `fedlab.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
+from fedlab.analytic import Analytic
 from fedlab.errors import BadInput, unknown
+from fedlab.method import Arrays, Learner, Memory
 from fedlab.privacy.mechanisms.noise_source import check_entropy
-from fedlab.privacy.secagg.client import Answer, Memory, Participant
+from fedlab.privacy.secagg.client import Participant
 from fedlab.privacy.secagg.graph import Terms
 from fedlab.privacy.secagg.key_agreement import fresh
 from fedlab.privacy.secagg.server import STEPS
@@ -27,25 +27,27 @@ from fedlab.stats import unpack
 from fedlab.stats.serialization.integers import Layout, integers
 
 
-class SecureAggregation:
+class SecureAggregation(Learner):
     """A learner whose statistics only leave the client masked.
 
     Parameters
     ----------
     num_classes
-        c.
+        Number of classes c.
     learner
-        Makes the learner that observes, given `num_classes`.
+        Function that makes the learner that observes, given `num_classes`.
     dropout, colluding
         Shares of the clients, as `fedlab.privacy.secagg.graph.Terms` has them; the server must say the same.
     entropy
-        Where keys come from: 'os', or 'seeded' to repeat them, which hides nothing from who knows the seed.
+        Source of the keys: 'os', or 'seeded' to repeat them, which hides nothing from who knows the seed.
     """
+
+    remembers = True
 
     def __init__(
         self,
         num_classes: int,
-        learner: Callable[..., Any],
+        learner: Callable[..., Analytic],
         dropout: float = 0.3,
         colluding: float = 0.1,
         entropy: str = "os",
@@ -53,35 +55,25 @@ class SecureAggregation:
         self.learner = learner(num_classes=num_classes)
         self.num_classes, self.dropout, self.colluding = num_classes, dropout, colluding
         self.entropy = check_entropy(entropy)
-        if getattr(self.learner, "mode", "exact") != "exact":
+        if self.learner.mode != "exact":
             raise BadInput(f"mode={self.learner.mode}: only integers can be masked, say mode=exact")
+        # What the server's side of the method asks is the learner's to answer.
+        self.initial, self.estimate_memory = self.learner.initial, self.learner.estimate_memory
+        self.features, self.scores = self.learner.features, self.learner.scores
 
     def respond(
         self,
-        arrays: Answer,
+        arrays: Arrays,
         config: Mapping[str, object],
         samples: Callable[[], tuple[Tensor, Tensor]],
         memory: Memory,
         who: int,
         clients: int,
         seed: int,
-    ) -> tuple[Answer, Memory]:
+    ) -> tuple[dict[str, np.ndarray], Memory]:
         """Return the answer to one step, and what to remember until the next.
 
-        Parameters
-        ----------
-        arrays, config
-            What was asked: 'step' and 'session' in the config say of what and in which aggregation.
-        samples
-            Returns features and labels; called in the one step that needs them.
-        memory
-            What was returned in the step before; empty at first.
-        who
-            Which client this is, its partition.
-        clients
-            How many there are.
-        seed
-            Of this client in this round.
+        `session` in the config says in which aggregation the step is; samples are looked at in the one that needs them.
 
         Raises
         ------
@@ -92,35 +84,24 @@ class SecureAggregation:
         if step not in STEPS or not isinstance(session, bytes):
             raise unknown("step of a secure sum", step, STEPS)
         one = Participant(who, Terms(clients, self.dropout, self.colluding))
-        if step == "keys":
+        question = dict(arrays)
+
+        def keys() -> tuple[dict[str, np.ndarray], Memory]:
             purpose = f"client {who} of {session.hex()}"
-            answer, memory = one.keys(session, memory, lambda: fresh(self.entropy, seed, purpose))
-            return {**answer, "who": np.array([who], np.uint64)}, memory
-        if step == "shares":
-            return one.shares(arrays, session, memory)
-        if step == "reveal":
-            return one.reveal(arrays, session, memory)
-        if step == "leave":
-            return one.part(arrays, session, memory)
-        packed, _ = self.learner.train({}, config, *samples(), seed)
-        statistics = unpack(packed)
-        answer, memory = one.upload(arrays, integers(statistics, clients), session, memory)
-        return {**answer, "layout": Layout.of(statistics).numbers()}, memory
+            answer, keeps = one.keys(session, memory, lambda: fresh(self.entropy, seed, purpose))
+            return {**answer, "who": np.array([who], np.uint64)}, keeps
 
-    # -- what the server's side of the method asks --------------------------------------------------------------
+        def upload() -> tuple[dict[str, np.ndarray], Memory]:
+            packed, _ = self.learner.train({}, config, *samples(), seed)
+            statistics = unpack(packed)
+            answer, keeps = one.upload(question, integers(statistics, clients), session, memory)
+            return {**answer, "layout": Layout.of(statistics).numbers()}, keeps
 
-    def estimate_memory(self, counts: list[int], d0: int) -> str | None:
-        """Say what the learner says of the memory it will take."""
-        return self.learner.estimate_memory(counts, d0) if hasattr(self.learner, "estimate_memory") else None
-
-    def initial(self, d0: int, seed: int) -> dict[str, np.ndarray]:
-        """Return the learner's initial model."""
-        return self.learner.initial(d0, seed)
-
-    def features(self, x: Tensor) -> Tensor:
-        """Return what the head multiplies."""
-        return self.learner.features(x)
-
-    def scores(self, arrays: Mapping[str, np.ndarray], h: Tensor) -> torch.Tensor:
-        """Return the scores of features."""
-        return self.learner.scores(arrays, h)
+        steps = {
+            "keys": keys,
+            "shares": lambda: one.shares(question, session, memory),
+            "upload": upload,
+            "reveal": lambda: one.reveal(question, session, memory),
+            "leave": lambda: one.part(question, session, memory),
+        }
+        return steps[step]()

@@ -20,14 +20,12 @@ from torch import Tensor
 from fedlab.analytic import Expansion, Identity
 from fedlab.errors import BadInput
 from fedlab.gradient import Descent, Linear, Network, Stacked
+from fedlab.method import Answer, Learner
 from fedlab.stats.arithmetic.samples import check_features, check_labels
-
-Answer = tuple[dict[str, np.ndarray], dict[str, int | float]]
-"""A trained model and what is told about the training."""
 
 
 @dataclass(frozen=True)
-class SGD:
+class SGD(Learner):
     """Local stochastic gradient descent on a head or a small network.
 
     Parameters

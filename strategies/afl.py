@@ -13,8 +13,7 @@ https://arxiv.org/abs/2405.16240. d features, c classes, k clients.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
@@ -32,13 +31,13 @@ class AFL(ClosedForm):
     Parameters
     ----------
     ridge
-        g >= 0 of the joint system, or 'gcv' for generalised cross-validation; 0 is least squares.
+        Ridge g >= 0 of the joint system, or 'gcv' for generalised cross-validation; 0 is least squares.
     keep_clients
         Directory for each client's packed statistics and their total, so that a client can be subtracted later
         (`fedlab unlearn`); a relative one lies in the run directory. None keeps none; the server's memory does
         not grow with the number of clients either way.
     late
-        What becomes of clients that answer after the deadline: 'drop', or 'merge' to add them after the round.
+        Fate of clients that answer after the deadline: 'drop', or 'merge' to add them after the round.
 
     Raises
     ------
@@ -56,7 +55,6 @@ class AFL(ClosedForm):
         # Workers may add replies before they are sent, but not where each client's is to be kept.
         self.partial_sum = None if keep_clients else StatisticsSum
         self._sum = StatisticsTotal(GramStats)
-        self.statistics: GramStats | None = None
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -95,15 +93,3 @@ class AFL(ClosedForm):
         if self.kept:
             self.kept.close(statistics, self.solution)
         return self.head()
-
-    def state_dict(self) -> dict[str, object]:
-        """Return what a checkpoint keeps; the sum itself begins anew in every round."""
-        return {"statistics": self.statistics, "solution": self.solution}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take up what `state_dict` once returned."""
-        self.statistics, self.solution = state["statistics"], state["solution"]
-
-    def report(self) -> dict[str, object]:
-        """Return what the solve says of itself; `notes` is what a reader must know."""
-        return self.tell(self.statistics)

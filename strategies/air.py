@@ -12,26 +12,68 @@ Fang et al., AIR, 2024, https://arxiv.org/abs/2408.10349. n_y,k samples of class
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
-from flwr.serverapp import Grid
+from flwr.app import ArrayRecord
 
 from fedlab.engine.aggregation.closed_form import ClosedForm
-from fedlab.stats import ClassCounts, ClassWeights, GramStats, StatisticsTotal
+from fedlab.engine.aggregation.protocol import Arrays, Protocol, Round, Step
+from fedlab.stats import ClassCounts, ClassWeights, GramStats, StatisticsTotal, unpack
 from fedlab.stats.class_weights import check_tau
 
 
-class TwoRounds(ClosedForm):
+class Added(Step["TwoRounds"]):
+    """A step whose answers are statistics of one kind, added as they arrive."""
+
+    at_once = True
+
+    def __init__(self, server: TwoRounds, kind: type):
+        super().__init__(server)
+        self.total = StatisticsTotal(kind)
+
+    def check(self, node: int, answer: Arrays) -> Any:
+        """Return the statistics."""
+        return unpack(answer)
+
+    def take_in(self, node: int, answer: Any) -> None:
+        """Add them; what does not fit the others is refused."""
+        self.total.add(answer)
+
+
+class Counts(Added):
+    """Everyone's samples per class."""
+
+    def close(self, number: int) -> None:
+        """Keep the sum: the weights follow from it."""
+        self.server.counts = self.total.result()
+
+
+class Sums(Added):
+    """Everyone's sums, with the weights that the counts ask for."""
+
+    def settings(self, now: Round) -> Mapping[str, Any]:
+        """Return the weight of each class."""
+        assert self.server.counts is not None
+        weights = ClassWeights.tempered(self.server.counts.class_counts.tolist(), self.server.tau)
+        return {"class-weights": list(weights.values)}
+
+    def close(self, number: int) -> None:
+        """Solve."""
+        self.server.statistics = statistics = self.total.result()
+        if statistics is not None and statistics.count:
+            self.server.solution = statistics.solution(self.server.ridge)
+
+
+class TwoRounds(Protocol, ClosedForm):  # pyright: ignore[reportIncompatibleVariableOverride]
     """Ask for counts in odd rounds and for sums with their weights in even ones.
 
     Parameters
     ----------
     ridge
-        g >= 0, or 'gcv'.
+        Ridge g >= 0, or 'gcv'.
     tau
-        0 weights every sample alike, 1 every class.
+        Tempering: 0 weights every sample alike, 1 every class.
 
     Raises
     ------
@@ -39,57 +81,18 @@ class TwoRounds(ClosedForm):
         `tau` is out of range.
     """
 
-    rounds_per_step = 2
+    remembered = ("counts", "statistics", "solution")
 
     def __init__(self, ridge: float | str = 0.1, tau: float = 1.0):
         check_tau(tau)
         self.ridge, self.tau = ridge, tau
         self.counts: ClassCounts | None = None
-        self.statistics: GramStats | None = None
 
-    def configure_train(
-        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
-    ) -> Iterable[Message]:
-        """Ask every node: for its counts, or for its sums with the weights that the counts ask for."""
-        config = ConfigRecord({**config, "server-round": server_round})
-        if server_round % 2 == 0:
-            assert self.counts is not None
-            weights = ClassWeights.tempered(self.counts.class_counts.tolist(), self.tau)
-            config["class-weights"] = list(weights.values)
-        return self.ask(grid, config)
+    @property
+    def steps(self) -> Sequence[Step[Any]]:
+        """Counts, then sums."""
+        return Counts(self, ClassCounts), Sums(self, GramStats)
 
-    def aggregate_train(
-        self, server_round: int, replies: Iterable[Message]
-    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        """Add replies as they arrive; solve after an even round.
-
-        Raises
-        ------
-        BadInput
-            No client answered.
-        ClientFailed
-            More clients' replies are not what was asked for, or do not fit the others', than may fail.
-        """
-        total = StatisticsTotal(ClassCounts if server_round % 2 else GramStats)
-        self.add(replies, total)
-        if server_round % 2:
-            self.counts = total.result()
-        else:
-            self.statistics = total.result()
-            if self.statistics is not None and self.statistics.count:
-                self.solution = self.statistics.solution(self.ridge)
-        return self.head(), None
-
-    def state_dict(self) -> dict[str, object]:
-        """Return what a checkpoint keeps."""
-        return {"counts": self.counts, "statistics": self.statistics, "solution": self.solution}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take up what `state_dict` once returned."""
-        self.counts, self.statistics, self.solution = (
-            state[name] for name in ("counts", "statistics", "solution")
-        )
-
-    def report(self) -> dict[str, object]:
-        """Return what the last solve says of itself; `notes` is what a reader must know."""
-        return self.tell(self.statistics)
+    def model(self) -> ArrayRecord:
+        """Return the head of the last sums."""
+        return self.head()

@@ -16,8 +16,6 @@ import json
 import logging
 import random
 import time
-from collections.abc import Iterable
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -31,21 +29,18 @@ from safetensors.numpy import save
 
 from fedlab import world
 from fedlab.engine.aggregation.rounds import run_rounds
+from fedlab.engine.aggregation.server_evaluation import ServerEvaluator
+from fedlab.engine.aggregation.strategy import FedlabStrategy, contract_of
 from fedlab.engine.messages.records import digest_of, from_record, to_record
 from fedlab.engine.persistence.checkpoint import Checkpoints
 from fedlab.engine.simulation.meter import MeteredGrid
 from fedlab.errors import BadInput
-from fedlab.evaluation.classification import classification
-from fedlab.evaluation.stream import StreamEvaluation
+from fedlab.method import Learner, learner_of
 from fedlab.privacy.accounting.ledger import opened
 from fedlab.tracking.outcome import Outcome
 from fedlab.tracking.run_directory import RunDirectory
 
 app = ServerApp()
-ROWS = 4096
-"""Test samples expanded at a time."""
-KEPT_FEATURES = 2**30
-"""Bytes of expanded test samples that stay from round to round; more are expanded anew."""
 MARKS = 8
 """Lines that a phase writes on its way, at most, where only a log is kept."""
 
@@ -87,50 +82,51 @@ def run(
 ) -> tuple[dict[str, Any], ArrayRecord]:
     """Run a strategy to its end, from its last checkpoint if there is one; return its result and its model.
 
-    A strategy with an attribute `privacy` is given its ledger as the attribute `ledger`: see
-    `fedlab.privacy.accounting.ledger.Ledger`.
+    A strategy with a `privacy` is given its ledger: see `fedlab.privacy.accounting.ledger.Ledger`.
     """
     started = time.perf_counter()
     parts = {part: instantiate(config.get(part)) for part in world.PARTS}
     everyone = world.build(**parts, **{name: config[name] for name in ("clients", "seed", "device")})
-    model = instantiate(config["client"], num_classes=everyone.num_classes)
+    learner = learner_of(instantiate(config["client"], num_classes=everyone.num_classes))
     strategy = instantiate(config["strategy"])
     if not isinstance(strategy, Strategy):
         raise BadInput(f"strategy {config['strategy']} is no flwr.serverapp.strategy.Strategy")
-    if directory is not None and (kept := getattr(strategy, "kept", None)):
-        kept.keep_in(directory)
+    method = contract_of(strategy)
+    if directory is not None and method.kept:
+        method.kept.keep_in(directory)
     clients = everyone.federation.num_clients
     _wait_for_nodes(grid, clients, config["connect_timeout"])
     random.seed(config["seed"])  # Flower's strategies sample nodes from the global generator
 
     client_stream = everyone.client_stream
-    _check_rounds(strategy, config["rounds"], len(client_stream) if client_stream else 1)
-    if memory_estimate := estimate_memory(model, everyone):
+    steps = len(client_stream) if client_stream else 1
+    _check_rounds(type(strategy).__name__, method, config["rounds"], steps)
+    if memory_estimate := estimate_memory(learner, everyone):
         grid.emit("note", message=memory_estimate)
-    judge = ServerEvaluator(model, everyone, config["rounds"], getattr(strategy, "rounds_per_step", 1))
+    evaluate = ServerEvaluator(learner, everyone, config["rounds"], method.rounds_per_step or 1)
 
     setup = time.perf_counter() - started
     gc.freeze()  # Flower's strategies collect garbage for every reply: not through all that is imported
     try:
-        with opened(getattr(strategy, "privacy", None), ledger) as spending:
+        with opened(method.privacy, ledger) as spending:
             if spending is not None:
-                strategy.ledger = spending  # pyright: ignore[reportAttributeAccessIssue]
+                method.ledger = spending
                 if ledger is None and not grid.simulated:
                     grid.emit("warning", message=UNKEPT)
             history = run_rounds(
                 strategy,
                 grid,
-                to_record(model.initial(everyone.train.shape[1], config["seed"])),
-                config["rounds"] * (len(client_stream) if client_stream else 1),
-                judge,
+                to_record(learner.initial(everyone.train.shape[1], config["seed"])),
+                config["rounds"] * steps,
+                evaluate,
                 config["timeout"],
                 config["tolerate"],
                 checkpoints,
             )
     finally:
         gc.unfreeze()
-    told = getattr(strategy, "report", dict)()  # ours speak of their solve; Flower's have no such method
-    for note in told.pop("notes", []):
+    report = dict(method.report())
+    for note in report.pop("notes", []):
         grid.emit("warning", message=note)
     broken = [name for name, array in from_record(history.arrays).items() if not np.isfinite(array).all()]
     if broken:
@@ -140,14 +136,14 @@ def run(
             "means nothing; lower gradient.learning_rate, or the strategy's own step",
         )
     of_clients = {f"client_{name}": value for name, value in history.federated.items()}
-    statistics_sha256 = told.pop("statistics_sha256", None)
+    statistics_sha256 = report.pop("statistics_sha256", None)
     outcome = Outcome(
         strategy=type(strategy).__name__,
         seed=config["seed"],
         clients=clients,
         rounds=history.rounds,
         accuracy=history.metrics.get("accuracy"),
-        metrics={**history.metrics, **judge.summary(), **told, **of_clients},
+        metrics={**history.metrics, **evaluate.summary(), **report, **of_clients},
         statistics_sha256=statistics_sha256,
         head_sha256=digest(history.arrays),
         bytes_up_per_client=grid.traffic.bytes_up / clients,
@@ -159,93 +155,26 @@ def run(
     return outcome.values(), history.arrays
 
 
-def estimate_memory(model: Any, everyone: world.World) -> str | None:
+def estimate_memory(learner: Learner, everyone: world.World) -> str | None:
     """Return what a method says of the memory it will take; it refuses what would not fit before it is taken."""
-    if not hasattr(model, "estimate_memory"):
-        return None
     client_stream, labels = everyone.client_stream, everyone.train_labels
-    rows = (
-        labels
-        if client_stream is None
-        else labels[torch.from_numpy(client_stream.seen(len(client_stream) - 1))]
-    )
-    counts = torch.bincount(rows, minlength=everyone.num_classes)
-    return model.estimate_memory(counts.tolist(), everyone.train.shape[1])
+    if client_stream is not None:
+        labels = labels[torch.from_numpy(client_stream.seen(len(client_stream) - 1))]
+    counts = torch.bincount(labels, minlength=everyone.num_classes)
+    return learner.estimate_memory(counts.tolist(), everyone.train.shape[1])
 
 
-def _check_rounds(strategy: Strategy, rounds: int, steps: int) -> None:
+def _check_rounds(name: str, method: FedlabStrategy, rounds: int, steps: int) -> None:
     """Refuse rounds that a closed form has no use for."""
-    name, needed = type(strategy).__name__, getattr(strategy, "rounds_per_step", rounds)
-    if rounds != needed:
+    if rounds != (needed := method.rounds_per_step or rounds):
         raise BadInput(
             f"rounds={rounds}: {name} takes {needed} to learn what there is, and nothing from more"
         )
-    if steps > 1 and getattr(strategy, "one_round", False):
+    if steps > 1 and method.one_round:
         raise BadInput(
             f"{name} learns once, and the stream brings samples in {steps} steps: choose a continual method, "
             "e.g. methods=[acil]"
         )
-
-
-class ServerEvaluator:
-    """The server's own evaluation: on the test split, or after each step of a course on what is exposed.
-
-    Parameters
-    ----------
-    model
-        The method's client side: what makes scores of a model.
-    everyone
-        Whose test split.
-    rounds
-        Of one step.
-    every
-        After how many rounds there is another model to judge.
-    """
-
-    def __init__(self, model: Any, everyone: world.World, rounds: int, every: int = 1):
-        self._model, self._rounds, self._every = model, rounds, every
-        self._parts = everyone.test.split(ROWS)
-        self._kept: list[torch.Tensor] = []
-        self._labels = everyone.test_labels.cpu().numpy()
-        self._evaluation = StreamEvaluation(everyone.client_stream) if everyone.client_stream else None
-
-    def __call__(self, server_round: int, arrays: ArrayRecord) -> dict[str, float]:
-        """Return the metrics of a model after a round; empty where there is nothing, or nothing new, to judge."""
-        if server_round % self._every:
-            return {}
-        if self._evaluation is None:
-            return classification(self._labels, self._scores(arrays).argmax(1).cpu().numpy())
-        if server_round == 0:  # nothing is exposed yet
-            return {}
-        return self._evaluation.mark((server_round - 1) // self._rounds, self._scores(arrays).cpu().numpy())
-
-    def _scores(self, arrays: ArrayRecord) -> torch.Tensor:
-        weights = from_record(arrays)
-        return torch.cat([self._model.scores(weights, features) for features in self._features()])
-
-    def _features(self) -> Iterable[torch.Tensor]:
-        """Expanded test samples: kept for the next round where they are not many."""
-        if self._kept:
-            return self._kept
-        parts = map(self._model.features, self._parts)
-        first = next(parts)
-        if first.element_size() * first.shape[1] * len(self._labels) > KEPT_FEATURES:
-            return chain([first], parts)
-        self._kept = [first, *parts]
-        return self._kept
-
-    def summary(self) -> dict[str, Any]:
-        """Return what the marks of all steps come to; nothing where there are no steps."""
-        return self._evaluation.summary() if self._evaluation else {}
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return what a checkpoint keeps."""
-        return self._evaluation.state_dict() if self._evaluation else {}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up what `state_dict` once returned."""
-        if self._evaluation:
-            self._evaluation.load_state_dict(state)
 
 
 def _log(kind: str, **fields: Any) -> None:

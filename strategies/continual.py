@@ -16,38 +16,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
-from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
-from flwr.serverapp import Grid
+from flwr.app import ArrayRecord, Message, MetricRecord
 
 from fedlab.analytic import DualStream
-from fedlab.engine.aggregation.closed_form import ClosedForm
+from fedlab.engine.aggregation.closed_form import ClosedForm, Phases
 from fedlab.engine.aggregation.replies import lost
 from fedlab.engine.messages.partial_sums import StatisticsSum
 from fedlab.engine.persistence.statistics_store import Keeper
-from fedlab.stats import Solution, StatisticsTotal
+from fedlab.stats import StatisticsTotal
 
 
-class Memory(Protocol):
-    """What is left of the rounds so far; immutable."""
-
-    @property
-    def total(self) -> Any:
-        """Statistics of everything observed, of whatever kind; None before the first round."""
-        ...
-
-    def add(self, phase: Any) -> Memory:
-        """Return the memory after one more round; on BadInput nothing has changed."""
-        ...
-
-    def solution(self) -> Solution:
-        """Return the head over everything observed."""
-        ...
-
-
-def in_order(memory: Memory) -> bool:
+def in_order(memory: Phases) -> bool:
     """Whether the head depends on the order of the phases, so that each has a total of its own."""
     return isinstance(memory, DualStream)
 
@@ -58,29 +40,19 @@ class Continual(ClosedForm):
     Parameters
     ----------
     memory
-        Before the first round.
+        Memory before the first round.
     keep_clients
         Directory for each client's packed statistics and their totals, so that a client can be subtracted later
         (`fedlab unlearn`); a relative one lies in the run directory. None keeps none.
-
-    Attributes
-    ----------
-    missed
-        Node to the rounds of which it has yet to tell.
     """
 
-    def __init__(self, memory: Memory, keep_clients: str | None = None):
+    remembered = ("memory", "solution", "missed")
+
+    def __init__(self, memory: Phases, keep_clients: str | None = None):
         self.memory = memory
         self.kept = Keeper(keep_clients) if keep_clients else None
         # Workers may add replies before they are sent, but not where each client's is to be kept.
         self.partial_sum = None if keep_clients else StatisticsSum
-        self.missed: dict[int, list[int]] = {}
-
-    def configure_train(
-        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
-    ) -> Iterable[Message]:
-        """Ask every node; it needs the number of the round, and of those it missed, and no model."""
-        return self.ask(grid, ConfigRecord({**config, "server-round": server_round}), self.missed)
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
@@ -113,21 +85,13 @@ class Continual(ClosedForm):
         assert self.kept is not None
         self.kept.keep(node, packed, phase, (*self.missed.get(node, ()), server_round))
 
-    def state_dict(self) -> dict[str, object]:
-        """Return what a checkpoint keeps."""
-        return {"memory": self.memory, "solution": self.solution, "missed": self.missed}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take up what `state_dict` once returned."""
-        self.memory, self.solution, self.missed = (state[name] for name in ("memory", "solution", "missed"))
-
     def report(self) -> dict[str, Any]:
         """Return what the last solve says of itself; `notes` is what a reader must know."""
-        told = self.tell(self.memory.total)
-        if self.missed and told:
+        metrics = self.tell(self.memory.total)
+        if self.missed and metrics:
             rounds = sum(map(len, self.missed.values()))
-            told["notes"] += [
+            metrics["notes"] += [
                 f"of {len(self.missed)} clients what they observed in {rounds} rounds is not in the head: they "
                 "failed and did not answer again before the end",
             ]
-        return told
+        return metrics

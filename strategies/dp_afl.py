@@ -12,45 +12,35 @@ d features, s the noise's standard deviation.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 
 from fedlab.engine.aggregation.closed_form import ClosedForm
+from fedlab.engine.aggregation.private import Private
 from fedlab.engine.messages.partial_sums import stands_for
 from fedlab.errors import BadInput
 from fedlab.privacy.accounting.budget import PrivacyBudget
-from fedlab.privacy.accounting.ledger import Ledger, required
-from fedlab.privacy.accounting.release import Release, id_of
-from fedlab.privacy.mechanisms.noise_source import check_entropy, check_place, noise, seeded_note
+from fedlab.privacy.accounting.release import Release
 from fedlab.privacy.ridge.guarantee import Guarantee
 from fedlab.stats import NoisyGram, StatisticsTotal
 
 
-class DPAFL(ClosedForm):
+class DPAFL(Private, ClosedForm):
     """Ask every client once for its clipped sums, noise them or take them noised, solve.
 
     Parameters
     ----------
     guarantee
-        What is promised, and to whom noise is left.
+        Guarantee that is promised, and to whom noise is left.
     clients
-        k, over whom noise is shared under distributed trust.
+        Number k of clients, over whom noise is shared under distributed trust.
     ridge
-        g >= 0, or 'noise'. It must not be chosen by looking at samples.
-    seed
-        Of the noise, where it is to be repeated.
-    entropy
-        'seeded', or 'os' for noise that nobody can draw again.
-
-    Attributes
-    ----------
-    ledger
-        Where a release is entered before it is made; set by whoever runs the strategy.
-    secure
-        Whether replies come as one secure sum; set by `strategies.secagg`.
+        Ridge g >= 0, or 'noise'. It must not be chosen by looking at samples.
+    seed, entropy
+        Seed and source of the server's noise, as `Private` has them.
     """
 
     one_round = True
@@ -70,10 +60,7 @@ class DPAFL(ClosedForm):
         if ridge != "noise" and (isinstance(ridge, str) or not (math.isfinite(ridge) and ridge >= 0)):
             raise BadInput(f"ridge={ridge!r} is neither a number >= 0 nor 'noise'")
         self.guarantee, self.clients, self.ridge = guarantee, clients, ridge
-        self.seed, self.entropy = seed, check_entropy(entropy)
-        self.ledger: Ledger | None = None
-        self.secure = False
-        self.statistics: NoisyGram | None = None
+        super().__init__(seed, entropy)
 
     @property
     def privacy(self) -> PrivacyBudget:
@@ -90,7 +77,7 @@ class DPAFL(ClosedForm):
         BadInput
             The budget is spent, or shares of noise would arrive without a mask.
         """
-        check_place(self.entropy, getattr(grid, "simulated", True))
+        messages = super().configure_train(server_round, arrays, config, grid)
         if self.guarantee.trust == "distributed" and not self.secure:
             raise BadInput(
                 "trust=distributed without secure aggregation: a single client's share of the noise hides little; "
@@ -98,7 +85,7 @@ class DPAFL(ClosedForm):
             )
         if self.guarantee.trust != "central":
             self._charge(server_round)
-        return self.ask(grid, ConfigRecord({**config, "server-round": server_round}))
+        return messages
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
@@ -118,7 +105,7 @@ class DPAFL(ClosedForm):
             self._charge(server_round, sums.sha256)
             # Other sums or another promise, other noise: of two multiples of the same the sums could be solved.
             purpose = f"release {server_round} of {sums.sha256} under {self.guarantee}"
-            sums = self.guarantee.noised(sums, noise(self.entropy, self.seed, purpose))
+            sums = self.guarantee.noised(sums, self.noise(purpose))
         elif self.guarantee.trust == "distributed":
             self._check_whole(heard.clients)
         self.statistics = sums
@@ -136,32 +123,22 @@ class DPAFL(ClosedForm):
 
     def _charge(self, server_round: int, content: str = "") -> None:
         """Enter this round's release, before it is made."""
-        ledger = required(self.ledger)
         p = self.guarantee
-        said: dict[str, Any] = {
-            "id": id_of(self.entropy, "dp_afl", self.seed, server_round, p, content),
+        terms: dict[str, Any] = {
+            "id": self.draw_id("dp_afl", server_round, p, content),
             "label": f"noisy statistics, {p.trust} trust, round {server_round}",
             "unit": p.unit,
             "relation": p.relation,
         }
         if p.trust == "distributed":  # bounded by Renyi divergences, which compose with nothing else
-            ledger.charge(Release(mechanism="stated", epsilon=p.epsilon, delta=p.delta, **said))
+            self.charge(Release(mechanism="stated", epsilon=p.epsilon, delta=p.delta, **terms))
         else:
-            ledger.charge(Release(mechanism="gaussian", noise_multiplier=p.noise_multiplier, **said))
-
-    def state_dict(self) -> dict[str, object]:
-        """Return what a checkpoint keeps."""
-        return {"statistics": self.statistics, "solution": self.solution}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take up what `state_dict` once returned."""
-        self.statistics, self.solution = state["statistics"], state["solution"]
+            self.charge(Release(mechanism="gaussian", noise_multiplier=p.noise_multiplier, **terms))
 
     def report(self) -> dict[str, object]:
         """Return what the noisy statistics say of themselves, and of the noise."""
         if self.statistics is None or self.solution is None:
             return {}
-        seeded, ill = seeded_note(self.entropy), self.solution.note
         return {
             "statistics_sha256": self.statistics.sha256,
             "ridge": self.solution.ridge,
@@ -170,7 +147,7 @@ class DPAFL(ClosedForm):
             "noise_multiplier": self.guarantee.noise_multiplier,
             "gram_deviation": self.statistics.gram_variance**0.5,
             "cross_deviation": self.statistics.cross_variance**0.5,
-            "notes": [note for note in (seeded, ill) if note],
+            "notes": self.privacy_notes(self.solution.note),
         }
 
 

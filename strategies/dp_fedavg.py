@@ -29,10 +29,11 @@ from typing import Any
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
 from flwr.serverapp import Grid
-from flwr.serverapp.strategy import DifferentialPrivacyServerSideFixedClipping, FedAvg, Strategy
+from flwr.serverapp.strategy import DifferentialPrivacyServerSideFixedClipping, FedAvg
 
-from fedlab.engine.aggregation.replies import refuse
-from fedlab.engine.aggregation.server_evaluation import ServerJudged
+from fedlab.engine.aggregation.private import Private
+from fedlab.engine.aggregation.replies import taken
+from fedlab.engine.aggregation.strategy import FedlabStrategy
 from fedlab.engine.messages.broadcast import Broadcast
 from fedlab.engine.messages.records import (
     WEIGHT,
@@ -46,36 +47,28 @@ from fedlab.engine.messages.records import (
 from fedlab.errors import BadInput
 from fedlab.privacy.accounting.budget import PrivacyBudget
 from fedlab.privacy.accounting.calibration import check_noise, check_sampling, multiplier_for
-from fedlab.privacy.accounting.ledger import Ledger, required
-from fedlab.privacy.accounting.release import Release, id_of
-from fedlab.privacy.mechanisms.noise_source import check_entropy, check_place, noise, seeded_note
+from fedlab.privacy.accounting.ledger import required
+from fedlab.privacy.accounting.release import Release
 from fedlab.privacy.mechanisms.sensitivity import check_bound
 
 
-class DPFedAvg(ServerJudged, Strategy):
+class DPFedAvg(Private, FedlabStrategy):
     """Average clipped updates of a Poisson sample of the clients, and noise the average.
 
     Parameters
     ----------
     privacy
-        What all rounds keep for one client, added or removed; its epsilon is what noise is calibrated for.
+        Budget that all rounds keep for one client, added or removed; noise is calibrated for its epsilon.
     rounds
-        How many there will be.
+        Number of rounds that there will be.
     clip
-        C: the largest norm of a client's update. Chosen by looking at clients it is a release of its own.
+        Largest norm C of a client's update. Chosen by looking at clients it is a release of its own.
     fraction_train
-        q in (0, 1]: every client takes part in a round with this probability, by itself.
+        Probability q in (0, 1] with which every client takes part in a round, by itself.
     noise_multiplier
-        m; None calibrates it.
-    seed
-        Of the sampling and the noise, where they are to be repeated.
-    entropy
-        'seeded', or 'os' for noise that nobody can draw again.
-
-    Attributes
-    ----------
-    ledger
-        Where releases are entered; set by whoever runs the strategy.
+        Noise multiplier m; None calibrates it.
+    seed, entropy
+        Seed and source of the sampling and the noise, as `Private` has them.
 
     Raises
     ------
@@ -103,12 +96,11 @@ class DPFedAvg(ServerJudged, Strategy):
         check_noise(privacy, noise_multiplier)
         if rounds < 1:
             raise BadInput(f"rounds={rounds} must be at least 1")
+        super().__init__(seed, entropy)
         self.privacy, self.rounds = privacy, rounds
         self.clip = check_bound("clip", clip)
         self.sampling_probability = check_sampling(fraction_train)
         self.given_multiplier = noise_multiplier
-        self.seed, self.entropy = seed, check_entropy(entropy)
-        self.ledger: Ledger | None = None
         self.expected = 0.0
         self._sent = ArrayRecord()
 
@@ -122,8 +114,6 @@ class DPFedAvg(ServerJudged, Strategy):
         """Standard deviation of the noise in every number of a round's model: m C / (q K)."""
         return self.noise_multiplier * self.clip / self.expected
 
-    # -- training ----------------------------------------------------------------------------------------------
-
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
@@ -134,16 +124,16 @@ class DPFedAvg(ServerJudged, Strategy):
         BadInput
             The budget is spent: no client works in vain.
         """
-        check_place(self.entropy, getattr(grid, "simulated", True))
+        self.check_place(grid)
         nodes = sorted(grid.get_node_ids())
         # Fixed by the first round: a number of clients that changes with who takes part would be data.
         self.expected = self.expected or self.sampling_probability * len(nodes)
-        memory_estimate = self._release(server_round, "foreseen")
-        if not self._ledger.affords(memory_estimate):
-            self._ledger.charge(memory_estimate)  # which refuses, and says why
+        release = self._release(server_round, "foreseen")
+        if not required(self.ledger).affords(release):
+            self.charge(release)  # which refuses, and says why
         self._sent = arrays
         config["server-round"] = server_round
-        drawn = noise(self.entropy, self.seed, f"dp_fedavg cohort {server_round}").random(len(nodes))
+        drawn = self.noise(f"dp_fedavg cohort {server_round}").random(len(nodes))
         content = RecordDict({"arrays": arrays, "config": config})
         chosen = [node for node, at in zip(nodes, drawn, strict=True) if at < self.sampling_probability]
         return Broadcast(content, chosen, MessageType.TRAIN)
@@ -163,7 +153,7 @@ class DPFedAvg(ServerJudged, Strategy):
         before = {name: array.astype(np.float64) for name, array in from_record(self._sent).items()}
         digest = hashlib.sha256()
         updates = self._updates(replies, before, digest.update)
-        self._ledger.charge(self._release(server_round, digest.hexdigest()))
+        self.charge(self._release(server_round, digest.hexdigest()))
         zero = {name: np.zeros_like(array) for name, array in before.items()}
         flower = DifferentialPrivacyServerSideFixedClipping(
             _FixedDenominator(zero, self.expected),
@@ -173,7 +163,7 @@ class DPFedAvg(ServerJudged, Strategy):
         )
         flower.current_arrays = to_record(zero)
         # Other updates, other noise: the same on both would give away their difference.
-        words = noise(self.entropy, self.seed, self._purpose(server_round, digest.hexdigest()))
+        words = self.noise(self._purpose(server_round, digest.hexdigest()))
         with _global_numpy(words.integers(2**32, size=8, dtype=np.uint32)), _quiet():
             moved, _ = flower.aggregate_train(server_round, updates)
         assert moved is not None
@@ -193,23 +183,23 @@ class DPFedAvg(ServerJudged, Strategy):
     ) -> list[Message]:
         """Return replies with float64 updates in place of models, by node, without those that did not move."""
         layout = layout_of(self._sent)
-        found: dict[int, tuple[Message, dict[str, np.ndarray]]] = {}
-        for reply in replies:
-            if reply.has_error():
-                continue
-            node = reply.metadata.src_node_id
-            if node in found:
-                raise BadInput(f"node {node} answered twice: the promise is kept for one update a client")
+
+        def update_of(reply: Message) -> tuple[Message, dict[str, np.ndarray]]:
             records = records_of(reply.content, ArrayRecord)
             model = views(records["arrays"]) if set(records) == {"arrays"} else {}
             if (why := unlike(layout, model)) is not None:
-                refuse(replies, reply, BadInput(why))
-                continue
-            found[node] = reply, {name: np.subtract(model[name], before[name]) for name in before}
+                raise BadInput(why)
+            return reply, {name: np.subtract(model[name], before[name]) for name in before}
+
+        answers: dict[int, tuple[Message, dict[str, np.ndarray]]] = {}
+        for node, answer in taken(replies, update_of):
+            if node in answers:
+                raise BadInput(f"node {node} answered twice: the promise is kept for one update a client")
+            answers[node] = answer
         for array in before.values():
             hashed(array)
         moved = []
-        for _, (reply, update) in sorted(found.items()):
+        for _, (reply, update) in sorted(answers.items()):
             # Flower's wrapper divides by the norm, whose square must be a number too.
             if math.hypot(*(float(np.linalg.norm(array)) for array in update.values())) <= 1e-150:
                 continue
@@ -219,14 +209,10 @@ class DPFedAvg(ServerJudged, Strategy):
             moved.append(reply)
         return moved
 
-    @property
-    def _ledger(self) -> Ledger:
-        return required(self.ledger)
-
     def _release(self, server_round: int, content: str) -> Release:
         """Return one round's release: about all clients, for who was drawn is not known outside."""
         return Release(
-            id_of(self.entropy, "dp_fedavg", self.seed, server_round, content),
+            self.draw_id("dp_fedavg", server_round, content),
             f"DP-FedAvg, round {server_round}",
             "subsampled_gaussian",
             noise_multiplier=self.noise_multiplier,
@@ -234,16 +220,13 @@ class DPFedAvg(ServerJudged, Strategy):
             unit="client",
         )
 
-    # -- the rest ----------------------------------------------------------------------------------------------
-
     def report(self) -> dict[str, object]:
         """Return what the noise was, and what a reader must know of it."""
-        note = seeded_note(self.entropy)
         return {
             "noise_multiplier": self.noise_multiplier,
             "sampling_probability": self.sampling_probability,
             "deviation": self.deviation if self.expected else None,
-            "notes": [note] if note else [],
+            "notes": self.privacy_notes(),
         }
 
 

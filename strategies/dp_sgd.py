@@ -9,7 +9,7 @@ McMahan et al., AISTATS 2017, https://arxiv.org/abs/1602.05629.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property, partial
 
 from flwr.app import ArrayRecord, ConfigRecord, Message
@@ -17,40 +17,32 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg
 
 from fedlab.engine.aggregation.averaging import WeightedMean
+from fedlab.engine.aggregation.private import Private
+from fedlab.engine.aggregation.strategy import FedlabStrategy
 from fedlab.engine.messages.broadcast import nodes_of
 from fedlab.engine.messages.partial_sums import PartialSum
-from fedlab.engine.messages.records import digest_of, from_record, layout_of
-from fedlab.engine.simulation.host import partition_of
+from fedlab.engine.messages.records import digest_of, from_record, layout_of, records_of
 from fedlab.errors import BadInput
 from fedlab.privacy.accounting.budget import PrivacyBudget
 from fedlab.privacy.accounting.calibration import check_noise, multiplier_for
-from fedlab.privacy.accounting.ledger import Ledger, required
-from fedlab.privacy.accounting.release import Release, id_of
-from fedlab.privacy.mechanisms.noise_source import check_entropy, check_place, seeded_note
+from fedlab.privacy.accounting.release import Release
 
 
-class DPSGD(FedAvg):
+class DPSGD(Private, FedAvg, FedlabStrategy):
     """Average the clients' noisy models.
 
     Parameters
     ----------
     privacy
-        What all rounds keep for one sample, added or removed; its epsilon is what noise is calibrated for.
+        Budget that all rounds keep for one sample, added or removed; noise is calibrated for its epsilon.
     rounds, steps, sampling_probability
-        As the clients have them.
+        Numbers that the clients have too.
     noise_multiplier
-        m of the clients' steps; None where they calibrate it.
-    seed
-        Of the run.
-    entropy
-        Of the clients' noise: 'seeded' or 'os'.
+        Noise multiplier m of the clients' steps; None where they calibrate it.
+    seed, entropy
+        Seed and source of the clients' noise, as `Private` has them.
     **fedavg
-        What Flower's FedAvg takes.
-
-    Attributes
-    ----------
-    ledger
-        Where releases are entered; set by whoever runs the strategy.
+        Settings of Flower's FedAvg.
 
     Raises
     ------
@@ -84,13 +76,11 @@ class DPSGD(FedAvg):
                 f"fraction_evaluate={fraction_evaluate}: a client's accuracy on its own samples is data that nobody "
                 "noises; leave it 0, the server evaluates on the test split"
             )
-        super().__init__(fraction_evaluate=0.0, **fedavg)  # pyright: ignore[reportArgumentType]
+        Private.__init__(self, seed, entropy)
+        FedAvg.__init__(self, fraction_evaluate=0.0, **fedavg)  # pyright: ignore[reportArgumentType]
         self.privacy, self.rounds = privacy, rounds
         self.steps, self.sampling_probability = steps, sampling_probability
         self.given_multiplier = noise_multiplier
-        self.seed, self.entropy = seed, check_entropy(entropy)
-        self.ledger: Ledger | None = None
-        self._partial_sum: Callable[[], PartialSum] | None = None
 
     @cached_property
     def noise_multiplier(self) -> float:
@@ -98,10 +88,12 @@ class DPSGD(FedAvg):
         steps = self.rounds * self.steps
         return multiplier_for(self.privacy, self.given_multiplier, self.sampling_probability, steps)
 
-    @property
-    def partial_sum(self) -> Callable[[], PartialSum] | None:
-        """What averages replies where they are made: all of them weigh the same."""
-        return self._partial_sum
+    def partial_sum_of(self, messages: Sequence[Message]) -> Callable[[], PartialSum] | None:
+        """Return what averages replies where they are made: all of them weigh the same."""
+        if not messages:
+            return None
+        model = records_of(messages[0].content, ArrayRecord)[self.arrayrecord_key]
+        return partial(WeightedMean, self.arrayrecord_key, layout_of(model))
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -113,36 +105,28 @@ class DPSGD(FedAvg):
         BadInput
             A budget is spent, or nobody keeps a ledger.
         """
-        ledger = required(self.ledger)
-        check_place(self.entropy, getattr(grid, "simulated", True))
         config["dp-sgd"] = [self.noise_multiplier, self.sampling_probability, float(self.steps)]
         messages = list(super().configure_train(server_round, arrays, config, grid))
-        if not messages:
-            return messages
-        nodes = nodes_of(messages).tolist()
-        simulated = getattr(grid, "simulated", False)
-        asked = tuple(sorted(partition_of(node) if simulated else node for node in nodes))
-        sent = digest_of(from_record(arrays))
-        ledger.charge(
-            Release(
-                id_of(self.entropy, "dp_sgd", self.seed, server_round, asked, sent, config["dp-sgd"]),
-                f"DP-SGD, round {server_round}",
-                "subsampled_gaussian",
-                noise_multiplier=self.noise_multiplier,
-                sampling_probability=self.sampling_probability,
-                steps=self.steps,
-                clients=asked,
+        if clients := self.charged(grid, nodes_of(messages).tolist()):
+            content = digest_of(from_record(arrays))
+            self.charge(
+                Release(
+                    self.draw_id("dp_sgd", server_round, clients, content, config["dp-sgd"]),
+                    f"DP-SGD, round {server_round}",
+                    "subsampled_gaussian",
+                    noise_multiplier=self.noise_multiplier,
+                    sampling_probability=self.sampling_probability,
+                    steps=self.steps,
+                    clients=clients,
+                )
             )
-        )
-        self._partial_sum = partial(WeightedMean, self.arrayrecord_key, layout_of(arrays))
         return messages
 
     def report(self) -> dict[str, object]:
         """Return what the noise was, and what a reader must know of it."""
-        note = seeded_note(self.entropy)
         return {
             "noise_multiplier": self.noise_multiplier,
             "sampling_probability": self.sampling_probability,
             "steps_per_round": self.steps,
-            "notes": [note] if note else [],
+            "notes": self.privacy_notes(),
         }

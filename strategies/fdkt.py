@@ -16,18 +16,17 @@ V rounds of votes; (m, d) embeddings of m texts.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
-from flwr.serverapp import Grid
-from flwr.serverapp.strategy import Strategy
+from flwr.app import ArrayRecord
 
-from fedlab.engine.aggregation.replies import refuse
-from fedlab.engine.aggregation.server_evaluation import ServerJudged
-from fedlab.engine.messages.records import from_record, records_of, to_record
-from fedlab.engine.simulation.host import partition_of
+from fedlab import checks
+from fedlab.engine.aggregation.private import Private
+from fedlab.engine.aggregation.protocol import Arrays, Protocol, Round, Step
+from fedlab.engine.messages.records import to_record
+from fedlab.engine.simulation.meter import MeteredGrid
 from fedlab.errors import BadInput, unknown
 from fedlab.llm.synthesis.budget import Budget
 from fedlab.llm.synthesis.candidates import CandidatePool
@@ -35,41 +34,146 @@ from fedlab.llm.synthesis.few_shot import Writer
 from fedlab.llm.synthesis.text_filter import Text, TextFilter, counted
 from fedlab.llm.synthesis.text_packing import pack_texts, unpack_texts
 from fedlab.privacy.accounting.budget import PrivacyBudget
-from fedlab.privacy.accounting.ledger import Ledger, required
-from fedlab.privacy.accounting.release import id_of
-from fedlab.privacy.mechanisms.noise_source import check_entropy, check_place, seeded_note
 
 
-class FDKT(ServerJudged, Strategy):
-    """Flower's strategy; the model it ends with is texts: `text`, `ends`, `labels` and `embedded`.
+class _Step(Step["FDKT"]):
+    """A step whose clients are charged before they are asked."""
+
+    def charge(self, now: Round, nodes: Sequence[int]) -> None:
+        """Enter what the budget says that the step releases."""
+        self.server.charge_clients(self.name, now.number, self.server.charged(now.grid, nodes))
+
+
+class Hello(_Step):
+    """Every client names its domain, and how many of its texts have which label where the budget says so."""
+
+    name = "hello"
+
+    def check(self, node: int, answer: Arrays) -> tuple[str, np.ndarray]:
+        """Return the domain and the counts (c,)."""
+        (domain,), labels = unpack_texts(answer), self.server.labels
+        known = self.server.writer.prompts.domains
+        if domain not in known:
+            raise unknown("domain", domain, known)
+        counts = answer["counts"] if self.server.budget.labels else np.zeros(len(labels))
+        if counts.shape != (len(labels),) or not np.isfinite(counts).all():
+            raise BadInput(f"counts have shape {counts.shape}, expected ({len(labels)},) finite numbers")
+        return domain, counts
+
+    def take_in(self, node: int, answer: tuple[str, np.ndarray]) -> None:
+        """Add up the counts of a domain."""
+        (self.server.domains[node], counts), sums = answer, self.server.counts
+        sums[answer[0]] = sums.get(answer[0], 0.0) + counts
+
+    def close(self, number: int) -> None:
+        """Refuse to go on for nobody."""
+        if not self.server.domains:
+            raise BadInput(
+                "no client named a domain that the prompts know: nothing can be written for anyone"
+            )
+
+
+class Synthesise(_Step):
+    """Clients write texts by generators of their own."""
+
+    name = "synthesise"
+
+    def __init__(self, server: FDKT):
+        super().__init__(server)
+        self.texts: list[Text] = []
+
+    def ask(self, now: Round) -> Mapping[int, Arrays]:
+        """Tell each client the codes of its domain."""
+        prompts, labels = self.server.writer.prompts, self.server.labels
+        return {node: pack_texts(prompts.codes(domain, labels)) for node, domain in self.server.known()}
+
+    def check(self, node: int, answer: Arrays) -> list[Text]:
+        """Return the texts, each with one of the labels."""
+        known, domain = self.server.labels, self.server.domains[node]
+        texts, labels = unpack_texts(answer), answer["labels"].tolist()
+        if len(labels) != len(texts) or any(not 0 <= label < len(known) for label in labels):
+            raise BadInput(
+                f"{len(texts)} texts with the labels {labels[:5]}: expected for each one of {len(known)}"
+            )
+        return [Text(text, domain, known[y]) for text, y in zip(texts, labels, strict=True)]
+
+    def take_in(self, node: int, answer: list[Text]) -> None:
+        """Put them to the others'."""
+        self.texts += answer
+
+    def close(self, number: int) -> None:
+        """Filter all of them together."""
+        self.server.pool.add(self.texts, "generators", self.server.seed)
+
+
+class Vote(_Step):
+    """The model writes candidates, clients vote, and the winners demonstrate next."""
+
+    name = "vote"
+
+    def ask(self, now: Round) -> Mapping[int, Arrays]:
+        """Send each client the candidates of its domain; where there are none nothing is asked, and nothing spent."""
+        server = self.server
+        server.write(server.candidates, f"candidates {now.number}", now)
+        for domain in sorted({*server.domains.values()} - {one.domain for one in server.pool.texts}):
+            server.notes.append(
+                f"round {now.number}: no candidate of {domain} passed the filters, so nobody voted"
+            )
+        rows = {node: server.pool.rows(domain) for node, domain in server.known()}
+        return {node: {"embedded": server.pool.embedded[own]} for node, own in rows.items() if len(own)}
+
+    def check(self, node: int, answer: Arrays) -> np.ndarray:
+        """Return the votes, one for each candidate."""
+        rows, votes = self.server.pool.rows(self.server.domains[node]), answer["votes"]
+        if votes.shape != rows.shape or not np.isfinite(votes).all():
+            raise BadInput(f"votes have shape {votes.shape}, expected {rows.shape} finite numbers")
+        return votes
+
+    def take_in(self, node: int, answer: np.ndarray) -> None:
+        """Add them up."""
+        self.server.pool.votes[self.server.pool.rows(self.server.domains[node])] += answer
+
+    def close(self, number: int) -> None:
+        """Keep the winners."""
+        self.server.pool.select_top(self.server.places, f"elected {number}")
+
+
+class Teach(_Step):
+    """All that was won goes to every client, which answers nothing."""
+
+    name = "teach"
+
+    def ask(self, now: Round) -> Mapping[int, Arrays]:
+        """Send everyone the texts, and some more like them."""
+        server = self.server
+        if server.augment_per_class or not len(server.pool):
+            server.write(server.augment_per_class or server.candidates, "augmented", now)
+        return dict.fromkeys((node for node, _ in server.known()), server.pool.model())
+
+
+class FDKT(Private, Protocol):
+    """The server; the model it ends with is texts: `text`, `ends`, `labels` and `embedded`.
 
     Parameters
     ----------
     writer
-        The language model with its prompts.
+        Language model with its prompts.
     embedder
-        What clients embed with: a backbone of `fedlab.features`.
+        Backbone of `fedlab.features` that clients embed with.
     labels
-        What the classes are called.
+        Names of the classes.
     budget
-        What clients release; they have the same.
+        Budget of what clients release; they have the same.
     text_filter
         Filters of what was written.
     candidates
-        Texts that are asked for, of each domain and label, in each round of votes.
+        Number of texts that are asked for, of each domain and label, in each round of votes.
     keep_fraction
         Share of the candidates that demonstrates next and is sent in the end.
     augment_per_class
-        Texts that are asked for after the last votes, of each domain and label, from its winners.
-    seed
-        Of the run.
-    entropy
-        Of the clients' noise.
-
-    Attributes
-    ----------
-    ledger
-        Where releases are entered; set by whoever runs the strategy.
+        Number of texts that are asked for after the last votes, of each domain and label, from its winners.
+    seed, entropy
+        Seed of the run, and source of the clients' noise, as `Private` has them.
 
     Raises
     ------
@@ -77,9 +181,6 @@ class FDKT(ServerJudged, Strategy):
         A setting is out of range.
     """
 
-    streaming = True
-    replies_are_models = False
-    partial_sum = None
     one_round = True
 
     def __init__(
@@ -95,208 +196,67 @@ class FDKT(ServerJudged, Strategy):
         seed: int = 0,
         entropy: str = "seeded",
     ):
-        if candidates < 1 or augment_per_class < 0:
-            raise BadInput(
-                f"candidates={candidates} must be at least 1, augment_per_class={augment_per_class} at least 0"
-            )
-        if not 0 < keep_fraction <= 1:
-            raise BadInput(
-                f"keep_fraction={keep_fraction} must lie in (0, 1]: the share of the candidates that is kept"
-            )
-        self.writer, self.budget = writer, budget
-        self.labels = tuple(labels)
+        super().__init__(seed, entropy)
+        self.candidates = checks.integer("candidates", candidates, least=1)
+        self.augment_per_class = checks.integer("augment_per_class", augment_per_class, least=0)
+        self.keep_fraction = checks.number("keep_fraction", keep_fraction, above=0, most=1)
+        self.writer, self.budget, self.labels = writer, budget, tuple(labels)
         self.pool = CandidatePool(text_filter or TextFilter(), writer, embedder, labels)
         if self.pool.text_filter.judge == "chat":
             writer.prompts.check_judge()
-        self.candidates, self.keep_fraction, self.augment_per_class = (
-            candidates,
-            keep_fraction,
-            augment_per_class,
-        )
-        self.seed, self.entropy = seed, check_entropy(entropy)
-        self.ledger: Ledger | None = None
         self.domains: dict[int, str] = {}
         self.counts: dict[str, np.ndarray] = {}
         self.notes: list[str] = []
 
     @property
-    def privacy(self) -> PrivacyBudget | None:
+    def privacy(self) -> PrivacyBudget | None:  # pyright: ignore[reportIncompatibleVariableOverride]
         """The terms of its ledger; None without noise."""
         return self.budget.promise
 
     @property
-    def steps(self) -> list[str]:
+    def steps(self) -> Sequence[_Step]:
         """What each round is."""
-        synthesise = ["synthesise"] if self.budget.generator is not None else []
-        return ["hello", *synthesise, *["vote"] * self.budget.votes, "teach"]
+        synthesise = [Synthesise] if self.budget.generator is not None else []
+        return [step(self) for step in (Hello, *synthesise, *[Vote] * self.budget.votes, Teach)]
 
-    @property
-    def rounds_per_step(self) -> int:
-        """How many rounds it takes."""
-        return len(self.steps)
+    def settings(self, step: Step[Any], now: Round) -> Mapping[str, Any]:
+        """Return what clients need to know of a step, of the run and of the noise that is reckoned with."""
+        of_run = {"run-seed": self.seed, "noise": self.budget.told}
+        return {"step": step.name, "server-round": now.number, **of_run}
 
-    # -- Flower's rounds --------------------------------------------------------------------------------------------
+    def model(self) -> ArrayRecord:
+        """Return the texts so far."""
+        return to_record(self.pool.model())
 
-    def configure_train(
-        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
-    ) -> Iterable[Message]:
-        """Write what is to be voted on, charge the clients, and ask them.
+    def known(self) -> list[tuple[int, str]]:
+        """Return the nodes that have named their domain, rising, and which."""
+        return sorted(self.domains.items())
 
-        Raises
-        ------
-        BadInput
-            A budget is spent, nobody keeps a ledger, or the language model does not answer.
+    def charge_clients(self, step: str, number: int, clients: tuple[int, ...]) -> None:
+        """Enter what a step releases about these clients."""
+        if clients:
+            texts = repr([one.text for one in self.pool.texts])
+            draw = self.draw_id("fdkt", number, clients, self.budget.told, texts)
+            if release := self.budget.release(step, draw, clients, number):
+                self.charge(release)
+
+    def write(self, number: int, stage: str, now: Round) -> None:
+        """Add so many texts of each domain and label to the pool; those that won before stand again.
+
+        So a round can only improve on them.
         """
-        step = self.steps[server_round - 1]
-        simulated = getattr(grid, "simulated", True)
-        check_place(self.entropy, simulated)
-        nodes = sorted(grid.get_node_ids()) if step == "hello" else sorted(self.domains)
-        if step == "vote":
-            self._write(
-                self.candidates, f"candidates {server_round}", server_round, getattr(grid, "emit", None)
-            )
-            # Where nothing was written there is nothing to ask, and nothing is spent.
-            nodes = [node for node in nodes if len(self._rows(node))]
-            for domain in sorted({*self.domains.values()} - {one.domain for one in self.pool.texts}):
-                self.notes.append(
-                    f"round {server_round}: no candidate of {domain} passed the filters, so nobody voted"
-                )
-        if step == "teach" and (self.augment_per_class or not len(self.pool)):
-            self._write(
-                self.augment_per_class or self.candidates,
-                "augmented",
-                server_round,
-                getattr(grid, "emit", None),
-            )
-        self._charge(step, server_round, nodes, simulated)
-        told = ConfigRecord(
-            {
-                **config,
-                "step": step,
-                "server-round": server_round,
-                "run-seed": self.seed,
-                "noise": self.budget.told,
-            }
-        )
-        return [
-            Message(
-                RecordDict({"arrays": to_record(self._for(node, step)), "config": told}),
-                node,
-                MessageType.TRAIN,
-            )
-            for node in nodes
-        ]
+        domains = sorted({*self.domains.values()})
+        wanted = {(domain, label): number for domain in domains for label in self.labels}
+        seed, emit = self.seed + now.number, now.grid.emit if isinstance(now.grid, MeteredGrid) else None
+        self.pool.add(self.writer.write(wanted, self.pool.by_code(), seed, emit), stage, seed)
 
-    def aggregate_train(
-        self, server_round: int, replies: Iterable[Message]
-    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        """Take in what clients said; a reply that is none is refused by name, as a failure of its client."""
-        step = self.steps[server_round - 1]
-        said: dict[int, Any] = {}
-        for reply in replies:
-            if reply.has_error():
-                continue
-            node = reply.metadata.src_node_id
-            try:
-                arrays = from_record(records_of(reply.content, ArrayRecord)["arrays"])
-                said[node] = self._checked(step, node, arrays)
-            except (BadInput, KeyError) as error:
-                why = error if isinstance(error, BadInput) else BadInput(f"no {error} in the reply")
-                refuse(replies, reply, why)
-        for node in sorted(said):  # who was faster must not show in the sums
-            self._take_in(step, node, said[node])
-        if step == "hello" and not self.domains:
-            raise BadInput(
-                "no client named a domain that the prompts know: nothing can be written for anyone"
-            )
-        if step == "synthesise":
-            self.pool.add([one for node in sorted(said) for one in said[node]], "generators", self.seed)
-        if step == "vote":
-            self.pool.select_top(self._places, f"elected {server_round}")
-        return to_record(self.pool.model()), None
-
-    # -- what clients say -------------------------------------------------------------------------------------------
-
-    def _checked(self, step: str, node: int, arrays: Mapping[str, np.ndarray]) -> Any:
-        """Return what a client said, or refuse it."""
-        if step == "hello":
-            (domain,) = unpack_texts(arrays)
-            if domain not in self.writer.prompts.domains:
-                raise unknown("domain", domain, self.writer.prompts.domains)
-            counts = arrays["counts"] if self.budget.labels else np.zeros(len(self.labels))
-            if counts.shape != (len(self.labels),) or not np.isfinite(counts).all():
-                raise BadInput(
-                    f"counts have shape {counts.shape}, expected ({len(self.labels)},) finite numbers"
-                )
-            return domain, counts
-        if step == "synthesise":
-            texts, labels = unpack_texts(arrays), arrays["labels"].tolist()
-            if len(labels) != len(texts) or any(not 0 <= label < len(self.labels) for label in labels):
-                raise BadInput(
-                    f"{len(texts)} texts with the labels {labels[:5]}: expected for each one of {len(self.labels)}"
-                )
-            domain = self.domains[node]
-            return [Text(text, domain, self.labels[y]) for text, y in zip(texts, labels, strict=True)]
-        if step == "vote":
-            rows, cast = self._rows(node), arrays["votes"]
-            if cast.shape != rows.shape or not np.isfinite(cast).all():
-                raise BadInput(f"votes have shape {cast.shape}, expected {rows.shape} finite numbers")
-            return cast
-        return None
-
-    def _take_in(self, step: str, node: int, said: Any) -> None:
-        if step == "hello":
-            self.domains[node], counts = said
-            self.counts[said[0]] = self.counts.get(said[0], 0.0) + counts
-        elif step == "vote":
-            self.pool.votes[self._rows(node)] += said
-
-    def _rows(self, node: int) -> np.ndarray:
-        """Return which candidates are of a node's domain."""
-        return self.pool.rows(self.domains[node])
-
-    # -- what the server does with it --------------------------------------------------------------------------------
-
-    def _places(self, domain: str, label: str, candidates: int) -> int:
+    def places(self, domain: str, label: str, candidates: int) -> int:
         """Return how many candidates of a label stay: a share of them, more of a label that clients have more of."""
         places = self.keep_fraction * candidates
         if self.budget.labels:
             counts = np.maximum(self.counts[domain], 1.0)
             places *= len(self.labels) * counts[self.labels.index(label)] / counts.sum()
         return min(candidates, max(1, round(places)))
-
-    def _write(self, number: int, stage: str, server_round: int, emit: Any) -> None:
-        """Add so many texts of each domain and label to the pool; those that won before stand again.
-
-        So a round can only improve on them.
-        """
-        known = sorted(set(self.domains.values()))
-        wanted = {(domain, label): number for domain in known for label in self.labels}
-        seed = self.seed + server_round
-        self.pool.add(self.writer.write(wanted, self.pool.by_code(), seed, emit), stage, seed)
-
-    # -- what goes out -----------------------------------------------------------------------------------------------
-
-    def _for(self, node: int, step: str) -> dict[str, np.ndarray]:
-        if step == "hello":
-            return {}
-        if step == "synthesise":
-            return pack_texts(self.writer.prompts.codes(self.domains[node], self.labels))
-        if step == "vote":
-            return {"embedded": self.pool.embedded[self._rows(node)]}
-        return self.pool.model()
-
-    def _charge(self, step: str, server_round: int, nodes: Sequence[int], simulated: bool) -> None:
-        asked = tuple(sorted(partition_of(node) if simulated else node for node in nodes))
-        if not asked:
-            return
-        sent = repr([one.text for one in self.pool.texts])
-        draw = id_of(self.entropy, "fdkt", self.seed, server_round, asked, self.budget.told, sent)
-        release = self.budget.release(step, draw, asked, server_round)
-        if release is not None:
-            required(self.ledger).charge(release)
-
-    # -- what is kept, and told ----------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a checkpoint keeps."""
@@ -316,15 +276,13 @@ class FDKT(ServerJudged, Strategy):
 
     def report(self) -> dict[str, Any]:
         """Return what was written, dropped and spent, and what a reader must know."""
-        note = (
-            seeded_note(self.entropy)
-            if not self.budget.noiseless
-            else ("no noise was added: the texts promise nothing about those of the clients")
-        )
         text_filter = self.pool.text_filter
         dropped, asked = self.writer.dropped + text_filter.dropped, Counter(text_filter.asked)
         questions = asked.pop("questions", 0)
         unread = f"judge: of {questions} answers {counted(asked)}" if +asked else None
+        noiseless = "no noise was added: the texts promise nothing about those of the clients"
+        notes = [noiseless] if self.budget.noiseless else self.privacy_notes()
+        more = (f"dropped: {counted(dropped)}", unread, *self.notes)
         return {
             "texts": len(self.pool),
             "dropped": dict(dropped),
@@ -332,5 +290,5 @@ class FDKT(ServerJudged, Strategy):
             "stages": self.pool.stages,
             "usage": self.writer.usage(),
             "votes_noise_multiplier": self.budget.votes_multiplier,
-            "notes": [said for said in (note, f"dropped: {counted(dropped)}", unread, *self.notes) if said],
+            "notes": [*notes, *(line for line in more if line)],
         }

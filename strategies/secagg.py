@@ -13,44 +13,164 @@ what this does not protect from.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
-from flwr.serverapp import Grid
+from flwr.app import ArrayRecord, Message, MessageType
 
 from fedlab.engine.aggregation.closed_form import ClosedForm
-from fedlab.engine.aggregation.replies import refuse
+from fedlab.engine.aggregation.private import is_simulated
+from fedlab.engine.aggregation.protocol import Arrays, Protocol, Round, Step
+from fedlab.engine.aggregation.replies import SecureReply
 from fedlab.engine.messages.identity import SERVER_NODE
-from fedlab.engine.messages.partial_sums import as_partial_sum, packed_of
-from fedlab.engine.messages.records import content_bytes, to_record
+from fedlab.engine.messages.partial_sums import as_partial_sum, packed_content
+from fedlab.engine.messages.records import content_bytes
 from fedlab.errors import BadInput
+from fedlab.privacy.accounting.ledger import Ledger
 from fedlab.privacy.mechanisms.noise_source import check_entropy
 from fedlab.privacy.secagg.client import Answer
 from fedlab.privacy.secagg.graph import Terms
 from fedlab.privacy.secagg.key_agreement import fresh
 from fedlab.privacy.secagg.removal import Departure
-from fedlab.privacy.secagg.server import STEPS, SecureSum, expect
-from fedlab.stats import pack
+from fedlab.privacy.secagg.server import SecureSum, expect
 from fedlab.stats.serialization.integers import Layout, statistics_of
 
 _KEPT = ("sum", "asked", "nodes", "departure", "layout", "_vector")
 
 
-class SecureAggregation(ClosedForm):
+class _Step(Step["SecureAggregation"]):
+    """A step of the sum, whose clients are known by their numbers."""
+
+    at_once = True
+
+    @property
+    def sum(self) -> SecureSum:
+        """The sum, once it has begun."""
+        assert self.server.sum is not None
+        return self.server.sum
+
+    def nodes(self, questions: Mapping[int, Arrays]) -> dict[int, Arrays]:
+        """Return what each client is asked, by its node."""
+        return {self.server.nodes[who]: question for who, question in questions.items()}
+
+    def who(self, node: int) -> int:
+        """Return which client a node is."""
+        return next(who for who, one in self.server.nodes.items() if one == node)
+
+
+class Keys(_Step):
+    """Everyone's public keys."""
+
+    name = "keys"
+
+    def ask(self, now: Round) -> None:
+        """Begin a sum that no other has anything to do with."""
+        self.server.begin(now)
+
+    def take_in(self, node: int, answer: Answer) -> None:
+        """Hear who a node is, and its keys."""
+        who, nodes = int(expect(answer, "who", np.uint64, (1,))[0]), self.server.nodes
+        if nodes.get(who, node) != node or who >= self.sum.terms.clients:
+            raise BadInput(
+                f"it says it is client {who} of {self.sum.terms.clients}, and so does another node"
+            )
+        self.sum.take_keys(who, answer)
+        nodes[who] = node
+
+
+class Shares(_Step):
+    """What each client lets its neighbours hold of its secrets."""
+
+    name = "shares"
+    tells_missed = True
+
+    def ask(self, now: Round) -> Mapping[int, Arrays]:
+        """Tell each client its neighbours."""
+        return self.nodes(self.sum.ask_shares())
+
+    def take_in(self, node: int, answer: Answer) -> None:
+        """Hear what it shares."""
+        self.sum.take_shares(self.who(node), answer)
+
+
+class Upload(_Step):
+    """The masked statistics."""
+
+    name = "upload"
+    tells_missed = True
+
+    def ask(self, now: Round) -> Mapping[int, Arrays]:
+        """Tell each client what its neighbours shared with it."""
+        return self.nodes(self.sum.ask_upload())
+
+    def charge(self, now: Round, nodes: Sequence[int]) -> None:
+        """Let the inner strategy enter a release, or refuse one, before anything is uploaded."""
+        self.server.inner.configure_train(now.number, now.arrays, now.config, now.grid)
+
+    def take_in(self, node: int, answer: Answer) -> None:
+        """Add a masked vector that is laid out as the others."""
+        layout = Layout.read(answer.get("layout", np.zeros(0)))
+        if self.server.layout not in (None, layout):
+            raise BadInput(f"its statistics are laid out as {layout}, the others' as {self.server.layout}")
+        if len(answer.get("masked", ())) != layout.length:
+            raise BadInput(f"its masked statistics are not the {layout.length} integers of {layout}")
+        self.sum.take_upload(self.who(node), answer)
+        self.server.layout = layout
+
+
+class Reveal(_Step):
+    """The shares by which masks come off the sum."""
+
+    name = "reveal"
+
+    def ask(self, now: Round) -> Mapping[int, Arrays]:
+        """Tell everyone in the sum who is."""
+        return self.nodes(dict.fromkeys(sorted(self.sum.uploaded), self.sum.ask_reveal()))
+
+    def take_in(self, node: int, answer: Answer) -> None:
+        """Hear one share of each neighbour."""
+        self.sum.take_reveal(self.who(node), answer)
+
+    def close(self, number: int) -> None:
+        """Take the masks off."""
+        self.server.finish(number, self.sum.result(), last=not self.server.leave)
+
+
+class Leave(_Step):
+    """The masks between those who leave and those who stay."""
+
+    name = "leave"
+
+    def ask(self, now: Round) -> Mapping[int, Arrays]:
+        """Tell everyone in question who leaves."""
+        self.server.departure = gone = Departure.of(self.sum, self.server.leave, self.server.alone)
+        return self.nodes(dict.fromkeys(sorted(gone.asked(self.sum)), gone.question(self.sum)))
+
+    def take_in(self, node: int, answer: Answer) -> None:
+        """Hear the seeds."""
+        assert self.server.departure is not None
+        self.server.departure.take(self.sum, self.who(node), answer)
+
+    def close(self, number: int) -> None:
+        """Subtract those who leave."""
+        assert self.server._vector is not None and self.server.departure is not None
+        self.server.finish(number, self.server._vector - self.server.departure.result(self.sum))
+
+
+class SecureAggregation(Protocol):
     """Let an inner strategy solve over a sum whose parts nobody sees.
 
     Parameters
     ----------
     inner
-        The strategy; its clients' statistics must be exact sums of one round.
+        Strategy that solves; its clients' statistics must be exact sums of one round.
     dropout, colluding
         Shares of the clients, as `fedlab.privacy.secagg.graph.Terms` has them.
     entropy, seed
-        Where sessions and graphs come from, 'os' or 'seeded'; the clients' keys are their own.
+        Source of sessions and graphs, 'os' or 'seeded'; the clients' keys are their own.
     leave
-        Who leaves the sum after it is made: clients by their partitions.
+        Clients that leave the sum after it is made, by their partitions.
     alone
         Whether clients that share no masks with the others who leave may show their own sum.
 
@@ -59,8 +179,6 @@ class SecureAggregation(ClosedForm):
     BadInput
         The inner strategy keeps clients' own statistics or takes late ones, which a secure sum does not have.
     """
-
-    partial_sum = None
 
     def __init__(
         self,
@@ -72,27 +190,25 @@ class SecureAggregation(ClosedForm):
         leave: Sequence[int] = (),
         alone: bool = False,
     ):
-        if getattr(inner, "kept", None) or getattr(inner, "late", "drop") != "drop":
+        name = type(inner).__name__
+        if inner.kept or inner.late != "drop":
             raise BadInput(
-                f"{type(inner).__name__} wants each client's statistics: under secure aggregation there is only "
-                "their sum, say keep_clients=null and late=drop"
+                f"{name} wants each client's statistics: under secure aggregation there is only their sum, say "
+                "keep_clients=null and late=drop"
             )
-        if leave and hasattr(inner, "secure"):
+        if leave and inner.privacy is not None:
             raise BadInput(
                 f"leave={list(leave)}: the part of those who leave would show with no noise but their own shares: "
-                f"under {type(inner).__name__} nobody can leave, sum anew without them"
+                f"under {name} nobody can leave, sum anew without them"
             )
         if inner.rounds_per_step != 1:
-            raise BadInput(
-                f"{type(inner).__name__} takes {inner.rounds_per_step} rounds: only what takes one can be summed"
-            )
+            raise BadInput(f"{name} takes {inner.rounds_per_step} rounds: only what takes one can be summed")
+        inner.secure = True
         self.inner, self.dropout, self.colluding = inner, dropout, colluding
         self.entropy, self.seed = check_entropy(entropy), seed
         self.leave, self.alone = _distinct(leave), alone
-        self.rounds_per_step = 5 if self.leave else 4
         self.one_round = inner.one_round or bool(self.leave)
-        if hasattr(inner, "secure"):
-            inner.secure = True  # pyright: ignore[reportAttributeAccessIssue]
+        self.privacy = inner.privacy
         self.sum: SecureSum | None = None
         self.asked: list[int] = []
         self.nodes: dict[int, int] = {}
@@ -100,42 +216,25 @@ class SecureAggregation(ClosedForm):
         self.layout: Layout | None = None
         self._vector: np.ndarray | None = None
 
-    # -- asking ------------------------------------------------------------------------------------------------
+    @property
+    def steps(self) -> Sequence[_Step]:
+        """Four, and a fifth where clients leave."""
+        return [step(self) for step in (Keys, Shares, Upload, Reveal, *([Leave] if self.leave else []))]
 
-    def configure_train(
-        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
-    ) -> Iterable[Message]:
-        """Ask who is still there for the next step.
-
-        Raises
-        ------
-        BadInput
-            Too few are, or those who are to leave cannot.
-        """
-        step = self._step(server_round)
-        if step == "keys":
-            self._begin(server_round, grid)
+    def settings(self, step: Step[Any], now: Round) -> Mapping[str, Any]:
+        """Return the round, the step and the aggregation that it is of."""
         assert self.sum is not None
-        config = ConfigRecord(
-            {**config, "server-round": server_round, "step": step, "session": self.sum.session}
-        )
-        if step == "keys":
-            return self.ask(grid, config)
-        if step == "shares":
-            return self._each(self.sum.ask_shares(), config)
-        if step == "upload":
-            # It may have to enter a release, or refuse one, before anything is uploaded.
-            self.inner.configure_train(server_round, arrays, config, grid)
-            return self._each(self.sum.ask_upload(), config)
-        if step == "reveal":
-            return self._all(self.sum.ask_reveal(), self.sum.uploaded, config)
-        self.departure = Departure.of(self.sum, self.leave, self.alone)
-        return self._all(self.departure.question(self.sum), self.departure.asked(self.sum), config)
+        return {"server-round": now.number, "step": step.name, "session": self.sum.session}
 
-    def _begin(self, server_round: int, grid: Grid) -> None:
-        self.asked = list(grid.get_node_ids())
+    def model(self) -> ArrayRecord:
+        """Return the inner strategy's head."""
+        return self.inner.head()
+
+    def begin(self, now: Round) -> None:
+        """Begin a sum over all nodes."""
+        self.asked = list(now.grid.get_node_ids())
         clients = len(self.asked)
-        if self.entropy == "seeded" and not getattr(grid, "simulated", True):
+        if self.entropy == "seeded" and not is_simulated(now.grid):
             raise BadInput(
                 "entropy=seeded: who knows the seed can take the masks off; in a deployment say entropy=os"
             )
@@ -143,145 +242,62 @@ class SecureAggregation(ClosedForm):
             raise BadInput(
                 f"leave={list(self.leave)}: the clients are 0..{clients - 1}, {strangers} are none"
             )
-        of = f"{server_round} of {type(self.inner).__name__}"  # another method of the run has other masks
+        of = f"{now.number} of {type(self.inner).__name__}"  # another method of the run has other masks
         session = fresh(self.entropy, self.seed, f"session {of}", 16)
         seed = int.from_bytes(fresh(self.entropy, self.seed, f"graph {of}", 16))
         self.sum = SecureSum(Terms(clients, self.dropout, self.colluding), session, seed, self.leave)
         self.nodes, self.departure, self.layout, self._vector = {}, None, None, None
+        self.missed = self.inner.missed
 
-    def _each(self, questions: Mapping[int, Answer], config: ConfigRecord) -> list[Message]:
-        """Ask each its own; where data come as a stream it is told the rounds whose samples are not in the head yet."""
-        missed: Mapping[int, Sequence[int]] = getattr(self.inner, "missed", {})
-        messages = []
-        for who, asked in questions.items():
-            node = self.nodes[who]
-            told = ConfigRecord({**config, "missed-rounds": list(missed[node])}) if node in missed else config
-            content = RecordDict({"arrays": to_record(asked), "config": told})
-            messages.append(Message(content, node, MessageType.TRAIN))
-        return messages
-
-    def _all(self, question: Answer, clients: Iterable[int], config: ConfigRecord) -> list[Message]:
-        content = RecordDict({"arrays": to_record(question), "config": config})
-        return [Message(content, self.nodes[who], MessageType.TRAIN) for who in sorted(clients)]
-
-    # -- hearing -----------------------------------------------------------------------------------------------
-
-    def aggregate_train(
-        self, server_round: int, replies: Iterable[Message]
-    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        """Hear the answers of a step; after the last, let the inner strategy solve.
-
-        Raises
-        ------
-        BadInput
-            Too few clients answered for a sum.
-        ClientFailed
-            More clients' answers are refused than may fail; the first is named.
-        """
-        assert self.sum is not None
-        step = self._step(server_round)
-        for reply in replies:
-            if reply.has_error():
-                continue
-            try:
-                self._take(step, reply.metadata.src_node_id, packed_of(reply.content))
-            except BadInput as error:
-                refuse(replies, reply, error)
-        if step == "reveal":
-            self._vector = self.sum.result()
-        elif step == "leave":
-            assert self.departure is not None and self._vector is not None
-            self._vector = self._vector - self.departure.result(self.sum)
-        if server_round % self.rounds_per_step == 0:
-            return self._solve(server_round)
-        return self.inner.head(), None
-
-    def _take(self, step: str, node: int, answer: Answer) -> None:
-        assert self.sum is not None
-        if step == "keys":
-            who = int(expect(answer, "who", np.uint64, (1,))[0])
-            if self.nodes.get(who, node) != node or who >= self.sum.terms.clients:
-                raise BadInput(
-                    f"it says it is client {who} of {self.sum.terms.clients}, and so does another node"
-                )
-            self.sum.take_keys(who, answer)
-            self.nodes[who] = node
+    def finish(self, number: int, vector: np.ndarray, last: bool = True) -> None:
+        """Let the inner strategy solve over the sum, and know who is not in it."""
+        self._vector = vector
+        if not last:
             return
-        who = next(who for who, one in self.nodes.items() if one == node)
-        if step == "upload":
-            layout = Layout.read(answer.get("layout", np.zeros(0)))
-            if self.layout not in (None, layout):
-                raise BadInput(f"its statistics are laid out as {layout}, the others' as {self.layout}")
-            if len(answer.get("masked", ())) != layout.length:
-                raise BadInput(f"its masked statistics are not the {layout.length} integers of {layout}")
-            self.sum.take_upload(who, answer)
-            self.layout = layout
-        elif step == "leave":
-            assert self.departure is not None
-            self.departure.take(self.sum, who, answer)
-        elif step == "shares":
-            self.sum.take_shares(who, answer)
-        else:
-            self.sum.take_reveal(who, answer)
-
-    def _solve(self, server_round: int) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        assert self.sum is not None and self._vector is not None and self.layout is not None
+        assert self.sum is not None and self.layout is not None
         clients = len(self.sum.uploaded) - len(self.sum.left)
-        packed = to_record(pack(statistics_of(self._vector, self.layout, clients)))
-        content = RecordDict({"arrays": packed})
-        reply = Message(
-            as_partial_sum(content, clients, content_bytes(content)), SERVER_NODE, MessageType.TRAIN
+        content = packed_content(statistics_of(vector, self.layout, clients))
+        content = as_partial_sum(content, clients, content_bytes(content))
+        there = {self.nodes[who] for who in self.sum.uploaded}
+        reply = Message(content, SERVER_NODE, MessageType.TRAIN)
+        self.inner.aggregate_train(
+            number, SecureReply(reply, [node for node in self.asked if node not in there])
         )
-        missed: Mapping[int, Sequence[int]] = getattr(self.inner, "missed", {})
-        model = self.inner.aggregate_train(server_round, [reply])
-        if hasattr(self.inner, "missed"):
-            there = {self.nodes[who] for who in self.sum.uploaded}
-            silent = [node for node in self.asked if node not in there]
-            self.inner.missed = {node: [*missed.get(node, ()), server_round] for node in silent}  # pyright: ignore[reportAttributeAccessIssue]
-        return model
-
-    def _step(self, server_round: int) -> str:
-        return STEPS[(server_round - 1) % self.rounds_per_step]
 
     # -- what the inner strategy says --------------------------------------------------------------------------
 
     @property
-    def privacy(self) -> Any:
-        """The terms of the inner strategy's ledger, where it has one."""
-        return self.inner.privacy  # pyright: ignore[reportAttributeAccessIssue]
-
-    @property
-    def ledger(self) -> Any:
+    def ledger(self) -> Ledger | None:  # pyright: ignore[reportIncompatibleVariableOverride]
         """The inner strategy's ledger, where it has one."""
-        return self.inner.ledger  # pyright: ignore[reportAttributeAccessIssue]
+        return self.inner.ledger
 
     @ledger.setter
-    def ledger(self, ledger: Any) -> None:
-        self.inner.ledger = ledger  # pyright: ignore[reportAttributeAccessIssue]
+    def ledger(self, ledger: Ledger | None) -> None:  # pyright: ignore[reportIncompatibleVariableOverride]
+        self.inner.ledger = ledger
 
     def state_dict(self) -> dict[str, object]:
         """Return what a checkpoint keeps: the inner strategy's state and this aggregation's."""
-        own = {name: getattr(self, name) for name in _KEPT}
-        return {"inner": self.inner.state_dict(), **own}  # pyright: ignore[reportAttributeAccessIssue]
+        return {"inner": self.inner.state_dict(), **{name: getattr(self, name) for name in _KEPT}}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take up what `state_dict` once returned."""
-        self.inner.load_state_dict(state["inner"])  # pyright: ignore[reportAttributeAccessIssue]
+        self.inner.load_state_dict(state["inner"])
         for name in _KEPT:
             setattr(self, name, state[name])
+        self.missed = self.inner.missed
 
     def report(self) -> dict[str, object]:
         """Return what the inner strategy says, and over how many clients."""
-        told = self.inner.report()  # pyright: ignore[reportAttributeAccessIssue]
-        if self.sum is None or not told:
-            return told
-        notes = list(told.pop("notes", []))
+        report = self.inner.report()
+        if self.sum is None or not report:
+            return report
+        notes = list(report.pop("notes", []))
         if self.entropy == "seeded":
             notes.append(
                 "keys are drawn from the run's seed, so that the run can be repeated, and whoever knows it can take "
                 "the masks off: with real data say entropy=os, which gives the same head"
             )
-        return {**told, "clients_in_sum": len(self.sum.uploaded) - len(self.sum.left), "notes": notes}
+        return {**report, "clients_in_sum": len(self.sum.uploaded) - len(self.sum.left), "notes": notes}
 
 
 def _distinct(leave: object) -> tuple[int, ...]:

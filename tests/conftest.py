@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,25 @@ def shapes(request):
     config.update("jaxtyping_disable", not here.startswith(CHECKED))
     yield
     config.update("jaxtyping_disable", False)
+
+
+class Clock:
+    """A clock that stands still until it is put forward: in this process, a sleep takes no time and is no chance."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def skip(self, seconds: float) -> None:
+        self.now += seconds
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    found = Clock()
+    for name in ("monotonic", "perf_counter"):
+        monkeypatch.setattr(time, name, lambda: found.now)
+    monkeypatch.setattr(time, "sleep", found.skip)
+    return found
 
 
 @pytest.fixture(params=["cpu", "cuda"])

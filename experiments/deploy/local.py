@@ -19,6 +19,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 from safetensors.numpy import load_file
 
+from experiments.deploy.agreement import check_agreement
 from experiments.deploy.federation import Federation
 from experiments.runner.compare import CLIENT_APP, describe
 from experiments.runner.compose import compose
@@ -30,8 +31,6 @@ from fedlab.errors import BadInput
 from strategies.app import app as server_app
 
 DEFAULTS = ("clients=4", "methods=[afl]")
-SAME = ("head_sha256", "statistics_sha256", "accuracy")
-"""What a deployment and a simulation of a closed-form method must agree on, to the bit."""
 
 
 def deploy_locally(overrides: Sequence[str], out: Path | None = None, console: Console | None = None) -> Path:
@@ -54,7 +53,8 @@ def deploy_locally(overrides: Sequence[str], out: Path | None = None, console: C
     Raises
     ------
     BadInput
-        The config is not one of a deployment, a process failed, or the head is not the simulation's.
+        The config is not one of a deployment, a process failed, or the model differs from the simulation's by more
+        than its numbers allow.
     """
     # An experiment says itself which method it is of.
     chosen = any(word.startswith("experiment=") for word in overrides)
@@ -81,23 +81,16 @@ def deploy_locally(overrides: Sequence[str], out: Path | None = None, console: C
         simulated, model = simulate(config)
         run.wait(None, federation.check, say)
     deployed = json.loads((out / "results.json").read_text(encoding="utf-8"))
-    different = [key for key in SAME if deployed[key] != simulated[key]]
-    apart = _largest_difference(load_file(out / "model.safetensors"), model)
     console.print(
         f"deployed   {_head(deployed)}\nsimulated  {_head(simulated)}\nresults in {out}", soft_wrap=True
     )
-    if different and deployed["statistics_sha256"] is not None:
-        raise BadInput(
-            f"the deployment's {', '.join(different)} differ from the simulation's: do all programs run the same "
-            f"versions? Logs in {out / 'logs'}"
-        )
-    if different:
-        console.print(
-            f"averaging adds in the order of arrival, so no bit is promised: weights differ by up to {apart:.1e}",
-            soft_wrap=True,
-        )
-    else:
-        console.print("the same head, to the bit")
+    learner = config["client"].get("learner", config["client"])  # what secure aggregation masks has the mode
+    found = load_file(out / "model.safetensors")
+    try:
+        verdict = check_agreement(deployed, simulated, found, model, learner.get("mode"))
+    except BadInput as error:
+        raise BadInput(f"{error} Logs in {out / 'logs'}") from error
+    console.print(verdict, soft_wrap=True)
     return out
 
 
@@ -131,10 +124,6 @@ def simulate(config: dict[str, Any]) -> tuple[dict[str, Any], dict[str, np.ndarr
         server_app(MeteredGrid(grid), context)
     result = json.loads(str(context.state.config_records["result"]["json"]))
     return result, from_record(context.state.array_records["model"])
-
-
-def _largest_difference(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> float:
-    return max(float(np.abs(one[name] - other[name]).max()) for name in one)
 
 
 def _head(result: dict[str, Any]) -> str:

@@ -11,12 +11,13 @@ from flwr.app import ArrayRecord
 
 from fedlab.analytic import Analytic, Joint
 from fedlab.analytic.diagnostics import diagnostics
+from fedlab.engine.aggregation.server_evaluation import ServerEvaluator
 from fedlab.engine.messages.records import to_record
 from fedlab.errors import BadInput
 from fedlab.stats import Solution
 from fedlab.tracking.outcome import Outcome
 from fedlab.world import World
-from strategies.app import ServerEvaluator, digest, estimate_memory
+from strategies.app import digest, estimate_memory
 
 
 def centralised(

@@ -20,11 +20,11 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from experiments.runner.compare import build_world, describe, make_grid, run_method
 from experiments.runner.deletion import chosen, kept_by, settle
 from fedlab.data.partition import Partition
+from fedlab.engine.aggregation.server_evaluation import ServerEvaluator
 from fedlab.engine.messages.records import to_record
 from fedlab.errors import BadInput
 from fedlab.randomness import check_share, rng_for
 from fedlab.tracking.run_directory import RunDirectory
-from strategies.app import ServerEvaluator
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from fedlab.analytic.expansion import Expansion, Identity
 from fedlab.errors import BadInput
+from fedlab.method import Learner
 from fedlab.stats.arithmetic.fixed_point import FixedPoint
 from fedlab.stats.arithmetic.memory import check_memory
 from fedlab.stats.arithmetic.samples import check_features, check_labels, one_hot
@@ -40,7 +41,7 @@ EMPTY: Mapping[str, Any] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
-class Analytic:
+class Analytic(Learner):
     """What a client does with its samples, and whoever holds a sum with that sum.
 
     Parameters
@@ -161,10 +162,6 @@ class Analytic:
         return statistics.solve(ridge)
 
     # -- what the apps call ----------------------------------------------------------------------------------
-
-    def initial(self, d0: int, seed: int) -> dict[str, np.ndarray]:
-        """Return no model: a closed-form method needs none."""
-        return {}
 
     def train(
         self,

@@ -14,6 +14,7 @@ from fedlab.llm.tuning.adapters import Adapters
 from fedlab.llm.tuning.private_generator import PrivateGenerator, sample
 from fedlab.privacy.dpsgd.private_gradient import generator_of
 from tests.llm.tuning.families import model_of, tokenizer
+from tests.tolerance import rounding
 
 CODE = "shop | good"
 FORMAT = Canaries("w0 w1 {}", tuple(f"w{i}" for i in range(10, 20)), length=4)
@@ -137,7 +138,7 @@ def test_log_perplexity_is_the_sum_over_a_texts_own_tokens():
         log_p = model(torch.tensor([start + end])).logits.log_softmax(-1)[0]
     bits = -sum(float(log_p[len(start) - 1 + i, token]) for i, token in enumerate(end)) / math.log(2)
     found = log_perplexities(model, words, [CODE, CODE], ["w1 w2 w3", "w1 w2 w3 w4 w5 w6 w7"])
-    assert found[0] == pytest.approx(bits, rel=1e-5) and found[1] > found[0]
+    assert found[0] == pytest.approx(bits, rel=rounding(500)) and found[1] > found[0]
 
 
 # -- canaries ---------------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from fedlab.analytic import Identity, RandomRBF, RandomReLU, SampledRBF
 from fedlab.errors import BadInput
 from fedlab.stats import GramStats, one_hot
 from tests.draws import same, samples, seeds
+from tests.tolerance import FLOAT64, assert_near
 
 MODES = pytest.mark.parametrize("mode", ["float64", "exact"])
 D0, D, C, N, RIDGE = 8, 32, 50, 1000, 0.1
@@ -111,7 +112,7 @@ def test_a_head_is_saved_and_loaded(mode, tmp_path):
     model.save(tmp_path / "head.safetensors", head)
     again = ACIL(3, RandomReLU(16), mode).load(tmp_path / "head.safetensors")
     assert torch.equal(again, head)
-    assert torch.allclose(model.predict_scores(again, x), model.features(x) @ head, rtol=0, atol=1e-14)
+    assert_near(model.predict_scores(again, x), model.features(x) @ head, 16, FLOAT64)
     for other in (ACIL(3, RandomReLU(17), mode), ACIL(3, RandomReLU(16, seed=1), mode), GACL(3)):
         with pytest.raises(BadInput, match="use the same settings"):
             other.load(tmp_path / "head.safetensors")

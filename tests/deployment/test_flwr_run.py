@@ -35,7 +35,7 @@ def home(tmp_path: Path) -> Iterator[Path]:
     found = [process for process in psutil.process_iter() if _home_of(process) == str(tmp_path)]
     for process in found:
         _end(process, psutil.Process.terminate)
-    _, alive = psutil.wait_procs(found, timeout=10)
+    _, alive = psutil.wait_procs(found, timeout=30)
     for process in alive:
         _end(process, psutil.Process.kill)
 

@@ -16,6 +16,8 @@ from fedlab.engine.messages.records import from_record, to_record
 from fedlab.engine.simulation.simulated import SimulatedGrid
 
 NODES = 7
+WAIT = 60.0
+"""Seconds that client 3 waits for a file."""
 
 
 def make_app() -> ClientApp:
@@ -101,9 +103,14 @@ def make_app() -> ClientApp:
     def nothing(message: Message, context: Context) -> Message:
         return None  # pyright: ignore[reportReturnType]
 
-    @app.query("sleep")
-    def sleep(message: Message, context: Context) -> Message:
-        time.sleep(message.content["config"]["seconds"] * (context.node_config["partition-id"] == 3))
+    @app.query("wait")
+    def wait(message: Message, context: Context) -> Message:
+        waited, seconds, step = 0.0, WAIT, 0.1
+        while context.node_config["partition-id"] == 3 and waited < seconds:
+            if Path(message.content["config"]["file"]).exists():
+                break
+            time.sleep(step)
+            waited += step
         return answer(message, partition=int(context.node_config["partition-id"]))
 
     @app.query("trace")

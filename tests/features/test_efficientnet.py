@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from fedlab.features.backbones import EfficientNetLite0
+from tests.tolerance import assert_near
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -41,7 +42,7 @@ def test_the_same_images_give_the_same_bits(images, features):
 def test_the_batch_matters_only_to_rounding_and_tells_its_progress(images, features):
     steps = []
     rows = EfficientNetLite0().extract(images, batch_size=2, progress=lambda *step: steps.append(step))
-    np.testing.assert_allclose(rows, features, atol=1e-4)
+    assert_near(rows, features, 50 * 1000)  # about 50 layers of sums of up to 1000 terms
     assert steps == [(2, 3), (3, 3)]
 
 

@@ -24,6 +24,9 @@ class Server(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", port), Handler)
         self.asked = []  # the body of every completion asked for
         self.starts = []
+        self.together = 1  # requests that are there before the first is answered
+        self.later = lambda: True  # when what comes "later" is answered
+        self.closing = threading.Event()
         self.script = []  # what the next completions get, instead of an answer
         self.always = None
         self.says = None  # body -> Completion, for answers that mean something
@@ -34,6 +37,10 @@ class Server(ThreadingHTTPServer):
     @property
     def url(self):
         return f"http://127.0.0.1:{self.server_address[1]}/v1"
+
+    def until(self, true):
+        while not true() and not self.closing.wait(0.01):
+            pass
 
     def handle_error(self, *_):
         pass  # whoever asked has gone: some tests want that
@@ -55,14 +62,17 @@ class Handler(BaseHTTPRequestHandler):
             self.server.starts.append(time.monotonic())
             what = self.server.script.pop(0) if self.server.script else self.server.always
         time.sleep(self.server.delay)
+        self.server.until(lambda: len(self.server.asked) >= self.server.together)
         chat = self.path.endswith("chat/completions")
         if isinstance(what, int):
             return self.reply(what, {"error": {"message": f"status {what}", "code": None}})
         if isinstance(what, tuple):  # a status, a message, headers
             status, error, headers = what
             return self.reply(status, {"error": error}, headers)
-        if what == "slow":
-            time.sleep(1.0)
+        if what == "never":
+            return self.server.closing.wait()
+        if what == "later":
+            self.server.until(self.server.later)
         if what == "not json":
             return self.raw(200, b'{"choices": [', "application/json")
         if what == "html":
@@ -111,6 +121,7 @@ def stub(port=0):
     try:
         yield server
     finally:
+        server.closing.set()
         server.shutdown()
         server.server_close()
         thread.join()

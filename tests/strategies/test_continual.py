@@ -127,7 +127,7 @@ def test_a_client_that_failed_tells_what_it_missed(fault, summed):
     )
 
 
-def test_silence_is_told_like_failure():
+def test_silence_is_told_like_failure(clock):
     # The clock passes before the second block answers: who was in it is asked for the round again.
     def slow(client, server_round):
         if client >= 2 and server_round == 1 and not woken:

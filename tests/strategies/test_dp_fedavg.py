@@ -17,6 +17,7 @@ from fedlab.privacy.accounting.budget import PrivacyBudget
 from fedlab.privacy.accounting.calibration import calibrate, certify
 from fedlab.privacy.accounting.ledger import BudgetSpent, Ledger
 from strategies.dp_fedavg import DPFedAvg
+from tests.tolerance import assert_near, rounding
 
 CLIENT = PrivacyBudget(epsilon=4.0, delta=1e-5, unit="client", relation="add_remove")
 START = {
@@ -94,7 +95,8 @@ def test_the_sum_of_clipped_updates_over_a_public_number_whoever_answered(there)
     found = strategy(noise_multiplier=1e-9)
     replies = [reply for k, reply in enumerate(answers(found)) if k in there]
     expected = sum((flat(clipped(k)) for k in there), np.zeros(SIZE)) / K  # nobody weighs by samples
-    np.testing.assert_allclose(flat(step(found, replies)), expected, rtol=0, atol=5e-7)
+    # What is compared is a difference of float32 models, each of which was rounded once.
+    assert_near(flat(step(found, replies)), expected, 1, size=size(START))
 
 
 def test_a_client_moves_the_sum_by_its_clip_at_most():
@@ -103,7 +105,7 @@ def test_a_client_moves_the_sum_by_its_clip_at_most():
     for k in range(K):
         found = strategy(noise_multiplier=1e-9)
         rest = [reply for j, reply in enumerate(answers(found)) if j != k]
-        assert np.linalg.norm(whole - flat(step(found, rest))) * K <= 1.0 + 1e-4  # float32 models
+        assert np.linalg.norm(whole - flat(step(found, rest))) * K <= 1.0 + K * rounding(1, size(START))
 
 
 @pytest.mark.parametrize("there", [K, K // 2, 1, 0])

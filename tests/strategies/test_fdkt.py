@@ -142,7 +142,7 @@ def test_no_private_text_is_in_any_message(run, monkeypatch, only_votes):
         return reply
 
     monkeypatch.setattr(Host, "_handle", listening)
-    monkeypatch.setattr(Host, "_cohort", lambda self, messages: None)
+    monkeypatch.setattr(Host, "_batch", lambda self, messages: None)
     run(only_votes, **({} if only_votes else {"study.only": ["generator and votes"]}))
     assert len(said) == (9 if only_votes else 12)
     written = set() if only_votes else {("text", "ends", "labels")}
@@ -176,11 +176,11 @@ def test_labels_that_clients_have_more_of_keep_more_candidates():
     budget = Budget(votes=1, labels=True)
     server = FDKT(None, None, ["good", "bad"], budget, keep_fraction=0.5)  # pyright: ignore[reportArgumentType]
     server.counts = {"food": np.array([30.0, 10.0])}
-    assert [server._places("food", label, 20) for label in server.labels] == [15, 5]
+    assert [server.places("food", label, 20) for label in server.labels] == [15, 5]
     server.counts = {"food": np.array([-2.0, 50.0])}
-    assert [server._places("food", label, 20) for label in server.labels] == [1, 20]
+    assert [server.places("food", label, 20) for label in server.labels] == [1, 20]
     plain = FDKT(None, None, ["good", "bad"], Budget(), keep_fraction=0.5)  # pyright: ignore[reportArgumentType]
-    assert plain._places("food", "bad", 20) == 10
+    assert plain.places("food", "bad", 20) == 10
 
 
 def test_whoever_has_spent_its_budget_is_asked_for_nothing():
@@ -188,16 +188,16 @@ def test_whoever_has_spent_its_budget_is_asked_for_nothing():
     server = FDKT(None, None, ["good", "bad"], budget)  # pyright: ignore[reportArgumentType]
     assert budget.promise
     server.ledger = Ledger(budget.promise)
-    server._charge("vote", 2, [1, 2], simulated=False)
+    server.charge_clients("vote", 2, (1, 2))
     before = server.ledger.spent()
-    server._charge("vote", 2, [1, 2], simulated=False)  # the replay of the same bits
+    server.charge_clients("vote", 2, (1, 2))  # the replay of the same bits
     assert server.ledger.spent() == before and before[0] == pytest.approx(8.0, rel=1e-3)
     with pytest.raises(BudgetSpent, match="past the cap of 8"):
-        server._charge("vote", 3, [2], simulated=False)
+        server.charge_clients("vote", 3, (2,))
     assert server.ledger.spent() == before
     server.ledger.charge(Release("other", "other", "gaussian", noise_multiplier=50.0, clients=(3,)))
     with pytest.raises(BudgetSpent):
-        server._charge("vote", 2, [3], simulated=False)
+        server.charge_clients("vote", 2, (3,))
 
 
 @pytest.mark.slow

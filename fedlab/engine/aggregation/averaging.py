@@ -95,13 +95,8 @@ class WeightedMean:
         return RecordDict({self.record: to_record(arrays), self._metric_record: MetricRecord({**metrics})})
 
 
-def partial_sum_of(strategy: Strategy, messages: Sequence[Message]) -> Callable[[], PartialSum] | None:
-    """Return how workers may combine replies for a strategy; None where it needs each by itself.
-
-    A strategy says so in its `partial_sum`; of Flower's, those that average do not say it, but are known.
-    """
-    if hasattr(strategy, "partial_sum"):
-        return strategy.partial_sum  # pyright: ignore[reportAttributeAccessIssue]
+def partial_mean(strategy: Strategy, messages: Sequence[Message]) -> Callable[[], PartialSum] | None:
+    """Return what averages replies for a strategy of Flower's that only wants their mean; None for any other."""
     if not isinstance(strategy, flower.FedAvg) or type(strategy) not in AVERAGING or not len(messages):
         return None
     if strategy.weighted_by_key != WEIGHT or strategy.train_metrics_aggr_fn is not aggregate_metricrecords:

@@ -2,77 +2,63 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from types import MappingProxyType
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Protocol
 
 import numpy as np
-from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Message
 from flwr.serverapp import Grid
-from flwr.serverapp.strategy import Strategy
 
 from fedlab.analytic.diagnostics import diagnostics
-from fedlab.engine.aggregation.replies import refuse
-from fedlab.engine.aggregation.server_evaluation import ServerJudged
-from fedlab.engine.messages.broadcast import Broadcast
+from fedlab.engine.aggregation.replies import taken
+from fedlab.engine.aggregation.strategy import FedlabStrategy
 from fedlab.engine.messages.partial_sums import StatisticsSum, packed_of
 from fedlab.engine.messages.records import to_record
-from fedlab.errors import BadInput
 from fedlab.stats import Solution, StatisticsTotal, plain_sums, unpack
 
-NOBODY: Mapping[int, Sequence[int]] = MappingProxyType({})
+
+class Phases(Protocol):
+    """What a stream leaves behind: `fedlab.analytic.Joint` and its like; immutable."""
+
+    @property
+    def total(self) -> Any:
+        """Statistics of everything added, of whatever kind; None before the first phase."""
+        ...
+
+    def add(self, phase: Any) -> Phases:
+        """Return it with one more phase; on BadInput nothing has changed."""
+        ...
+
+    def solution(self) -> Solution:
+        """Return the head over everything added."""
+        ...
 
 
-class ClosedForm(ServerJudged, Strategy):
-    """A strategy whose clients need no model and whose model is a solve: Flower's interface but for two methods.
-
-    What is left to say is `configure_train` and `aggregate_train`.
+class ClosedForm(FedlabStrategy):
+    """A strategy whose clients need no model and whose model is a solve: `aggregate_train` is left to say.
 
     Attributes
     ----------
-    streaming
-        Replies are added as they come.
-    partial_sum
-        What adds them where they are made; None where each is wanted by itself.
-    rounds_per_step
-        How many rounds it takes to learn what a step of a stream brings, or all there is: more would add it twice.
-    one_round
-        Whether it can learn only once, and nothing of a stream.
+    statistics
+        Sums that the head is solved from; None before.
     solution
-        The last solve; None before.
+        Last solve; None before.
+    remembered
+        Names of the attributes that a checkpoint keeps.
     """
 
     streaming = True
-    partial_sum: type[StatisticsSum] | None = StatisticsSum
+    partial_sum = StatisticsSum
     rounds_per_step = 1
-    one_round = False
+    statistics: Any = None
     solution: Solution | None = None
+    remembered: tuple[str, ...] = ("statistics", "solution")
 
-    def ask(
-        self, grid: Grid, config: ConfigRecord, missed: Mapping[int, Sequence[int]] = NOBODY
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """Ask every node; it needs no model to answer.
-
-        Parameters
-        ----------
-        grid
-            Its nodes.
-        config
-            What they are told.
-        missed
-            Node to the rounds that it was asked in vain; it is told them too, as `missed-rounds`.
-        """
-        nodes = list(grid.get_node_ids())
-        content = RecordDict({"arrays": ArrayRecord(), "config": config})
-        if not missed:
-            return Broadcast(content, nodes, MessageType.TRAIN)
-        contents: dict[tuple[int, ...], RecordDict] = {
-            (): content
-        }  # nodes that missed the same are sent the same
-        for rounds in map(tuple, missed.values()):
-            told = ConfigRecord({**config, "missed-rounds": list(rounds)})
-            contents.setdefault(rounds, RecordDict({"arrays": ArrayRecord(), "config": told}))
-        return [Message(contents[tuple(missed.get(node, ()))], node, MessageType.TRAIN) for node in nodes]
+        """Ask every node; it needs the number of the round to answer, and no model."""
+        return self.ask(grid, ConfigRecord({**config, "server-round": server_round}))
 
     def add(
         self,
@@ -85,9 +71,9 @@ class ClosedForm(ServerJudged, Strategy):
         Parameters
         ----------
         replies
-            What the nodes answered.
+            Answers of the nodes.
         total
-            Where their statistics are added.
+            Sum that their statistics are added to.
         keep
             Called with the node and its packed statistics, once they are added.
 
@@ -96,32 +82,43 @@ class ClosedForm(ServerJudged, Strategy):
         ClientFailed
             More clients' statistics do not fit the others' than may fail; the first is named.
         """
-        added = 0
-        for reply in replies:
-            if reply.has_error():
-                continue
-            try:
-                packed = packed_of(reply.content)
-                total.add(unpack(packed))
-            except BadInput as error:
-                refuse(replies, reply, error)
-                continue
-            added += 1
+
+        def added(reply: Message) -> Mapping[str, np.ndarray]:
+            packed = packed_of(reply.content)
+            total.add(unpack(packed))
+            return packed
+
+        number = 0
+        for node, packed in taken(replies, added):
+            number += 1
             if keep is not None:
-                keep(reply.metadata.src_node_id, packed)
-        return added
+                keep(node, packed)
+        return number
 
     def head(self) -> ArrayRecord:
         """Return the model: the last solve, or an empty one where nobody had a sample yet."""
         return to_record({"weight": self.solution.weight.numpy()}) if self.solution else ArrayRecord()
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a checkpoint keeps."""
+        return {name: getattr(self, name) for name in self.remembered}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take up what `state_dict` once returned."""
+        for name in self.remembered:
+            setattr(self, name, state[name])
+
+    def report(self) -> dict[str, Any]:
+        """Return what the last solve says of itself; `notes` is what a reader must know."""
+        return self.tell(self.statistics)
+
     def tell(self, statistics: Any) -> dict[str, Any]:
-        """Return what a solve says of itself; `notes` is what a reader must know.
+        """Return what the last solve says of itself.
 
         Parameters
         ----------
         statistics
-            Of everything that is in the head, of any kind; None before the first round.
+            Sums of everything that is in the head, of any kind; None before the first round.
         """
         solution = self.solution
         if statistics is None or solution is None:

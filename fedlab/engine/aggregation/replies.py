@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
 
+import numpy as np
 from flwr.app import ArrayRecord, Message, MetricRecord
 
 from fedlab.engine.messages.broadcast import nodes_of
 from fedlab.engine.messages.identity import SERVER_NODE
-from fedlab.engine.messages.partial_sums import PartialSum, stands_for
-from fedlab.engine.messages.records import WEIGHT, layout_of, records_of, unlike, views
+from fedlab.engine.messages.partial_sums import ArraySum, PartialSum, stands_for
+from fedlab.engine.messages.records import WEIGHT, from_record, layout_of, records_of, unlike, views
 from fedlab.engine.simulation.meter import MeteredGrid
 from fedlab.errors import REFUSED, BadInput, ClientFailed
+
+T = TypeVar("T")
 
 
 class Replies:
@@ -163,11 +168,65 @@ class Replies:
         )
 
 
+@dataclass(frozen=True)
+class SecureReply:
+    """The reply that stands for all clients of a secure sum.
+
+    Attributes
+    ----------
+    reply
+        Sum of what they would have answered.
+    lost
+        Nodes that were asked and are not in it.
+    """
+
+    reply: Message
+    lost: list[int]
+
+    def __iter__(self) -> Iterator[Message]:
+        yield self.reply
+
+
 def lost(replies: Iterable[Message]) -> list[int]:
     """Return the nodes of which nothing was aggregated, once replies have been walked through."""
-    if isinstance(replies, Replies):
+    if isinstance(replies, (Replies, SecureReply)):
         return replies.lost
     return [reply.metadata.src_node_id for reply in replies if reply.has_error()]
+
+
+def taken(replies: Iterable[Message], take: Callable[[Message], T]) -> Iterator[tuple[int, T]]:
+    """Yield the node of every reply that is no error, and what a function makes of the reply.
+
+    Parameters
+    ----------
+    replies
+        Answers of the nodes.
+    take
+        Called with each reply as it arrives; one on which it raises BadInput is refused, as a failure of its client.
+
+    Raises
+    ------
+    ClientFailed
+        More clients' replies are refused than may fail; the first is named.
+    """
+    for reply in replies:
+        if reply.has_error():
+            continue
+        try:
+            answer = take(reply)
+        except BadInput as error:
+            refuse(replies, reply, error)
+            continue
+        yield reply.metadata.src_node_id, answer
+
+
+def sum_of(replies: Iterable[Message]) -> dict[str, np.ndarray]:
+    """Return the sums of the arrays of all replies, by name; empty where nobody answered."""
+    total = ArraySum()
+    for _ in taken(replies, lambda reply: total.add(reply.content)):
+        pass
+    records = records_of(total.content(), ArrayRecord)
+    return {name: array for record in records.values() for name, array in from_record(record).items()}
 
 
 def refuse(replies: Iterable[Message], reply: Message, why: BadInput) -> None:

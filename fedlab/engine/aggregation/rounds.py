@@ -17,8 +17,8 @@ import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord
 from flwr.serverapp.strategy import Strategy
 
-from fedlab.engine.aggregation.averaging import partial_sum_of
 from fedlab.engine.aggregation.replies import Replies
+from fedlab.engine.aggregation.strategy import contract_of
 from fedlab.engine.messages.broadcast import Broadcast
 from fedlab.engine.persistence.checkpoint import Checkpoints, GlobalRandomness, NodeStates
 from fedlab.engine.simulation.meter import MeteredGrid
@@ -102,7 +102,7 @@ def run_rounds(
         raise BadInput(
             f"tolerate={tolerate} must lie in [0, 1): the share of a round's clients that may fail"
         )
-    history = History(arrays)
+    method, history = contract_of(strategy), History(arrays)
     state = {
         "strategy": strategy,
         "history": history,
@@ -120,19 +120,18 @@ def run_rounds(
     for server_round in range(history.rounds + 1, num_rounds + 1):
         waited = grid.traffic.seconds
         started = time.perf_counter()
-        asked = strategy.configure_train(server_round, history.arrays, ConfigRecord(), grid)
+        asked = method.configure_train(server_round, history.arrays, ConfigRecord(), grid)
         messages = asked if isinstance(asked, Broadcast) else list(asked)
-        partial_sum = partial_sum_of(strategy, messages)
-        models = getattr(strategy, "replies_are_models", True)
+        partial_sum, models = method.partial_sum_of(messages), method.replies_are_models
         replies = Replies(grid, messages, timeout, tolerate, history.failures, partial_sum, models)
         # Flower's strategies walk their replies more than once; only one that says it streams gets a stream.
-        if getattr(strategy, "streaming", False):
+        if method.streaming:
             with _undisturbed():
-                aggregated, _ = strategy.aggregate_train(server_round, replies)
+                aggregated, _ = method.aggregate_train(server_round, replies)
         else:
             with _undisturbed():
                 received = list(replies)
-            aggregated, _ = strategy.aggregate_train(server_round, received)
+            aggregated, _ = method.aggregate_train(server_round, received)
         if aggregated is not None:
             history.arrays = _typed_as(history.arrays, aggregated)
         elif messages and replies.with_samples:
@@ -141,19 +140,19 @@ def run_rounds(
                 "replies, which may be too few for it: ask more clients each round, or let it assume fewer "
                 "malicious ones"
             )
-        if getattr(strategy, "late", "drop") == "merge":
+        if method.late == "merge":
             # A sum has no deadline: who comes later is one more term.
-            arrays = strategy.merge(grid.stream_late(partial_sum=partial_sum))  # pyright: ignore[reportAttributeAccessIssue]
-            history.arrays = arrays or history.arrays
+            merged = method.merge(grid.stream_late(partial_sum=partial_sum))
+            history.arrays = merged or history.arrays
         waited = grid.traffic.seconds - waited
         history.seconds["train"] += waited
         history.seconds["aggregate"] += time.perf_counter() - started - waited
 
         started = time.perf_counter()
-        messages = list(strategy.configure_evaluate(server_round, history.arrays, ConfigRecord(), grid))
+        messages = list(method.configure_evaluate(server_round, history.arrays, ConfigRecord(), grid))
         with _undisturbed():
             answers = list(Replies(grid, messages, timeout, tolerate, history.failures))
-        history.federated = strategy.aggregate_evaluate(server_round, answers) or MetricRecord()
+        history.federated = method.aggregate_evaluate(server_round, answers) or MetricRecord()
         history.seconds["evaluate"] += time.perf_counter() - started
         history.rounds = server_round
         _evaluate(history, grid, evaluate, server_round)

@@ -10,7 +10,7 @@ Error replies are never added: each comes back by itself.
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
@@ -95,7 +95,12 @@ class StatisticsSum:
 
     def content(self) -> RecordDict:
         """Return the packed total."""
-        return RecordDict({"arrays": to_record(pack(self._sum.result()))})
+        return packed_content(self._sum.result())
+
+
+def packed_content(statistics: Any) -> RecordDict:
+    """Return the content of a reply that carries statistics of any kind."""
+    return RecordDict({"arrays": to_record(pack(statistics))})
 
 
 def packed_of(content: RecordDict) -> dict[str, np.ndarray]:

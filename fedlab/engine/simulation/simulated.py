@@ -49,6 +49,9 @@ class SimulatedGrid(Grid):
         Draws the faults.
     """
 
+    simulated = True
+    """What private strategies ask a Grid: where it is not said, data are real."""
+
     def __init__(
         self,
         num_nodes: int,

@@ -123,7 +123,7 @@ def test_batches_stay_within_the_task_they_are_cut_from(n, batch, seed):
     ("build", "said"),
     [
         (lambda: ClassIncremental(5, 0), r"base=0: give a share of the classes in \(0, 1\)"),
-        (lambda: ClassIncremental(5, float("nan")), "base=nan"),
+        (lambda: ClassIncremental(5, float("inf")), "base=inf"),
         (lambda: ClassIncremental(5, "half"), "base='half'"),
         (lambda: ClassIncremental(5, 1.5), "neither a share in"),
         (lambda: ClassIncremental(5, 11), "give base in 1..10"),

@@ -24,6 +24,7 @@ from flwr.serverapp.strategy import (
 )
 
 from fedlab.engine.aggregation.rounds import run_rounds
+from fedlab.engine.aggregation.strategy import FedlabStrategy
 from fedlab.engine.messages.identity import SERVER_NODE
 from fedlab.engine.messages.records import from_record, to_record
 from fedlab.engine.simulation.local_grid import LocalGrid
@@ -194,7 +195,7 @@ def test_a_strategy_with_too_few_replies_says_what_to_change():
         run(clients(), Bulyan(**SMALL, num_malicious_nodes=1))
 
 
-def test_late_clients_stop_the_run_unless_tolerated():
+def test_late_clients_stop_the_run_unless_tolerated(clock):
     random.seed(1)
     with pytest.raises(
         BadInput, match=r"\d of 5 clients did not answer within 0.2 s: raise the timeout, or `tolerate`"
@@ -247,7 +248,7 @@ def test_a_strategy_that_makes_no_model_of_good_replies_is_told():
 def test_a_streaming_strategy_sees_replies_as_they_come_and_holds_none():
     seen = []
 
-    class Streaming(_InOrder):
+    class Streaming(_InOrder, FedlabStrategy):
         streaming = True
 
         def aggregate_train(self, server_round, replies):

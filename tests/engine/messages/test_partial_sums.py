@@ -17,6 +17,7 @@ from fedlab.engine.simulation.simulated import SimulatedGrid
 from fedlab.errors import BadInput
 from fedlab.stats import ClassCounts, ClassWeights, GramStats, pack, unpack
 from tests.draws import samples
+from tests.tolerance import FLOAT64, assert_near
 
 
 def reply(a: np.ndarray, **metrics: float) -> RecordDict:
@@ -42,7 +43,7 @@ def test_the_sum_is_that_of_the_replies_one_by_one(grid):
         assert sum(r.content["metrics"][key] for r in summed) == pytest.approx(expected, rel=1e-12)
     expected = sum(from_record(r.content["arrays"])["w"] for r in one_by_one)
     total = sum(from_record(r.content["arrays"])["w"] for r in summed)
-    np.testing.assert_allclose(total, expected, rtol=1e-14)  # a sum of seven in another order
+    assert_near(total, expected, grid.num_nodes, FLOAT64)  # the same sum in another order
 
 
 @pytest.mark.slow

@@ -136,8 +136,10 @@ def test_a_client_that_changes_the_run_config_is_refused(grid):
     assert times(grid) == [n + 1 for n in before]
 
 
-def test_a_reply_that_comes_after_its_messages_time_to_live_is_an_error(grid):
-    replies = ask(grid, "query.count", ttl=0.5, seconds=1.0)
+def test_a_reply_that_comes_after_its_messages_time_to_live_is_an_error(grid, request):
+    if isinstance(grid, LocalGrid):
+        request.getfixturevalue("clock")
+    replies = ask(grid, "query.count", ttl=3.0, seconds=3.5)
     assert [reply.has_error() for reply in replies] == [False, True, False]
     assert replies[1].error.code == ErrorCode.MESSAGE_UNAVAILABLE
 

@@ -1,5 +1,3 @@
-import time
-
 import numpy as np
 import pytest
 from flwr.app import ConfigRecord, Message, RecordDict
@@ -8,6 +6,7 @@ from flwr.serverapp import Grid
 from fedlab.engine.messages.records import content_bytes, to_record
 from fedlab.engine.simulation.local_grid import LocalGrid
 from fedlab.engine.simulation.meter import MeteredGrid
+from tests.engine.conftest import WAIT
 
 
 class Elsewhere(MeteredGrid):
@@ -62,11 +61,11 @@ def test_errors_weigh_nothing_but_are_passed_on(metered):
     assert metered.traffic.bytes_up == 0
 
 
-def test_the_readers_own_time_is_not_waiting(app, ask):
+def test_the_readers_own_time_is_not_waiting(app, ask, clock, tmp_path):
     metered = MeteredGrid(LocalGrid(app, 4))
-    for _ in metered.stream(ask(metered, "sleep", seconds=0.2)):
-        time.sleep(0.1)
-    assert 0.2 <= metered.traffic.seconds < 0.35
+    for _ in metered.stream(ask(metered, "wait", file=str(tmp_path / "never"))):
+        clock.skip(10)
+    assert metered.traffic.seconds == pytest.approx(WAIT)
 
 
 def test_clients_are_named_by_partition_only_where_they_are_simulated(app):

@@ -82,8 +82,8 @@ def end(process: subprocess.Popen) -> None:
             with_pid = member.is_running()
             if with_pid:
                 member.send_signal(signal.SIGKILL)
-        psutil.wait_procs(family, timeout=10)
-    process.wait(10)
+        psutil.wait_procs(family, timeout=60)
+    process.wait(60)
 
 
 @pytest.fixture

@@ -143,7 +143,7 @@ def test_on_a_terminal_a_line_shows_progress_and_what_the_app_says_stays_above(t
                     said += os.read(controller, 65536)
                 except OSError:  # the other end is closed
                     break
-        assert process.wait(timeout=10) == 0
+        assert process.wait(timeout=60) == 0
     finally:
         process.kill()
         process.wait()

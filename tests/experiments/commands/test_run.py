@@ -170,9 +170,7 @@ def test_a_sweep_survives_one_bad_job(tmp_path, capsys):
     ("overrides", "said"),
     [
         (["clients=0"], "clients=0"),
-        (["clients=-3"], "clients=-3"),
         (["partition.alpha=0"], "alpha=0"),
-        (["partition.alpha=-1"], "alpha=-1"),
         (["seed=-1"], "seed=-1"),
         (["ridge=-1"], "ridge=-1"),
         (["ridge=much"], "ridge=much"),
@@ -187,7 +185,6 @@ def test_a_sweep_survives_one_bad_job(tmp_path, capsys):
         (["gradient.learning_rate=-0.1", "methods=[fedavg]", "clients=5"], "learning_rate=-0.1"),
         (["source=csv", "source.path=/nowhere.csv", "source.label=y"], "/nowhere.csv"),
         (["engine=ray", "engine.num_workers=0", "methods=[afl]"], "num_workers=0"),
-        (["cliens=3"], "did you mean 'clients'?"),
         (["methods=null"], "null is no choice"),
         (["hydra/launcher=jolib"], "pip install -c constraints.txt -e '.[sweep]'"),
         (["experiment=afl_dummy", "study.clients=[]"], "names no number of clients"),
@@ -198,19 +195,15 @@ def test_a_sweep_survives_one_bad_job(tmp_path, capsys):
         (["experiment=afl_invariance", "methods=[fedavg]"], "lacks afl"),
         (["experiment=afl_invariance", "study.clients=[]"], "has no cell"),
         (["experiment=afl_invariance", "study.alpha=[flat]"], "study.alpha=flat"),
-        (["experiment=afl_invariance", "study=null"], "has no cell"),
         (["cohort.fraction=0", "methods=[fedavg]"], "cohort.fraction=0.0 lies outside (0, 1]"),
         (["cohort.fraction=some"], "cohort.fraction=some"),
         (["cohort.minimum=0"], "cohort.minimum=0"),
-        (["gradient.batch_size=1.5", "methods=[fedavg]"], "gradient.batch_size=1.5 is not an integer"),
-        (["features.expansion.width=1.5"], "features.expansion.width=1.5 is not an integer"),
         (["analytic.bits=few"], "analytic.bits=few is not an integer"),
         (["source=csv", "source.path=null", "source.label=y"], "source.path=None is not a text"),
         (
             ["source=csv", "source.path=a.csv", "source.label=3"],
             "as a text it is written source.label=\"'3'\"",
         ),
-        (["source=image_folder", "source.path=.", "source.size=big"], "source.size=big is not an integer"),
     ],
 )
 def test_bad_input_is_one_message_and_exit_code_2(tmp_path, capsys, overrides, said):

@@ -11,12 +11,7 @@ from fedlab.errors import BadInput
 from tests.experiments.runner.test_compose import options
 
 
-@pytest.mark.parametrize("method", options("methods"))
-def test_every_method_fits_its_constructors(method):
-    check(compose([f"methods=[{method}]"]))
-
-
-@pytest.mark.parametrize("group", ["source", "partition", "features", "network", "engine", "experiment"])
+@pytest.mark.parametrize("group", ["source", "partition", "features", "network", "engine"])
 def test_every_option_fits_its_constructors(group):
     needed = {
         "csv": ["source.path=a", "source.label=b"],

@@ -1,4 +1,3 @@
-import itertools
 import threading
 import time
 
@@ -27,7 +26,7 @@ def make():
     made = []
 
     def make(server, **options):
-        options = {"key": None, "backoff": 0.01, "longest": 0.05, "patience": 5.0, "concurrent": 2} | options
+        options = {"key": None, "backoff": 0.01, "longest": 0.05, "patience": 60.0, "concurrent": 2} | options
         warnings = []
         model = Endpoint(
             server if isinstance(server, str) else server.url, "m", warn=warnings.append, **options
@@ -97,14 +96,15 @@ def test_tokens_and_cost_are_counted(server, make):
         ("not json", "malformed"),
         ("html", "malformed"),
         ("no choices", "malformed"),
-        ("slow", "timed out"),
+        ("never", "timed out"),
     ],
 )
 def test_what_passes_is_waited_for(server, make, trouble, name):
-    model, warnings = make(server, timeout=0.3)
-    server.script = [trouble, trouble]
+    times, timeout = (1, 3.0) if trouble == "never" else (2, 60.0)
+    model, warnings = make(server, timeout=timeout)
+    server.script = [trouble] * times
     assert model.complete(["a"], SAMPLING, [1])[0].text == "a/1"
-    assert model.troubles == {name: 2}
+    assert model.troubles == {name: times}
     assert len(warnings) == 2 and name in warnings[0] and "answers again" in warnings[1]
 
 
@@ -123,7 +123,7 @@ def test_what_does_not_pass_is_said_at_once(server, make, status, remedy):
 def test_what_was_on_its_way_when_another_failed_is_told(server, make):
     model, _ = make(server)
     # Both are asked before the refusal, which a text follows.
-    server.delay, server.script = 0.5, [400, "slow"]
+    server.together, server.script, server.later = 2, [400, "later"], lambda: model.troubles["refused"]
     told = []
     with pytest.raises(BadInput, match="refused with 400"):
         model.complete(
@@ -154,12 +154,10 @@ def test_malformed_answers_end_after_some_tries(server, make):
 def test_patience_ends_and_says_what_happened(server, make):
     model, warnings = make(server, retry_for=0.3)
     server.always = 503
-    began = time.monotonic()
     with pytest.raises(
-        BadInput, match=r"no answer for 0\.\d s \(limit: patience 0\.3 s; server error \d+\): start it"
+        BadInput, match=r"no answer for [\d.]+ s \(limit: patience 0\.3 s; server error \d+\): start it"
     ):
         model.complete(["a", "b", "c"], SAMPLING, [1, 2, 3])
-    assert time.monotonic() - began < 3
     assert len(warnings) == 1  # one outage, however many requests
 
 
@@ -185,12 +183,14 @@ def test_an_endpoint_without_a_list_of_models_is_one_too(server, make):
 def test_it_dies_and_comes_back(make):
     with stub() as first:
         port, url = first.server_address[1], first.url
-        model, warnings = make(url, concurrent=1, retry_for=20.0)
+        model, warnings = make(url, concurrent=1)
         model.complete(["a"], SAMPLING, [1])
     revived = []
 
     def revive():
-        time.sleep(0.4)
+        deadline = time.monotonic() + 60
+        while not warnings and time.monotonic() < deadline:
+            time.sleep(0.01)
         context = stub(port)
         revived.append((context, context.__enter__()))
 
@@ -203,14 +203,14 @@ def test_it_dies_and_comes_back(make):
         revived[0][0].__exit__(None, None, None)
     assert [a.text for a in answers] == ["b/2", "c/3"]
     assert set(model.troubles) == {"unreachable"}
-    assert "trying again for 20 s" in warnings[0] and "answers again after" in warnings[-1]
+    assert "trying again for 60 s" in warnings[0] and "answers again after" in warnings[-1]
 
 
 def test_requests_are_started_evenly(server, make):
     model, _ = make(server, per_minute=600, concurrent=4)
+    began = time.monotonic()
     model.complete(list("abcdef"), SAMPLING, list(range(6)))
-    gaps = [later - earlier for earlier, later in itertools.pairwise(sorted(server.starts))]
-    assert sum(gaps) >= 0.45  # five intervals of 0.1 s
+    assert max(server.starts) - began >= 0.49  # the last is held back for five intervals of 0.1 s
 
 
 def test_requests_at_once_are_limited(server, make):

@@ -12,8 +12,8 @@ from fedlab.llm.tuning.adapters import UNBOUNDED, Adapters, family_of
 from fedlab.llm.tuning.losses import LOSSES, Example, Examples, evaluate, kind_of, seq2seq_losses
 from fedlab.privacy.dpsgd.private_gradient import DPSGD
 from tests.llm.tuning.families import FAMILIES, VOCABULARY, model_of
+from tests.tolerance import assert_near
 
-TOLERANCE = 2e-5
 """Of sums of gradients, in clips: a norm is a sum over some 10^4 products in float32, whose rounding of 6e-8 grows
 with the root of their number, and Opacus adds 1e-6 to a norm."""
 FAMILY = pytest.mark.parametrize("family", FAMILIES)
@@ -55,7 +55,7 @@ def by_hand(model, data):
     total = {name: torch.zeros_like(p) for name, p in named.items()}
     for gradient, norm in zip(gradients, norms, strict=True):
         for name, g in zip(named, gradient, strict=True):
-            total[name] += g * min(1.0, clip / norm)
+            total[name] += g * min(1.0, clip / (norm + 1e-6))  # as Opacus has it: never above the clip
     return total, clip
 
 
@@ -73,12 +73,9 @@ def check(model, clipping):
     data = examples(model)
     expected, clip = by_hand(model, data)
     found = moved(model, data, DPSGD(clip, 0.0, 1.0, 1, 1.0, 3, clipping))
-    assert list(found) == list(expected)
-    for name, gradient in expected.items():
-        apart = float((found[name] - gradient).abs().max())
-        # The difference of two weights, too, is known to their own rounding only.
-        size = float(dict(model.named_parameters())[name].detach().abs().max())
-        assert apart <= TOLERANCE * clip + 2e-7 * size, (name, apart, clip)
+    # The difference of two weights, too, is known to their own rounding only.
+    weights = torch.cat([p.detach().flatten() for p in trained(model).values()])
+    assert_near(found, expected, 1000, size=clip + float(weights.norm()))
 
 
 @FAMILY

@@ -12,6 +12,7 @@ from fedlab.llm.tuning.fine_tuned import SEEN, FineTuned, held_out
 from fedlab.llm.tuning.small_model import Head, Labelled, SmallModel
 from fedlab.llm.tuning.training import Training
 from tests.llm.tuning.families import bert, model_of, save_encoder, tokenizer
+from tests.tolerance import assert_near, rounding
 
 FAST = Training(learning_rate=3e-3, head_learning_rate=1e-2, epochs=8)
 NONE = Labelled(np.zeros((0, 1), np.float32), np.zeros(0, np.int64), [])
@@ -146,7 +147,9 @@ def test_early_stopping_leaves_the_weights_of_the_best_epoch(small):
         taught.weights, private.x[out], [t for t, o in zip(private.texts, out, strict=True) if o]
     )
     logs = torch.from_numpy(scores).double().log_softmax(1)
-    assert -logs[torch.arange(out.sum()), private.labels[out]].mean() == pytest.approx(min(losses), rel=1e-5)
+    assert -logs[torch.arange(out.sum()), private.labels[out]].mean() == pytest.approx(
+        min(losses), rel=rounding(500)
+    )
 
 
 def test_held_out_texts_are_a_share_of_each_class_and_are_not_learned_from(small):
@@ -218,7 +221,7 @@ def test_long_texts_are_cut_and_counted_and_odd_ones_are_read(small):
     taught = small.teach(Labelled(np.zeros((4, 1), np.float32), np.array([0, 1, 0, 1]), odd), NONE, 2, 0)
     assert taught.told["cut"] == 1
     scores = small.scores(taught.weights, np.zeros((2, 1), np.float32), ["good " * 8, "good " * 90])
-    assert np.allclose(scores[0], scores[1], atol=1e-6)
+    assert_near(scores[0], scores[1], 500)
     assert (
         replace(small, max_tokens=10**6)
         .teach(Labelled(np.zeros((2, 1), np.float32), np.array([0, 1]), ["w1 " * 49, "w2 " * 48]), NONE, 2, 0)

@@ -25,7 +25,7 @@ def nbytes(packed):
 def test_what_is_packed_comes_back(fixed, n, d, c, seed):
     sent = statistics(n, d, c, seed, fixed)
     found = unpack(pack(sent))
-    assert same(found, sent) if fixed else gap(found, sent) <= 1e-14
+    assert same(found, sent) if fixed else gap(found, sent) <= 1e-12
     assert torch.equal(found.cross, sent.cross)
     assert fixed is None or found.sha256 == sent.sha256
 
@@ -48,7 +48,7 @@ def test_statistics_of_either_device_pack_to_the_same_message(fixed, device):
     assert a.keys() == b.keys() and all(a[name].dtype == b[name].dtype for name in a)
     found = unpack(b, device)
     assert found.gram.device.type == found.cross.device.type == found.class_counts.device.type == device
-    assert same(unpack(b), here) if fixed else gap(unpack(b), here) <= 1e-14
+    assert same(unpack(b), here) if fixed else gap(unpack(b), here) <= 1e-12
 
 
 def test_saturated_entries_and_the_scale_travel():
@@ -66,7 +66,7 @@ def test_a_message_is_independent_of_the_arrays_it_came_from(fixed, n):
     found = unpack(packed)
     for array in packed.values():
         array[...] = 0
-    assert same(found, sent) if fixed else gap(found, sent) <= 1e-14
+    assert same(found, sent) if fixed else gap(found, sent) <= 1e-12
     assert same(sent, statistics(n, 8, fixed=fixed))
 
 

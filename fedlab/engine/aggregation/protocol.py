@@ -1,0 +1,160 @@
+"""Protocols in several rounds: a list of steps, each of which asks, charges, checks and takes in.
+
+    for step in steps:   questions = ask      charge      for each reply: take_in(check(answer))      close
+
+A new protocol is a list of steps; nothing else knows which round is which. The clients' side of a step is a handler of
+the same name in the learner's `respond`.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
+from flwr.serverapp import Grid
+
+from fedlab.engine.aggregation.replies import taken
+from fedlab.engine.aggregation.strategy import NOBODY, FedlabStrategy
+from fedlab.engine.messages.partial_sums import packed_of
+from fedlab.engine.messages.records import to_record
+from fedlab.errors import BadInput
+
+Arrays = Mapping[str, np.ndarray]
+S = TypeVar("S")
+
+
+@dataclass(frozen=True)
+class Round:
+    """The round that a step is asked in.
+
+    Attributes
+    ----------
+    number
+        Number of the round, from 1.
+    grid
+        Grid of the clients.
+    arrays
+        Model before the round.
+    config
+        Settings that every message carries.
+    """
+
+    number: int
+    grid: Grid
+    arrays: ArrayRecord
+    config: ConfigRecord
+
+
+class Step(Generic[S]):
+    """One round of a protocol; what is to be known in the next is the server's, so that a checkpoint keeps it.
+
+    Parameters
+    ----------
+    server
+        Strategy that the step is part of.
+
+    Attributes
+    ----------
+    name
+        Name by which a client knows the step.
+    at_once
+        Whether answers are taken in as they arrive and not held: where their order does not show. Else they are taken
+        in after the last, by the numbers of their nodes: who was faster must not show in a sum of floats.
+    tells_missed
+        Whether nodes are told the rounds that they were asked in vain (`missed` of the strategy).
+    """
+
+    name: str = ""
+    at_once: bool = False
+    tells_missed: bool = False
+
+    def __init__(self, server: S):
+        self.server = server
+
+    def ask(self, now: Round) -> Mapping[int, Arrays] | None:
+        """Return the arrays that each node is asked with; None asks every node, with none. It may refuse to go on."""
+        return None
+
+    def settings(self, now: Round) -> Mapping[str, Any]:
+        """Return settings of this step's messages, beside those that every message carries."""
+        return {}
+
+    def charge(self, now: Round, nodes: Sequence[int]) -> None:
+        """Enter what these nodes are about to release; if that is refused nobody is asked."""
+
+    def check(self, node: int, answer: Arrays) -> Any:
+        """Return what an answer says; on BadInput it is refused, as a failure of its client."""
+        return answer
+
+    def take_in(self, node: int, answer: Any) -> None:
+        """Take in what `check` returned; where answers are taken in at once it may refuse, too."""
+
+    def close(self, number: int) -> None:
+        """Conclude the round, once every answer is taken in."""
+
+
+class Protocol(FedlabStrategy):
+    """A strategy whose rounds are steps: `steps` and `model` are left to say."""
+
+    streaming = True
+    replies_are_models = False
+
+    @property
+    @abstractmethod
+    def steps(self) -> Sequence[Step[Any]]:
+        """The steps, in their order."""
+
+    @abstractmethod
+    def model(self) -> ArrayRecord:
+        """Return the model as it is after a round."""
+
+    @property
+    def rounds_per_step(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """How many rounds it takes."""
+        return len(self.steps)
+
+    def step(self, server_round: int) -> Step[Any]:
+        """Return the step of a round; a protocol begins anew after its last."""
+        return self.steps[(server_round - 1) % len(self.steps)]
+
+    def settings(self, step: Step[Any], now: Round) -> Mapping[str, Any]:
+        """Return the settings of every message."""
+        return {"server-round": now.number, **step.settings(now)}
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Ask for the next step, once it is paid for."""
+        step, now = self.step(server_round), Round(server_round, grid, arrays, config)
+        asked = step.ask(now)
+        step.charge(now, list(grid.get_node_ids() if asked is None else asked))
+        told = ConfigRecord({**config, **self.settings(step, now)})
+        if asked is None:
+            return self.ask(grid, told)
+        records = {id(one): to_record(one) for one in asked.values()}  # who is asked the same shares it
+        missed = self.missed if step.tells_missed else NOBODY
+        return self.ask_each({node: records[id(one)] for node, one in asked.items()}, told, missed)
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Take in what clients answered; an answer that is none is refused by name, as a failure of its client."""
+        step = self.step(server_round)
+
+        def heard(reply: Message) -> Any:
+            node = reply.metadata.src_node_id
+            try:
+                answer = step.check(node, packed_of(reply.content))
+            except KeyError as error:
+                raise BadInput(f"no {error} in the reply") from error
+            return step.take_in(node, answer) if step.at_once else answer
+
+        answers = dict(taken(replies, heard))
+        for node in () if step.at_once else sorted(answers):
+            step.take_in(node, answers[node])
+        step.close(server_round)
+        return self.model(), None
