@@ -76,6 +76,8 @@ def test_a_command_exists(line: str, capsys: pytest.CaptureFixture[str]) -> None
             pass  # tests/experiments/commands/test_privacy.py shows ledgers
         case ["fedlab", "unlearn", *options]:
             assert unlearn.make_context("unlearn", options).params["clients"]
+        case ["fedlab", "new", "method"]:
+            pass  # tests/experiments/commands/test_new.py begins one
         case ["fedlab", "report", _]:
             assert "report" in COMMANDS
         case ["pip", "install", "-c", "constraints.txt", "-e", what]:
@@ -135,6 +137,12 @@ def test_the_index_names_every_experiment() -> None:
     index = READMES[1].read_text(encoding="utf-8")
     named = re.findall(r"^\| `(\w+)` \|", index, re.M)
     assert sorted(named) == sorted(path.stem for path in (ROOT / "conf" / "experiment").glob("*.yaml"))
+
+
+def test_the_index_names_every_method() -> None:
+    index = READMES[1].read_text(encoding="utf-8")
+    named = re.findall(r"^\| \[`(\w+)`\]\(\.\./conf/methods/\1\.yaml\) \|", index, re.M)
+    assert named == sorted(path.stem for path in (ROOT / "conf" / "methods").glob("*.yaml"))
 
 
 def test_the_results_are_what_the_command_gives(tmp_path: Path) -> None:
