@@ -37,9 +37,9 @@ class Discriminant(FedlabStrategy):
         The share lies outside [0, 1].
     """
 
-    streaming = one_round = True
+    streaming = one_round = True  # it walks the replies as they arrive, and learns all there is at once
     rounds_per_step = 1
-    partial_sum = ArraySum
+    partial_sum = ArraySum  # so workers may add the replies of their clients before they are sent
 
     def __init__(self, shrinkage: float = 0.1):
         self.shrinkage = checks.share("shrinkage", shrinkage)

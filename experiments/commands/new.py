@@ -19,7 +19,7 @@ import yaml
 from experiments.commands.words import Words
 from fedlab.errors import BadInput
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).resolve().parents[2]
 MODEL, TITLE = "discriminant", "Diagonal discriminant analysis"
 PAPER = "S. Dudoit et al., JASA 2002, https://doi.org/10.1198/016214502753479248"
 FILES = (f"clients/{MODEL}.py", f"strategies/{MODEL}.py", f"conf/methods/{MODEL}.yaml")
@@ -95,6 +95,7 @@ def method_texts(root: Path, name: str, title: str | None = None, paper: str | N
     for path, row in rows.items():
         text = (root / path).read_text(encoding="utf-8")
         found = [(match[1], match.start()) for match in re.finditer(ROWS[path], text, re.M)]
+        # a blank line or a bracket before the first row ends nothing
         found = found[next((i for i, (there, _) in enumerate(found) if there), len(found)) :]
         taken += [path] if name in dict(found) else []
         after = next((start for there, start in found if there is None or there > name), None)
@@ -110,10 +111,11 @@ def _words(name: str, title: str | None, paper: str | None) -> dict[str, str]:
     """Return what becomes of each word of the original."""
     class_name = "".join(word.capitalize() for word in name.split("_"))
     ours = iskeyword(name) or iskeyword(class_name) or hasattr(builtins, class_name) or name == "defaults"
-    if not re.fullmatch(r"[a-z][a-z0-9]*(_[a-z0-9]+)*", name) or ours or yaml.safe_load(name) != name:
+    words = re.fullmatch(r"(?=.{1,40}$)[a-z][a-z0-9]*(_[a-z0-9]+)*", name)
+    if not words or ours or yaml.safe_load(name) != name:
         raise BadInput(
-            f"{name!r} cannot name a method: take words of lower-case letters and digits joined by _, "
-            "none of Python's, YAML's or Hydra's own, e.g. nearest_mean"
+            f"{name!r} cannot name a method: take words of lower-case letters and digits joined by _, up to 40 "
+            "characters and none of Python's, YAML's or Hydra's own, e.g. nearest_mean"
         )
     title = (name.replace("_", " ").capitalize() if title is None else title).strip()
     if not re.fullmatch(r'[^\W_][^"\\`|]{0,59}', title) or not title.isprintable():

@@ -13,6 +13,7 @@ from experiments.commands.new import FILES, INDEX, ROOT, SUITE, method_texts, wr
 from experiments.main import main
 from fedlab.errors import BadInput
 
+NAME = "my_own_2_" + "w" * 31  # as long as is let in
 FOLDERS = ("fedlab", "strategies", "clients", "conf", "experiments", "tests")
 
 
@@ -44,23 +45,23 @@ def test_a_new_method_passes_the_checks_and_the_common_suite_as_it_was_written(c
     before = listing(checkout)
     title, paper = "W" * 60, f"https://example.org/{'x' * 80}"  # the longest that are let in
     words = ("--title", title, "--paper", paper)
-    said = run(checkout, sys.executable, "-m", "experiments.main", "new", "method", "my_own_2", *words)
+    said = run(checkout, sys.executable, "-m", "experiments.main", "new", "method", NAME, *words)
     after = listing(checkout)
-    new = [path.replace("discriminant", "my_own_2") for path in FILES]
-    assert said.splitlines()[:6] == [*new, SUITE, INDEX, "next: fedlab run methods=[my_own_2]"]
+    new = [path.replace("discriminant", NAME) for path in FILES]
+    assert said.splitlines()[:6] == [*new, SUITE, INDEX, f"next: fedlab run methods=[{NAME}]"]
     changed = {path for path in after if after[path] != before.get(path)}
     assert changed == {checkout / path for path in (*new, SUITE, INDEX)}
     for path in new:
         text = after[checkout / path].decode()
         assert paper in text and not re.search("discriminant|Dudoit", text, re.I)
     for path in (SUITE, INDEX):
-        rest = [line for line in after[checkout / path].decode().splitlines() if "my_own_2" not in line]
+        rest = [line for line in after[checkout / path].decode().splitlines() if NAME not in line]
         assert rest == before[checkout / path].decode().splitlines()
     run(checkout, "ruff", "check", ".")
     run(checkout, "ruff", "format", "--check", ".")
     run(checkout, "lint-imports", "--no-cache")
     run(checkout, "basedpyright", "--pythonpath", sys.executable, *new[:2])
-    suite = ("tests/conformance/test_methods.py", "-k", "my_own_2 or every_method_has_a_row")
+    suite = ("tests/conformance/test_methods.py", "-k", f"{NAME} or every_method_has_a_row")
     assert "4 passed" in run(checkout, sys.executable, "-m", "pytest", "-v", *suite)
 
 
@@ -93,6 +94,7 @@ def test_its_row_keeps_the_lists_in_order(name):
         (["NearestMean"], "cannot name a method"),
         (["nearest-mean"], "cannot name a method"),
         (["../mean"], "cannot name a method"),
+        (["a" * 41], "cannot name a method"),
         (["_mean"], "cannot name a method"),
         (["2nd"], "cannot name a method"),
         ([""], "cannot name a method"),
