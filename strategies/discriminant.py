@@ -41,7 +41,7 @@ class Discriminant(FedlabStrategy):
     rounds_per_step = 1
     partial_sum = ArraySum  # so workers may add the replies of their clients before they are sent
 
-    def __init__(self, shrinkage: float = 0.1):
+    def __init__(self, shrinkage: float):
         self.shrinkage = checks.share("shrinkage", shrinkage)
 
     def aggregate_train(self, server_round: int, replies: Iterable[Message]) -> tuple[ArrayRecord, None]:
