@@ -36,7 +36,7 @@ from fedlab.engine.simulation.host import node_of
 from fedlab.stats import FixedPoint, GramStats, GramSum, Solution, one_hot, pack, unpack
 from fedlab.stats.serialization.packed_total import unpack_total
 from fedlab.tracking.run_directory import RunDirectory
-from strategies.exact_unlearning import ExactUnlearning
+from fedlab.unlearning.exact import ExactUnlearning
 
 RIDGE = 1.0
 FEDERATION = ("source=letter", "features.expansion.width=512")

@@ -27,7 +27,8 @@ from fedlab.engine.messages.records import digest_of
 from fedlab.errors import BadInput, unknown
 from fedlab.report.result import Result
 from fedlab.tracking.run_directory import RunDirectory, write_atomically
-from strategies.exact_unlearning import NOTHING, Check, ExactUnlearning
+from fedlab.unlearning.exact import NOTHING, ExactUnlearning
+from fedlab.unlearning.sums import Check
 
 MODEL, CERTIFICATES = "model.safetensors", "deletions.jsonl"
 SOURCES = {"kept": "kept statistics", "data": "data"}

@@ -25,8 +25,8 @@ from fedlab.errors import BadInput
 from fedlab.stats import plain_sums
 from fedlab.stats.serialization.packed_total import unpack_total
 from fedlab.tracking.run_directory import RunDirectory
+from fedlab.unlearning.exact import ExactUnlearning
 from fedlab.world import World
-from strategies.exact_unlearning import ExactUnlearning
 
 
 class Again:

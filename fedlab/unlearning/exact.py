@@ -20,84 +20,29 @@ training that never had the data). k, j clients, s_k all that client k sent.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
-from functools import reduce
-from operator import add
-from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Protocol
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from fedlab.audit.deletion import TOLERANCE, DeletionCertificate, check_chain
+from fedlab.audit.deletion import TOLERANCE, DeletionCertificate
 from fedlab.engine.messages.records import digest_of
-from fedlab.engine.persistence.statistics_store import Kept, Part, State, digest_of_file
+from fedlab.engine.persistence.statistics_store import Part, State, digest_of_file
 from fedlab.errors import BadInput
-from fedlab.stats import Solution, WithMoments, pack
+from fedlab.stats import pack
 from fedlab.stats.serialization.packed_total import unpack_total
+from fedlab.unlearning.sums import Check, KeptSums, Totals, exact, joined
 
-Phases = Mapping[int, Any]
-"""Phase to statistics of whatever kind."""
 Resent = Mapping[int, Sequence[Mapping[str, np.ndarray]]]
 """Client to what it sends again, part by part."""
 NOTHING: Resent = MappingProxyType({})
 
 
-class Memory(Protocol):
-    """What turns sums into a head: `fedlab.analytic.Joint` and its like; immutable, before the first phase."""
-
-    @property
-    def total(self) -> Any:
-        """Statistics of everything added."""
-        ...
-
-    def add(self, phase: Any) -> Memory:
-        """Return the memory with one more phase."""
-        ...
-
-    def solution(self) -> Solution:
-        """Return the head."""
-        ...
-
-
-@dataclass(frozen=True)
-class Check:
-    """A training without the deleted, to hold a deletion against.
-
-    Attributes
-    ----------
-    source
-        What it sums, in a word.
-    retrain
-        Sums it.
-    """
-
-    source: str
-    retrain: Callable[[State], Phases]
-
-
-class ExactUnlearning:
-    """The sums of a federation in a folder.
-
-    Parameters
-    ----------
-    folder
-        What a strategy's `keep_clients` named.
-    memory
-        As the strategy began with it; AFL's is `Joint(ridge)`.
-    first
-        Node of client 0: in a simulation clients are counted from 0 and nodes are not.
-    """
-
-    def __init__(self, folder: Path, memory: Memory, first: int = 0):
-        self.kept, self._memory, self._first = Kept(folder), memory, first
-
-    # -- what changes the sums ---------------------------------------------------------------------------------
+class ExactUnlearning(KeptSums):
+    """The sums of a federation in a folder, and what changes them: see `KeptSums`."""
 
     def delete(
         self, clients: Sequence[int], resent: Resent = NOTHING, check: Check | None = None
@@ -107,11 +52,11 @@ class ExactUnlearning:
         Parameters
         ----------
         clients
-            Who leaves.
+            Clients that leave.
         resent
             Packed statistics, part by part, of clients that send them again, where those that were kept are lost.
         check
-            A training without them; its head must be the one that the deletion leaves.
+            Training without them; its head must be the one that the deletion leaves.
 
         Raises
         ------
@@ -124,31 +69,31 @@ class ExactUnlearning:
                 raise BadInput(f"clients {list(clients)}: name each client once that is to be deleted")
             gone: dict[int, list[Mapping[str, np.ndarray]]] = {}
             for client in clients:
-                parts = self._parts(client, state)
-                sent = self._again(client, parts, resent[client]) if client in resent else None
-                for part, arrays in zip(parts, sent or self._read(parts), strict=True):
+                parts = self.parts_of(client, state)
+                sent = _same(client, parts, resent[client]) if client in resent else None
+                for part, arrays in zip(parts, sent or self.read(parts), strict=True):
                     gone.setdefault(part.phase, []).append(arrays)
-            nodes = {self._node(client): None for client in clients}
+            nodes = {self.node(client): None for client in clients}
             left = {node: parts for node, parts in state.clients.items() if node not in nodes}
             after = replace(state, clients=left, forgotten={**state.forgotten, **nodes})
             sums = {phase: unpack_total(parts) for phase, parts in gone.items()}
             return self._change("deletion", clients, None, sums, state, after, check)
 
     def delete_samples(
-        self, client: int, rows: Sequence[int], observed: Phases, check: Check | None = None
+        self, client: int, rows: Sequence[int], observed: Totals, check: Check | None = None
     ) -> DeletionCertificate:
         """Delete some samples of a client, and return what changed.
 
         Parameters
         ----------
         client
-            Who had them.
+            Client that had them.
         rows
-            Their names, as rows of the training split: by them a sample is not deleted twice.
+            Rows of the training split that they are: by them a sample is not deleted twice.
         observed
-            Their statistics, in each phase that some of them are in.
+            Statistics of them, in each phase that some of them are in.
         check
-            As for `delete`.
+            Training without them, as for `delete`.
 
         Raises
         ------
@@ -157,20 +102,20 @@ class ExactUnlearning:
             of the client's. Nothing has changed.
         """
         with self._transaction() as state:
-            parts, node = self._parts(client, state), self._node(client)
+            parts, node = self.parts_of(client, state), self.node(client)
             before = state.forgotten.get(node) or ()
             _check_rows(client, rows, before)
             if len(rows) != (number := sum(statistics.count for statistics in observed.values())):
                 raise BadInput(f"{len(rows)} rows are named, and the statistics are of {number} samples")
             new = [part for part in parts if part.phase not in observed]
-            remain = sum(unpack_total(self._read([part])).count for part in new)
+            remain = sum(unpack_total(self.read([part])).count for part in new)
             for phase, gone in observed.items():
                 own = [part for part in parts if part.phase == phase]
                 if not own:
                     raise BadInput(
                         f"client {client} sent nothing in phase {phase}: its samples were never added"
                     )
-                left = unpack_total(self._read(own)) - gone
+                left = unpack_total(self.read(own)) - gone
                 remain += left.count
                 rounds = sorted({number for part in own for number in part.rounds})
                 new.append(Part(self.kept.store("part", pack(left)), phase, tuple(rounds)))
@@ -182,17 +127,17 @@ class ExactUnlearning:
             after = replace(state, clients=clients, forgotten=forgotten)
             return self._change("deletion", [client], tuple(sorted(rows)), observed, state, after, check)
 
-    def add(self, client: int, observed: Phases, check: Check | None = None) -> DeletionCertificate:
+    def add(self, client: int, observed: Totals, check: Check | None = None) -> DeletionCertificate:
         """Add a client that comes back, or a new one, and return what changed.
 
         Parameters
         ----------
         client
-            Who comes.
+            Client that comes.
         observed
-            Its statistics, in each phase.
+            Statistics of it, in each phase.
         check
-            As for `delete`.
+            Training without them, as for `delete`.
 
         Raises
         ------
@@ -200,7 +145,7 @@ class ExactUnlearning:
             It is in the sums already, or its statistics do not fit them. Nothing has changed.
         """
         with self._transaction() as state:
-            node = self._node(client)
+            node = self.node(client)
             if node in state.clients:
                 raise BadInput(f"client {client} is in the sums already: delete it before it is added anew")
             parts = tuple(
@@ -210,68 +155,6 @@ class ExactUnlearning:
             forgotten = {other: rows for other, rows in state.forgotten.items() if other != node}
             after = replace(state, clients={**state.clients, node: parts}, forgotten=forgotten)
             return self._change("addition", [client], None, observed, state, after, check)
-
-    # -- what can be asked ---------------------------------------------------------------------------------------
-
-    @property
-    def certificates(self) -> list[DeletionCertificate]:
-        """Of all changes, in their order.
-
-        Raises
-        ------
-        BadInput
-            They do not follow from each other, or do not end with the head.
-        """
-        return self._certificates(self.kept.state())
-
-    def parts(self, client: int) -> tuple[Part, ...]:
-        """Return what is in the sums of a client.
-
-        Raises
-        ------
-        BadInput
-            Nothing: it is unknown, or was deleted before.
-        """
-        return self._parts(client, self.kept.state())
-
-    def forgotten(self, client: int) -> tuple[int, ...]:
-        """Return the rows of a client that were deleted one by one."""
-        return self.kept.state().forgotten.get(self._node(client)) or ()
-
-    def head(self) -> np.ndarray:
-        """Return the present head, (d, c)."""
-        state = self.kept.state()
-        if state.head is None:
-            raise BadInput(f"{self.kept.folder} holds no head: nobody had a sample")
-        return self.kept.arrays(state.head)["weight"]
-
-    def verify(self, check: Check | None = None) -> DeletionCertificate:
-        """Return the last certificate, held against a training of everyone who is left.
-
-        Parameters
-        ----------
-        check
-            Of what; None sums what was kept of everyone.
-
-        Raises
-        ------
-        BadInput
-            There is no certificate.
-        """
-        state = self.kept.state()
-        certificates = self._certificates(state)
-        if not certificates:
-            raise BadInput(f"{self.kept.folder}: nothing was deleted yet, so there is nothing to verify")
-        weight = torch.from_numpy(self.head())
-        return self._checked(certificates[-1], weight, state, check or Check("kept statistics", self.summed))
-
-    def summed(self, state: State) -> Phases:
-        """Return the sums of what was kept of everyone who is left: training without those who are not."""
-        by_phase: dict[int, list[Part]] = {}
-        for node in sorted(state.clients):
-            for part in state.clients[node]:
-                by_phase.setdefault(part.phase, []).append(part)
-        return {phase: unpack_total(self._read(by_phase[phase])) for phase in sorted(by_phase)}
 
     # -- how ---------------------------------------------------------------------------------------------------
 
@@ -290,43 +173,43 @@ class ExactUnlearning:
         kind: str,
         clients: Sequence[int],
         rows: tuple[int, ...] | None,
-        sums: Phases,
+        sums: Totals,
         state: State,
         after: State,
         check: Check | None,
     ) -> DeletionCertificate:
-        certificates = self._certificates(state)
+        former = self.certificates_of(state)
         totals = {phase: unpack_total([self.kept.arrays(stored)]) for phase, stored in state.totals.items()}
-        before = certificates[-1].statistics_after if certificates else _joined(totals).sha256
+        before = former[-1].statistics_after if former else joined(totals).sha256
         for phase, part in sums.items():
             if kind == "deletion":
                 totals[phase] = totals[phase] - part
             else:
                 totals[phase] = totals[phase] + part if phase in totals else part
-        left = _joined(totals)
+        left = joined(totals)
         if not left.count:
             raise BadInput(
                 "no sample would be left, and there is no head of none: remove the run directory instead"
             )
-        weight = self._solved(totals)
-        changed = _joined(sums)
-        exact = _scale(left) is not None
+        weight = self.solved(totals)
+        changed = joined(sums)
+        whole = exact(left)
         certificate = DeletionCertificate(
             kind,
             datetime.now(UTC).isoformat(timespec="seconds"),
             tuple(clients),
             rows,
             changed.count,
-            "exact" if exact else "float64",
-            0.0 if exact else TOLERANCE,
+            "exact" if whole else "float64",
+            0.0 if whole else TOLERANCE,
             before,
             left.sha256,
             changed.sha256,
-            self._head_digest(state),
+            self.head_digest(state),
             digest_of({"weight": weight.numpy()}),
         )
         if check:
-            certificate = self._checked(certificate, weight, after, check)
+            certificate = self.checked(certificate, weight, after, check)
             if certificate.retrained and not certificate.retrained.equal:
                 raise BadInput(
                     f"a training from {check.source} without {certificate.lines()[0][1]} has another head "
@@ -335,68 +218,22 @@ class ExactUnlearning:
                 )
         stored = {phase: self.kept.store("total", pack(totals[phase])) for phase in sums}
         head = self.kept.store("head", {"weight": weight.numpy()})
-        told = (*state.certificates, certificate.values())
-        self.kept.commit(replace(after, totals={**state.totals, **stored}, head=head, certificates=told))
+        certificates = (*state.certificates, certificate.values())
+        self.kept.commit(
+            replace(after, totals={**state.totals, **stored}, head=head, certificates=certificates)
+        )
         return certificate
 
-    def _solved(self, totals: Phases) -> Tensor:
-        memory = reduce(lambda so_far, phase: so_far.add(totals[phase]), sorted(totals), self._memory)
-        return memory.solution().weight
 
-    def _checked(
-        self, certificate: DeletionCertificate, weight: Tensor, state: State, check: Check
-    ) -> DeletionCertificate:
-        totals = check.retrain(state)
-        again = self._solved(totals)
-        digest = digest_of({"weight": again.numpy()})
-        return certificate.checked(check.source, _joined(totals).sha256, digest, weight, again)
-
-    def _certificates(self, state: State) -> list[DeletionCertificate]:
-        certificates = [DeletionCertificate.of(values) for values in state.certificates]
-        check_chain(certificates, self._head_digest(state))
-        return certificates
-
-    def _head_digest(self, state: State) -> str:
-        return digest_of(self.kept.arrays(state.head) if state.head else {})
-
-    def _read(self, parts: Iterable[Part]) -> Iterator[Mapping[str, np.ndarray]]:
-        return (self.kept.arrays(part.stored) for part in parts)
-
-    def _node(self, client: int) -> int:
-        return client + self._first
-
-    def _parts(self, client: int, state: State) -> tuple[Part, ...]:
-        node = self._node(client)
-        if node in state.clients:
-            return state.clients[node]
-        if node in state.forgotten:
-            raise BadInput(f"client {client} was deleted before: there is nothing of it left in the sums")
+def _same(
+    client: int, parts: Sequence[Part], sent: Sequence[Mapping[str, np.ndarray]]
+) -> Sequence[Mapping[str, np.ndarray]]:
+    if [digest_of_file(arrays) for arrays in sent] != [part.stored.digest for part in parts]:
         raise BadInput(
-            f"client {client} was never added: the sums are of {len(state.clients)} clients"
-            + (
-                f", {min(state.clients) - self._first} to {max(state.clients) - self._first}"
-                if state.clients
-                else ""
-            )
+            f"what client {client} sends again is not what it sent first: its samples or its software changed, "
+            "or some of its samples were deleted meanwhile. Restore the file that was kept"
         )
-
-    def _again(
-        self, client: int, parts: Sequence[Part], sent: Sequence[Mapping[str, np.ndarray]]
-    ) -> Sequence[Mapping[str, np.ndarray]]:
-        if [digest_of_file(arrays) for arrays in sent] != [part.stored.digest for part in parts]:
-            raise BadInput(
-                f"what client {client} sends again is not what it sent first: its samples or its software changed, "
-                "or some of its samples were deleted meanwhile. Restore the file that was kept"
-            )
-        return sent
-
-
-def _joined(totals: Phases) -> Any:
-    return reduce(add, (totals[phase] for phase in sorted(totals)))
-
-
-def _scale(statistics: Any) -> float | None:
-    return (statistics.sums if isinstance(statistics, WithMoments) else statistics).scale
+    return sent
 
 
 def _check_rows(client: int, rows: Sequence[int], before: Sequence[int]) -> None:

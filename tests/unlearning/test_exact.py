@@ -25,9 +25,10 @@ from fedlab.engine.persistence.statistics_store import STATE, Keeper, Kept
 from fedlab.engine.simulation.local_grid import LocalGrid
 from fedlab.errors import BadInput
 from fedlab.stats import pack, unpack
+from fedlab.unlearning.exact import ExactUnlearning
+from fedlab.unlearning.sums import Check
 from strategies import afl
 from strategies.continual import Continual
-from strategies.exact_unlearning import Check, ExactUnlearning
 from tests.draws import samples
 
 C, D0, CLIENTS, STEPS = 3, 5, 6, 3
@@ -315,9 +316,9 @@ def test_nothing_deleted_has_nothing_to_verify(kept):
 KILLED = """
 import os, sys
 from pathlib import Path
-from fedlab.engine import kept
-from fedlab.stats import Joint
-from strategies.exact_unlearning import ExactUnlearning
+from fedlab.analytic import Joint
+from fedlab.engine.persistence import statistics_store as kept
+from fedlab.unlearning.exact import ExactUnlearning
 
 def counting(real):
     def call(*arguments):
