@@ -18,7 +18,7 @@ from experiments.commands.words import VARIABLE, Words, completion
 from experiments.messages import guarded
 from fedlab import __version__
 
-COMMANDS = ("run", "report", "deploy", "privacy", "data", "unlearn", "llm", "flower")
+COMMANDS = ("run", "report", "deploy", "privacy", "data", "unlearn", "llm", "flower", "new")
 
 
 def _print_completion(ctx: click.Context, _: click.Parameter, shell: str | None) -> None:

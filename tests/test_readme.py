@@ -72,10 +72,12 @@ def test_a_command_exists(line: str, capsys: pytest.CaptureFixture[str]) -> None
             assert planned(settings).n
         case ["fedlab", "privacy", "audit", *_]:
             pass  # tests/experiments/commands/test_privacy.py audits
-        case ["fedlab", "privacy", "show", "RUN_DIR"]:
+        case ["fedlab", "privacy", "show", *_]:
             pass  # tests/experiments/commands/test_privacy.py shows ledgers
         case ["fedlab", "unlearn", *options]:
             assert unlearn.make_context("unlearn", options).params["clients"]
+        case ["fedlab", "new", "method"]:
+            pass  # tests/experiments/commands/test_new.py begins one
         case ["fedlab", "report", _]:
             assert "report" in COMMANDS
         case ["pip", "install", "-c", "constraints.txt", "-e", what]:
@@ -123,18 +125,30 @@ def test_the_tree_names_every_package() -> None:
 
 def test_the_house_names_files_that_are_there() -> None:
     text = READMES[2].read_text(encoding="utf-8")
-    rooms = re.findall(r"^\| `(\w+)/` \| (.+) \|$", text, re.M)
+    rows = re.findall(r"^\| (`\w+/`.*?) \| (.+) \|$", text, re.M)
+    rooms = [(room, cell) for names, cell in rows for room in re.findall(r"`(\w+)/`", names)]
     houses = {path.parent.name for path in (ROOT / "fedlab").glob("*/__init__.py")}
     assert {room for room, _ in rooms} == houses
-    for room, files in rooms:
-        for file in re.findall(r"`(\w+\.py)`", files):
-            assert (ROOT / "fedlab" / room / file).exists(), f"{room}/{file}"
+    for room, cell in rooms:
+        for inner in re.findall(r"`(\w+)/`", cell):
+            assert (ROOT / "fedlab" / room / inner / "__init__.py").exists(), f"{room}/{inner}"
+    walked = re.findall(r"`(\w+(?:/\w+)+)(?:\.\w+)?`", text)
+    assert len(walked) > 10
+    for path in walked:
+        inside = [folder / path for folder in (ROOT, ROOT / "fedlab", *(ROOT / "fedlab").glob("*"))]
+        assert any(found.is_dir() or found.with_suffix(".py").exists() for found in inside), path
 
 
 def test_the_index_names_every_experiment() -> None:
     index = READMES[1].read_text(encoding="utf-8")
     named = re.findall(r"^\| `(\w+)` \|", index, re.M)
     assert sorted(named) == sorted(path.stem for path in (ROOT / "conf" / "experiment").glob("*.yaml"))
+
+
+def test_the_index_names_every_method() -> None:
+    index = READMES[1].read_text(encoding="utf-8")
+    named = re.findall(r"^\| \[`(\w+)`\]\(\.\./conf/methods/\1\.yaml\) \|", index, re.M)
+    assert named == sorted(path.stem for path in (ROOT / "conf" / "methods").glob("*.yaml"))
 
 
 def test_the_results_are_what_the_command_gives(tmp_path: Path) -> None:

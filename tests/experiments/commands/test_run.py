@@ -16,7 +16,7 @@ import yaml
 import fedlab
 from experiments.main import main
 from experiments.messages import message
-from experiments.runner.compose import configuration
+from experiments.runner.compose import compose, configuration
 from fedlab.errors import BadInput, ClientFailed
 
 SMALL = ["features.expansion.width=64", "rounds=2", "cohort.minimum=5"]
@@ -98,14 +98,10 @@ def test_every_method_runs_beside_the_others(tmp_path):
     names = sorted(names - {"fdkt"})  # which reads texts, and runs in tests/strategies/test_fdkt.py
     methods = run(tmp_path / "all", "clients=6", f"methods=[{','.join(names)}]")["methods"]
     assert sorted(methods) == names
-    closed = ("AFL", "Continual", "TwoRounds", "centralised", "DPAFL", "SecureAggregation")
-    own = (
-        "fedprox",
-        "dp_sgd",
-        "dp_fedavg",
-    )  # these tell clients more, ask in rounds of their own, or draw who is asked
-    sent = {n: m["bytes_down_per_client"] for n, m in methods.items() if m["strategy"] not in closed}
-    assert len({size for name, size in sent.items() if name not in own}) == 1 and len(sent) > 10, sent
+    strategies = {name: compose([f"methods=[{name}]"]).methods[name].strategy for name in names}
+    averaging = [n for n, s in strategies.items() if s and s._target_.startswith("flwr.") and n != "fedprox"]
+    sent = {name: methods[name]["bytes_down_per_client"] for name in averaging}  # fedprox tells clients more
+    assert len(set(sent.values())) == 1 and len(sent) > 10, sent
 
 
 @pytest.mark.slow
