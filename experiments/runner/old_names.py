@@ -68,6 +68,7 @@ LEARNERS = "Analytic DualReLUTanh DualStream Expansion Identity RandomRBF Random
 CLASSES = {
     "Attendance": "Availability",
     "Course": "ClientStream",
+    "Departure": "Removal",
     "Examination": "StreamEvaluation",
     "Generator": "PrivateGenerator",
     "Judge": "ServerEvaluator",
