@@ -25,7 +25,7 @@ from torch import Tensor
 from fedlab.analytic import Analytic, Expansion, RandomReLU
 from fedlab.analytic.learner import EMPTY, SYSTEMS, groups
 from fedlab.errors import BadInput, unknown
-from fedlab.stats import ClassCounts, ClassWeights, GramStats, PerClass, pack, packed_bytes
+from fedlab.stats import ClassCounts, ClassWeights, GramStats, PerClass, pack, packed_bytes, total_of
 from fedlab.stats.arithmetic.memory import check_memory, human
 from fedlab.stats.class_weights import check_tau
 from fedlab.stats.per_class import REMEDY, check_per_class, per_class_bytes
@@ -86,7 +86,7 @@ class AIR(Analytic):
             here = x[labels == y]
             stats = one.observe_sums(here, torch.zeros(len(here), dtype=torch.int64, device=x.device))
             parts.append(PerClass.of_class(stats, y, self.num_classes, self.memory))
-        return PerClass.total(parts)
+        return total_of(parts)
 
     def _nothing(self, x: Tensor, one: Analytic) -> PerClass:
         stats = one.observe_sums(x[:0], torch.zeros(0, dtype=torch.int64, device=x.device))

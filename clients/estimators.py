@@ -21,11 +21,12 @@ from clients.air import AIR
 from clients.dsal import DSAL
 from clients.gacl import GACL
 from clients.gkeal import GKEAL
+from fedlab import checks
 from fedlab.analytic import Analytic, DualReLUTanh, RandomRBF
 from fedlab.analytic.expansion import Expansion
 from fedlab.analytic.phases import Phases
 from fedlab.errors import BadInput
-from fedlab.estimator import AnalyticClassifier, Model, whole
+from fedlab.estimator import AnalyticClassifier, Model
 from fedlab.stats import GramStats
 
 __all__ = [
@@ -84,22 +85,13 @@ class GKEALClassifier(AnalyticClassifier):
     sigma : float
         Width of the kernel, in the units of the features.
     low, high : float
-        The box: what `MinMaxScaler` makes of the features, unless told otherwise.
+        Box of the centres; the default is what `MinMaxScaler` makes of the features.
     """
 
     def __init__(
-        self,
-        width=2048,
-        ridge=0.1,
-        sigma=10.0,
-        low=0.0,
-        high=1.0,
-        random_state=0,
-        mode="float64",
-        limit=1.0,
-        bits=12,
-        device="cpu",
-    ):
+        self, width=2048, ridge=0.1, sigma=10.0, low=0.0, high=1.0,
+        random_state=0, mode="float64", limit=1.0, bits=12, device="cpu",
+    ):  # fmt: skip
         super().__init__(width, ridge, random_state, mode, limit, bits, device)
         self.sigma = sigma
         self.low = low
@@ -109,7 +101,7 @@ class GKEALClassifier(AnalyticClassifier):
         return GKEAL(num_classes, *self._reading())
 
     def _expansion(self) -> Expansion:
-        width, seed = whole("width", self.width), whole("random_state", self.random_state)
+        width, seed = checks.integer("width", self.width), checks.integer("random_state", self.random_state)
         return RandomRBF(width, seed, self.sigma, self.low, self.high)
 
 
@@ -131,31 +123,22 @@ class DSALClassifier(AnalyticClassifier):
     width : int
         Random projections; each has two features.
     ridge : float
-        Of the main stream. Like `ratio` and `compensation_ridge` it must not change between phases.
+        Ridge of the main stream. Like `ratio` and `compensation_ridge` it must not change between phases.
     ratio : float
-        What the compensation stream counts; 0 is ACIL.
+        Weight of the compensation stream; 0 is ACIL.
     compensation_ridge : float
-        Of the compensation stream.
+        Ridge of the compensation stream.
     keep_phases : bool
-        Keep every phase's sums, 2 width x 2 width numbers each: then any phase can forget, and streams of
+        Memory of every phase's sums, 2 width x 2 width numbers each: then any phase can forget, and streams of
         several phases can be merged, phase by phase.
     """
 
     _model = DualModel
 
     def __init__(
-        self,
-        width=2048,
-        ridge=0.1,
-        ratio=0.6,
-        compensation_ridge=0.1,
-        keep_phases=False,
-        random_state=0,
-        mode="float64",
-        limit=1.0,
-        bits=12,
-        device="cpu",
-    ):
+        self, width=2048, ridge=0.1, ratio=0.6, compensation_ridge=0.1, keep_phases=False,
+        random_state=0, mode="float64", limit=1.0, bits=12, device="cpu",
+    ):  # fmt: skip
         super().__init__(width, ridge, random_state, mode, limit, bits, device)
         self.ratio = ratio
         self.compensation_ridge = compensation_ridge
@@ -172,7 +155,7 @@ class DSALClassifier(AnalyticClassifier):
         classes : array or None
             Labels to expect.
         new_phase : bool
-            False: the samples belong to the phase of the call before.
+            Start of a phase; False: the samples belong to the phase of the call before.
         """
         return self._learn(X, y, classes, new_phase=new_phase)
 
@@ -184,7 +167,7 @@ class DSALClassifier(AnalyticClassifier):
         X : array (n, d0)
         y : array (n,)
         phase : int or None
-            The phase they were learnt in, counted from 0; None only where there is one. All but the last need
+            Phase they were learnt in, counted from 0; None only where there is one. All but the last need
             `keep_phases=True`.
         """
         return self._unlearn(X, y, phase=phase)
@@ -195,7 +178,9 @@ class DSALClassifier(AnalyticClassifier):
         )
 
     def _expansion(self) -> Expansion:
-        return DualReLUTanh(whole("width", self.width), whole("random_state", self.random_state))
+        return DualReLUTanh(
+            checks.integer("width", self.width), checks.integer("random_state", self.random_state)
+        )
 
     def _grown(self, learner: DSAL, before: Phases | None, new: GramStats, new_phase: bool = True) -> Phases:
         if isinstance(self.ridge, str):
@@ -224,17 +209,9 @@ class AIRClassifier(AnalyticClassifier):
     """
 
     def __init__(
-        self,
-        width=2048,
-        ridge=0.1,
-        tau=1.0,
-        memory=None,
-        random_state=0,
-        mode="float64",
-        limit=1.0,
-        bits=12,
-        device="cpu",
-    ):
+        self, width=2048, ridge=0.1, tau=1.0, memory=None,
+        random_state=0, mode="float64", limit=1.0, bits=12, device="cpu",
+    ):  # fmt: skip
         super().__init__(width, ridge, random_state, mode, limit, bits, device)
         self.tau = tau
         self.memory = memory
@@ -249,25 +226,18 @@ class AEFOCLClassifier(AnalyticClassifier):
     Parameters
     ----------
     spread : float
-        How far pseudo-features scatter: 1 as the samples do.
+        Scatter of pseudo-features: 1 as the samples do.
     random_state : int
         Seed of the random features and of the pseudo-features.
     """
 
     def __init__(
-        self,
-        width=2048,
-        ridge=0.1,
-        spread=1.0,
-        random_state=0,
-        mode="float64",
-        limit=1.0,
-        bits=12,
-        device="cpu",
-    ):
+        self, width=2048, ridge=0.1, spread=1.0,
+        random_state=0, mode="float64", limit=1.0, bits=12, device="cpu",
+    ):  # fmt: skip
         super().__init__(width, ridge, random_state, mode, limit, bits, device)
         self.spread = spread
 
     def _learner(self, num_classes: int) -> AEFOCL:
-        seed = whole("random_state", self.random_state)
+        seed = checks.integer("random_state", self.random_state)
         return AEFOCL(num_classes, *self._reading(), spread=self.spread, seed=seed)

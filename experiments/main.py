@@ -8,68 +8,59 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import sys
-from collections.abc import Callable
-from importlib import import_module
 
+import click
+from click.shell_completion import shell_complete
+
+from experiments.commands.words import VARIABLE, Words, completion
 from experiments.messages import guarded
-from fedlab.errors import unknown
+from fedlab import __version__
 
-COMMANDS = {
-    "run": (
-        "experiments.commands.run",
-        "run an experiment: fedlab run [experiment=NAME] [key=value ...] [-m]",
-    ),
-    "report": (
-        "experiments.commands.report",
-        "write DIR/index.html for run directories: fedlab report DIR ...",
-    ),
-    "deploy": (
-        "experiments.commands.deploy",
-        "real Flower processes: fedlab deploy local [key=value ...] | keys | register | submit | probe",
-    ),
-    "privacy": (
-        "experiments.commands.privacy",
-        "what was released, what a promise takes: fedlab privacy show RUN_DIR | plan n=... d=... c=...",
-    ),
-    "data": (
-        "experiments.commands.data",
-        "list, show or fetch datasets: fedlab data list | show NAME | fetch NAME",
-    ),
-    "unlearn": (
-        "experiments.commands.unlearn",
-        "a client or its samples leave a finished run: fedlab unlearn RUN_DIR --client N [--samples FILE]",
-    ),
-    "llm": (
-        "experiments.commands.llm",
-        "serve a language model on this machine: fedlab llm serve [--port N]",
-    ),
-    "flower": (
-        "experiments.commands.flower",
-        "run an unmodified Flower app on this engine: fedlab flower APP_DIR",
-    ),
-}
+COMMANDS = ("run", "report", "deploy", "privacy", "data", "unlearn", "llm", "flower", "new")
+
+
+def _print_completion(ctx: click.Context, _: click.Parameter, shell: str | None) -> None:
+    if shell is not None:
+        print(completion(shell))
+        ctx.exit()
+
+
+@click.command(
+    cls=Words,
+    modules=COMMANDS,
+    help="fedlab: federated learning whose heart is closed-form.",
+    epilog='Completion: eval "$(fedlab --completion bash)" in ~/.bashrc; zsh and fish likewise.',
+    context_settings={"help_option_names": ["-h", "--help"], "show_default": True},
+)
+@click.version_option(__version__, prog_name="fedlab")
+@click.option("--debug", is_flag=True, help="Show tracebacks; may stand anywhere.")
+@click.option("--completion", metavar="SHELL", expose_value=False, callback=_print_completion,
+              help="Print what makes bash, zsh or fish complete words and values.")  # fmt: skip
+def command(debug: bool) -> None:
+    """Do nothing before a word."""
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run a subcommand and return its exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
     _make_printable()
+    if asked := os.environ.get(VARIABLE):
+        return shell_complete(command, {}, "fedlab", VARIABLE, asked)
     if "--debug" in words:
         words.remove("--debug")
         os.environ["FEDLAB_DEBUG"] = "1"
-    if not words or words[0] in ("-h", "--help", "help"):
-        print(usage())
-        return 0
-    name, *rest = words
-    return guarded(lambda: _command(name)(rest))
+    return guarded(lambda: _run(["--help"] if words in ([], ["help"]) else words))
 
 
-def usage() -> str:
-    """Return what `fedlab --help` prints."""
-    commands = [f"  {name:8} {what}" for name, (_, what) in COMMANDS.items()]
-    title = "fedlab -- federated learning whose heart is closed-form"
-    return "\n".join([title, "", *commands, "", "--debug shows tracebacks"])
+def _run(words: list[str]) -> int:
+    width = min(shutil.get_terminal_size().columns, 110)
+    try:
+        with command.make_context("fedlab", words, terminal_width=width) as ctx:
+            return command.invoke(ctx) or 0
+    except click.exceptions.Exit as end:
+        return end.exit_code
 
 
 def _make_printable() -> None:
@@ -79,12 +70,6 @@ def _make_printable() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
             stream.reconfigure(errors="replace")
-
-
-def _command(name: str) -> Callable[[list[str]], int]:
-    if name not in COMMANDS:
-        raise unknown("command", name, COMMANDS)
-    return import_module(COMMANDS[name][0]).main
 
 
 if __name__ == "__main__":

@@ -6,10 +6,12 @@ import os
 import sys
 from collections.abc import Callable
 
+import click
+
 from fedlab.errors import REFUSED, BadInput, ClientFailed
 
 BAD_INPUT = 2
-MENDABLE = (BadInput, ClientFailed, OSError, MemoryError)
+MENDABLE = (BadInput, ClientFailed, OSError, MemoryError, click.UsageError)
 """What a user can mend. Anything else is a fault of fedlab's own and keeps its traceback."""
 
 
@@ -38,6 +40,10 @@ def guarded(work: Callable[[], int]) -> int:
 
 def message(error: BaseException) -> str:
     """Return what to print for an error that a user can mend."""
+    if isinstance(error, click.UsageError):
+        text = error.format_message()
+        where = f" See {error.ctx.command_path} --help" if error.ctx else ""
+        return f"{text[:1].lower()}{text[1:]}{where}"
     if isinstance(error, OSError) and error.filename is not None:
         return (
             f"{error.filename}: {error.strerror}. If this is where the run is to be kept, name a writable "

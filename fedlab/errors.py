@@ -34,3 +34,8 @@ def unknown(kind: str, name: object, known: Iterable[str]) -> BadInput:
     close = get_close_matches(str(name), known, n=1)
     hint = f"; did you mean {close[0]!r}?" if close else ""
     return BadInput(f"unknown {kind} {name!r}: known are {', '.join(known)}{hint}")
+
+
+def reason(error: BaseException) -> str:
+    """Return what an error of somebody else's says, in one line: its first, or its name where it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

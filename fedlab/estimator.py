@@ -18,7 +18,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
-from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -28,6 +27,7 @@ from sklearn.utils.multiclass import type_of_target
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
+from fedlab import checks
 from fedlab.analytic import Analytic, Identity, RandomReLU
 from fedlab.analytic.expansion import Expansion
 from fedlab.analytic.universe import over
@@ -61,24 +61,24 @@ class AnalyticClassifier(ClassifierMixin, BaseEstimator):
     width : int or None
         Random features between the input and the head; None: the features as they are, without intercept.
     ridge : float or 'gcv'
-        g >= 0, or 'gcv' for generalised cross-validation.
+        Ridge g >= 0, or 'gcv' for generalised cross-validation.
     random_state : int
         Seed of the random features. Classifiers that are to be merged need the same.
     mode : {'float64', 'exact'}
-        'exact': fixed-point sums, the same bits in whichever order and parts the samples come.
+        Number mode. 'exact': fixed-point sums, the same bits in whichever order and parts the samples come.
     limit : float
         Public range of the features (exact mode): what lies outside is clipped.
     bits : int
         Word length of the features (exact mode).
     device : str
-        Where the samples are summed; the head is solved on the CPU.
+        Device where the samples are summed; the head is solved on the CPU.
 
     Attributes
     ----------
     classes_ : ndarray (c,)
         Labels seen or announced so far, sorted.
     n_features_in_ : int
-        d0.
+        Number of features, d0.
     """
 
     classes_: np.ndarray
@@ -112,7 +112,9 @@ class AnalyticClassifier(ClassifierMixin, BaseEstimator):
     def _expansion(self) -> Expansion:
         if self.width is None:
             return Identity()
-        return RandomReLU(whole("width", self.width), whole("random_state", self.random_state))
+        return RandomReLU(
+            checks.integer("width", self.width), checks.integer("random_state", self.random_state)
+        )
 
     # -- learning ---------------------------------------------------------------------------------------------
 
@@ -274,13 +276,6 @@ class AnalyticClassifier(ClassifierMixin, BaseEstimator):
             vars(self).clear()
             vars(self).update(kept)
             raise
-
-
-def whole(name: str, value: Any) -> int:
-    """Return the parameter, refusing what is no whole number."""
-    if not isinstance(value, Integral):
-        raise BadInput(f"{name}={value!r} must be a whole number")
-    return int(value)
 
 
 def union(labels: list[np.ndarray]) -> np.ndarray:

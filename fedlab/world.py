@@ -41,9 +41,9 @@ class World:
     train, test
         Backbone features, (n, d0) and (m, d0).
     train_labels, test_labels
-        (n,) and (m,).
+        Classes, (n,) and (m,).
     client_stream
-        Who meets which samples when; None where everyone has all of theirs from the start.
+        Client stream: who meets which samples when; None where everyone has all of theirs from the start.
     """
 
     federation: Federation
@@ -64,9 +64,9 @@ class World:
         Parameters
         ----------
         partition_id
-            Which client.
+            Client, by its id.
         step
-            Of the course: what it meets then, and what it remembers.
+            Step of the client stream: what it meets then, and what it remembers.
         memory
             Samples of the steps before that it remembers; None for all of them.
         """
@@ -85,9 +85,9 @@ class World:
         Parameters
         ----------
         partition_ids, step, memory
-            As for `client`.
+            Clients, step and memory, as for `client`.
         missed
-            Earlier steps whose samples they have all the same.
+            Steps before whose samples they have all the same.
 
         Returns
         -------
@@ -99,9 +99,9 @@ class World:
         return self.train[rows], self.train_labels[rows], [len(part) for part in parts]
 
     def steps(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield the features (n_s, d0) and labels (n_s,) that all clients together meet at each step of the course.
+        """Yield the features (n_s, d0) and labels (n_s,) that all clients together meet at each step.
 
-        Without one, everything at once.
+        Without a client stream, everything at once.
         """
         if self.client_stream is None:
             yield self.train, self.train_labels

@@ -65,7 +65,7 @@ class DPAFL(Private, ClosedForm):
     @property
     def privacy(self) -> PrivacyBudget:
         """The terms of its ledger."""
-        return self.guarantee.promise
+        return self.guarantee.budget
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -147,7 +147,7 @@ class DPAFL(Private, ClosedForm):
             "noise_multiplier": self.guarantee.noise_multiplier,
             "gram_deviation": self.statistics.gram_variance**0.5,
             "cross_deviation": self.statistics.cross_variance**0.5,
-            "notes": self.privacy_notes(self.solution.note),
+            "notes": self.privacy_notes(self.solution.diagnostic),
         }
 
 

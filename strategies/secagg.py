@@ -32,7 +32,7 @@ from fedlab.privacy.mechanisms.noise_source import check_entropy
 from fedlab.privacy.secagg.client import Answer
 from fedlab.privacy.secagg.graph import Terms
 from fedlab.privacy.secagg.key_agreement import fresh
-from fedlab.privacy.secagg.removal import Departure
+from fedlab.privacy.secagg.removal import Removal
 from fedlab.privacy.secagg.server import SecureSum, expect
 from fedlab.stats.serialization.integers import Layout, statistics_of
 
@@ -93,7 +93,7 @@ class SecureAggregation(Protocol):
         self.sum: SecureSum | None = None
         self.asked: list[int] = []
         self.nodes: dict[int, int] = {}
-        self.departure: Departure | None = None
+        self.departure: Removal | None = None
         self.layout: Layout | None = None
         self._vector: np.ndarray | None = None
 
@@ -165,7 +165,7 @@ class SecureAggregation(Protocol):
         return self._by_node(dict.fromkeys(sorted(self._sum.uploaded), self._sum.ask_reveal()))
 
     def _departure(self, now: Round) -> dict[int, Answer]:
-        self.departure = gone = Departure.of(self._sum, self.leave, self.alone)
+        self.departure = gone = Removal.of(self._sum, self.leave, self.alone)
         return self._by_node(dict.fromkeys(sorted(gone.asked(self._sum)), gone.question(self._sum)))
 
     # -- hearing -----------------------------------------------------------------------------------------------

@@ -12,9 +12,9 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 
-from experiments.commands.flower import parser
+from experiments.commands.flower import command as flower
 from experiments.commands.privacy import planned
-from experiments.commands.unlearn import parser as unlearning
+from experiments.commands.unlearn import command as unlearn
 from experiments.main import COMMANDS, main
 from experiments.runner.compose import compose
 from fedlab.data.sources.catalogue import listing
@@ -63,17 +63,21 @@ def test_a_command_exists(line: str, capsys: pytest.CaptureFixture[str]) -> None
         case ["fedlab", "data", "fetch", *names]:
             assert all(listing(name).packages for name in names)
         case ["fedlab", "flower", *options]:
-            assert parser().parse_args(options).folder == Path("APP_DIR")
+            assert flower.make_context("flower", options).params["folder"] == Path("APP_DIR")
         case ["fedlab", "deploy", "local", *overrides]:
             composes(overrides)
         case ["docker" | "cp" | "docker/make_keys.sh", *_]:
             pass  # tests/deployment/test_docker.py holds the files against what is here
         case ["fedlab", "privacy", "plan", *settings]:
             assert planned(settings).n
-        case ["fedlab", "privacy", "show", "RUN_DIR"]:
+        case ["fedlab", "privacy", "audit", *_]:
+            pass  # tests/experiments/commands/test_privacy.py audits
+        case ["fedlab", "privacy", "show", *_]:
             pass  # tests/experiments/commands/test_privacy.py shows ledgers
         case ["fedlab", "unlearn", *options]:
-            assert unlearning().parse_args(options).client
+            assert unlearn.make_context("unlearn", options).params["clients"]
+        case ["fedlab", "new", "method"]:
+            pass  # tests/experiments/commands/test_new.py begins one
         case ["fedlab", "report", _]:
             assert "report" in COMMANDS
         case ["pip", "install", "-c", "constraints.txt", "-e", what]:
@@ -121,18 +125,30 @@ def test_the_tree_names_every_package() -> None:
 
 def test_the_house_names_files_that_are_there() -> None:
     text = READMES[2].read_text(encoding="utf-8")
-    rooms = re.findall(r"^\| `(\w+)/` \| (.+) \|$", text, re.M)
+    rows = re.findall(r"^\| (`\w+/`.*?) \| (.+) \|$", text, re.M)
+    rooms = [(room, cell) for names, cell in rows for room in re.findall(r"`(\w+)/`", names)]
     houses = {path.parent.name for path in (ROOT / "fedlab").glob("*/__init__.py")}
     assert {room for room, _ in rooms} == houses
-    for room, files in rooms:
-        for file in re.findall(r"`(\w+\.py)`", files):
-            assert (ROOT / "fedlab" / room / file).exists(), f"{room}/{file}"
+    for room, cell in rooms:
+        for inner in re.findall(r"`(\w+)/`", cell):
+            assert (ROOT / "fedlab" / room / inner / "__init__.py").exists(), f"{room}/{inner}"
+    walked = re.findall(r"`(\w+(?:/\w+)+)(?:\.\w+)?`", text)
+    assert len(walked) > 10
+    for path in walked:
+        inside = [folder / path for folder in (ROOT, ROOT / "fedlab", *(ROOT / "fedlab").glob("*"))]
+        assert any(found.is_dir() or found.with_suffix(".py").exists() for found in inside), path
 
 
 def test_the_index_names_every_experiment() -> None:
     index = READMES[1].read_text(encoding="utf-8")
     named = re.findall(r"^\| `(\w+)` \|", index, re.M)
     assert sorted(named) == sorted(path.stem for path in (ROOT / "conf" / "experiment").glob("*.yaml"))
+
+
+def test_the_index_names_every_method() -> None:
+    index = READMES[1].read_text(encoding="utf-8")
+    named = re.findall(r"^\| \[`(\w+)`\]\(\.\./conf/methods/\1\.yaml\) \|", index, re.M)
+    assert named == sorted(path.stem for path in (ROOT / "conf" / "methods").glob("*.yaml"))
 
 
 def test_the_results_are_what_the_command_gives(tmp_path: Path) -> None:

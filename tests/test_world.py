@@ -58,6 +58,6 @@ def test_the_clients_of_a_step_are_the_step():
 
 
 def test_clients_that_come_and_go_need_a_stream():
-    with pytest.raises(BadInput, match=r"Attendance\(lag=1.* there is no stream: choose one"):
+    with pytest.raises(BadInput, match=r"Availability\(lag=1.* there is no stream: choose one"):
         world(availability=Availability(lag=1))
     assert world(availability=Availability()).client_stream is None

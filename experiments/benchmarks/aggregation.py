@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments.studies.afl_pairwise import aggregate, local_solution
-from fedlab.stats import GramStats, one_hot, pack, unpack
+from fedlab.stats import GramStats, one_hot, pack, total_of, unpack
 
 T = TypeVar("T")
 
@@ -44,7 +44,7 @@ def main() -> None:
     memory = []
     for k in (args.clients // 10, args.clients, 4 * args.clients):
         before = peak()
-        GramStats.total(arriving(k, args.samples, args.features, args.classes)).solve(1.0)
+        total_of(arriving(k, args.samples, args.features, args.classes)).solve(1.0)
         memory.append(f"{k} clients {mib(peak() - before)}")
     console.print(
         "server memory beyond what the row before took, replies arriving one by one: " + ", ".join(memory)
@@ -60,7 +60,7 @@ def main() -> None:
     before = peak()
     sums, heads = [], []
     for _ in range(args.repeats):
-        head, seconds = timed(lambda: GramStats.total(map(unpack, uploads)).solve(1.0))
+        head, seconds = timed(lambda: total_of(map(unpack, uploads)).solve(1.0))
         sums.append(seconds)
         heads.append(head)
     after_sums = peak()
@@ -71,7 +71,7 @@ def main() -> None:
 
     central, central_seconds = timed(lambda: GramStats.from_batch(x, y).solve(1.0))
     oracle = torch.linalg.lstsq(x, y).solution
-    unregularised = GramStats.total(map(unpack, uploads)).solve(0.0)
+    unregularised = total_of(map(unpack, uploads)).solve(0.0)
 
     table = Table(
         title=f"{args.clients} clients, {args.samples} samples each, d={args.features}, c={args.classes}"

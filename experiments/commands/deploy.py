@@ -2,104 +2,99 @@
 
 from __future__ import annotations
 
-import argparse
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
-from experiments.deploy.connection import Connection, bundle
-from experiments.deploy.keys import make_keys
-from experiments.deploy.probe import probe
+import click
+
+from experiments.commands.words import Words
 from fedlab.errors import BadInput
 
 HOSTS = ("127.0.0.1", "localhost")
 
-
-def main(argv: list[str]) -> int:
-    """Carry out one of the deployment's actions.
-
-    Parameters
-    ----------
-    argv
-        What follows `fedlab deploy`.
-
-    Raises
-    ------
-    BadInput
-        What was asked cannot be done; the message says why and what to do.
-    """
-    chosen = _parser().parse_args(argv)
-    actions = {"local": _local, "keys": _keys, "register": _register, "submit": _submit, "probe": _probe}
-    actions[chosen.action](chosen)
-    return 0
+_overrides = click.argument("overrides", metavar="[key=value ...]", nargs=-1)
+_superlink = click.option("--superlink", metavar="HOST:PORT", required=True, help="Address of the SuperLink.")
+_authority = click.option(
+    "--root-certificates", "authority", metavar="ca.crt", required=True, type=click.Path(path_type=Path),
+    help="Certificate that the SuperLink's own is signed with.",
+)  # fmt: skip
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="fedlab deploy", description="Real Flower processes.")
-    actions = parser.add_subparsers(
-        dest="action", required=True, metavar="local | keys | register | submit | probe"
-    )
-    local = actions.add_parser(
-        "local", help="a SuperLink and its SuperNodes here, held against the simulation"
-    )
-    local.add_argument(
-        "overrides", nargs="*", metavar="key=value", help="as for fedlab run; clients=4 by default"
-    )
-    local.add_argument("--out", type=Path, help="folder for results and logs")
-    keys = actions.add_parser("keys", help="make certificates and node keys; what is there is kept")
-    keys.add_argument("folder", type=Path)
-    keys.add_argument("--host", action="append", help=f"name or address of the SuperLink; {', '.join(HOSTS)}")
-    keys.add_argument("--nodes", type=int, default=4)
-    register = actions.add_parser("register", help="let SuperNodes in: their public keys")
-    register.add_argument("public", type=Path, nargs="+", metavar="nodeI.pub")
-    submit = actions.add_parser("submit", help="run a method on a federation that is up, and follow it")
-    submit.add_argument("overrides", nargs="*", metavar="key=value", help="as for fedlab run")
-    submit.add_argument("--out", help="folder, on the SuperLink's host, for the results")
-    asked = actions.add_parser("probe", help="is the Flower server at this address well? for health checks")
-    asked.add_argument("address", metavar="HOST:PORT")
-    asked.add_argument("--root-certificates", type=Path, help="ca.crt; without it, no TLS")
-    for action in (register, submit):
-        action.add_argument("--superlink", required=True, metavar="HOST:PORT")
-        action.add_argument("--root-certificates", type=Path, required=True, metavar="ca.crt")
-    return parser
+# Each imports what it needs, so that a health check need not load torch.
+@click.group("deploy", cls=Words)
+def command() -> None:
+    """Real Flower processes: fedlab deploy local [key=value ...] | keys | register | submit | probe."""
 
 
-def _local(chosen: argparse.Namespace) -> None:
-    # Here, so that a health check need not load torch.
+@command.command("local")
+@_overrides
+@click.option("--out", type=click.Path(path_type=Path), help="Folder for results and logs.")
+def local(overrides: Sequence[str], out: Path | None) -> None:
+    """Run a SuperLink and its SuperNodes here, held against the simulation; 4 of them where no clients= is given."""
     from experiments.deploy.local import deploy_locally
 
-    deploy_locally(chosen.overrides, chosen.out)
+    deploy_locally(overrides, out)
 
 
-def _keys(chosen: argparse.Namespace) -> None:
-    keys = make_keys(chosen.folder, chosen.host or HOSTS, chosen.nodes)
+@command.command("keys")
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--host", "hosts", multiple=True, default=HOSTS, help="Name or address of the SuperLink.")
+@click.option("--nodes", default=4, help="Number of SuperNodes that shall have a key.")
+def keys(folder: Path, hosts: Sequence[str], nodes: int) -> None:
+    """Make certificates and node keys; what is there is kept."""
+    from experiments.deploy.keys import make_keys
+
+    made = make_keys(folder, hosts, nodes)
     print(
-        f"{keys.folder}: ca.crt for everyone, {len(keys.public())} node keys; keep the rest to the SuperLink"
+        f"{made.folder}: ca.crt for everyone, {len(made.public())} node keys; keep the rest to the SuperLink"
     )
 
 
-def _register(chosen: argparse.Namespace) -> None:
+@command.command("register")
+@click.argument("public", metavar="nodeI.pub...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@_superlink
+@_authority
+def register(public: Sequence[Path], superlink: str, authority: Path) -> None:
+    """Let SuperNodes in: their public keys."""
+    from experiments.deploy.connection import Connection
+
     with tempfile.TemporaryDirectory() as home:
-        connection = Connection(chosen.superlink, chosen.root_certificates, Path(home))
+        connection = Connection(superlink, authority, Path(home))
         connection.probe()
-        for public in chosen.public:
-            if not public.is_file():
-                raise BadInput(f"{public} is not there: fedlab deploy keys FOLDER --nodes N makes node keys")
-            connection.register(public)
-            print(f"{public} may connect")
+        for key in public:
+            if not key.is_file():
+                raise BadInput(f"{key} is not there: fedlab deploy keys FOLDER --nodes N makes node keys")
+            connection.register(key)
+            print(f"{key} may connect")
 
 
-def _submit(chosen: argparse.Namespace) -> None:
+@command.command("submit")
+@_overrides
+@click.option("--out", help="Folder, on the SuperLink's host, for the results.")
+@_superlink
+@_authority
+def submit(overrides: Sequence[str], out: str | None, superlink: str, authority: Path) -> None:
+    """Run a method on a federation that is up, and follow it."""
+    from experiments.deploy.connection import Connection, bundle
     from experiments.deploy.local import one_method
     from experiments.runner.compare import describe
 
-    cfg, name = one_method(chosen.overrides)
+    cfg, name = one_method(overrides)
     with tempfile.TemporaryDirectory() as home:
-        connection = Connection(chosen.superlink, chosen.root_certificates, Path(home) / "flwr")
+        connection = Connection(superlink, authority, Path(home) / "flwr")
         connection.probe()
-        app = bundle(Path(home) / "app", {**describe(cfg, name), "out": chosen.out})
-        connection.stream(app)
+        connection.stream(bundle(Path(home) / "app", {**describe(cfg, name), "out": out}))
 
 
-def _probe(chosen: argparse.Namespace) -> None:
-    probe(chosen.address, chosen.root_certificates)
-    print(f"{chosen.address} is well")
+@command.command("probe")
+@click.argument("address", metavar="HOST:PORT")
+@click.option(
+    "--root-certificates", "authority", type=click.Path(path_type=Path), help="ca.crt; without it, no TLS."
+)
+def probe(address: str, authority: Path | None) -> None:
+    """Ask the Flower server at this address whether it is well, for health checks."""
+    from experiments.deploy.probe import probe
+
+    probe(address, authority)
+    print(f"{address} is well")

@@ -1,175 +1,37 @@
-"""`fedlab flower APP_DIR`: an unmodified Flower app on fedlab's engine.
-
-What the app prints and logs is shown as it comes. The run goes on after a client's exception, as under
-Flower, but the first traceback is shown at once, and the exit code is 2.
-"""
+"""`fedlab flower APP_DIR`: an unmodified Flower app on fedlab's engine; the exit code is 2 where a client failed."""
 
 from __future__ import annotations
 
-import argparse
-import logging
-import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.text import Text
+import click
 
+from experiments.commands.words import Word, console
 from experiments.messages import say
-from fedlab.engine.flower_apps.apps import FlowerApp
-from fedlab.engine.flower_apps.watched import WatchedGrid
-from fedlab.engine.simulation.local_grid import LocalGrid
-from fedlab.engine.simulation.simulated import SimulatedGrid
-from fedlab.errors import BadInput
-from fedlab.report.words import human_bytes, seconds
-
-NODES = 2
-"""As many as Flower simulates when nobody says how many."""
-SILENCE = 10.0
-"""Seconds between two lines of progress where no terminal redraws."""
 
 
-def main(argv: list[str]) -> int:
-    """Run an app and summarise what it did.
+@click.command("flower", cls=Word)
+@click.argument("folder", metavar="APP_DIR", type=click.Path(path_type=Path))
+@click.option("--nodes", type=int, help="Number of simulated nodes; the app's own, or 2.")
+@click.option(
+    "--engine", type=click.Choice(("local", "ray")), default="local", help="This process, or Ray actors."
+)
+@click.option("--workers", type=int, help="Number of Ray actors; one per CPU.")
+@click.option("--run-config", metavar="KEY=VALUE...", multiple=True,
+              help="Overrides of the app's config, in TOML: rounds=3 name='\"text\"'; or one TOML file.")  # fmt: skip
+def command(
+    folder: Path, nodes: int | None, engine: str, workers: int | None, run_config: Sequence[str]
+) -> int:
+    """Run an unmodified Flower app on this engine: fedlab flower APP_DIR.
 
-    Parameters
-    ----------
-    argv
-        What follows `fedlab flower`.
-
-    Returns
-    -------
-    int
-        0, or 2 when a client failed.
-
-    Raises
-    ------
-    BadInput
-        No app there, one that cannot be imported or whose ServerApp raises, or a setting out of range.
+    APP_DIR holds the app's pyproject.toml.
     """
-    chosen = parser().parse_args(argv)
-    app = FlowerApp.read(chosen.folder, chosen.run_config)
-    nodes = chosen.nodes if chosen.nodes is not None else app.nodes or NODES
-    if nodes < 1:
-        raise BadInput(f"--nodes {nodes}: a federation needs at least 1 node")
-    app.server()  # what cannot be imported is better refused before anything starts
-    console = Console(markup=False, highlight=False)
-    progress = _Progress(console, app.name)
-    with _grid(app, nodes, chosen.engine, chosen.workers) as inner:
-        grid = WatchedGrid(inner, progress)
-        started = time.perf_counter()
-        try:
-            with progress, _logging_above():
-                app.run(grid)
-        finally:  # a ServerApp may raise because its clients did
-            took = time.perf_counter() - started
-            console.print(_summary(app.name, nodes, grid, took), soft_wrap=True)
-    if grid.errors:
-        return say(
-            f"{grid.errors} of {sum(grid.sent.values())} messages failed: the first one's traceback is above"
-        )
-    return 0
+    from experiments.runner.flower_app import run_app
 
-
-def parser() -> argparse.ArgumentParser:
-    """Return what reads the words after `fedlab flower`."""
-    words = argparse.ArgumentParser(
-        prog="fedlab flower", description="Run an unmodified Flower app on fedlab's engine."
-    )
-    words.add_argument("folder", metavar="APP_DIR", type=Path, help="holds the app's pyproject.toml")
-    words.add_argument(
-        "--nodes", metavar="N", type=int, help=f"simulated nodes; {NODES} where the app says none"
-    )
-    words.add_argument(
-        "--engine", choices=("local", "ray"), default="local", help="this process, or Ray actors"
-    )
-    words.add_argument("--workers", metavar="N", type=int, help="Ray actors; one per CPU")
-    words.add_argument(
-        "--run-config",
-        metavar="KEY=VALUE",
-        nargs="+",
-        action="extend",
-        default=[],
-        help="override the app's config, in TOML: rounds=3 name='\"text\"'; or one TOML file",
-    )
-    return words
-
-
-def _grid(app: FlowerApp, nodes: int, engine: str, workers: int | None) -> SimulatedGrid:
-    if engine == "local":
-        if workers is not None:
-            raise BadInput(f"--workers {workers}: the local engine has none, add --engine ray")
-        return LocalGrid(app.client(), nodes, app.run_config)
-    from fedlab.engine.simulation.cluster import available_cpus
-    from fedlab.engine.simulation.ray_grid import RayGrid
-
-    cpus = available_cpus()
-    workers = cpus if workers is None else workers
-    if not 1 <= workers <= cpus:
-        raise BadInput(
-            f"--workers {workers} lies outside 1..{cpus}: a worker needs a CPU, and {cpus} are here"
-        )
-    return RayGrid(app.client(), nodes, app.run_config, num_workers=workers)
-
-
-class _Progress:
-    """A line that redraws on a terminal; elsewhere a line every `SILENCE` seconds."""
-
-    def __init__(self, console: Console, name: str):
-        self._console, self._said = console, time.monotonic()
-        self._moving = console.is_terminal and not console.is_dumb_terminal
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        self._bar = Progress(*columns, console=console, disable=not self._moving, transient=True)
-        self._task = self._bar.add_task(name, total=None)
-
-    def __enter__(self) -> _Progress:
-        self._bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.stop()
-
-    def __call__(self, event: str, **fields: Any) -> None:
-        """Take an event of a WatchedGrid."""
-        if event == "failed":
-            what = f"client {fields['client']} failed: {fields['reason'].strip()}"
-            self._console.print(Text(what, style="red"), soft_wrap=True)
-            return
-        if event == "warning":
-            self._console.print(Text(f"warning: {fields['message']}", style="yellow"), soft_wrap=True)
-            return
-        number, done, total = fields["round"], fields["done"], fields["total"]
-        what = fields["what"] if number is None else f"round {number}: {fields['what']}"
-        self._bar.update(self._task, description=what, completed=done, total=total)
-        if not self._moving and time.monotonic() - self._said > SILENCE:
-            self._said = time.monotonic()
-            self._console.print(f"{what}: {done} of {total} replies", soft_wrap=True)
-
-
-@contextmanager
-def _logging_above() -> Iterator[None]:
-    """Let Flower's log appear above the line that redraws: it holds the stream from before the line began."""
-    handlers = [h for h in logging.getLogger("flwr").handlers if isinstance(h, logging.StreamHandler)]
-    before = [handler.setStream(sys.stderr) for handler in handlers]
-    try:
-        yield
-    finally:
-        for handler, stream in zip(handlers, before, strict=True):
-            if stream is not None:
-                handler.setStream(stream)
-
-
-def _summary(name: str, nodes: int, grid: WatchedGrid, took: float) -> str:
-    sent = ", ".join(f"{count} {kind}" for kind, count in grid.sent.items()) or "no"
-    rounds = f"{grid.rounds} {'round' if grid.rounds == 1 else 'rounds'}, " if grid.rounds else ""
-    traffic = grid.traffic
-    return (
-        f"{name} on {nodes} {'node' if nodes == 1 else 'nodes'}: {rounds}{sent} messages, "
-        f"{grid.errors} errors, {human_bytes(traffic.bytes_down)} to the nodes, "
-        f"{human_bytes(traffic.bytes_up)} back, "
-        f"{seconds(took)} s ({seconds(min(traffic.seconds, took))} s waiting for nodes)"
+    grid = run_app(folder, nodes, engine, workers, run_config, console())
+    if not grid.errors:
+        return 0
+    return say(
+        f"{grid.errors} of {sum(grid.sent.values())} messages failed: the first one's traceback is above"
     )

@@ -6,70 +6,51 @@ SIGTERM.
 
 from __future__ import annotations
 
-import argparse
 import signal
 import socket
 import threading
 
+import click
+
+from experiments.commands.words import Words
 from fedlab.errors import BadInput
-from fedlab.llm.backends.gguf import Gguf, Served
 
 
-def main(argv: list[str]) -> int:
-    """Serve until told to end.
+@click.group("llm", cls=Words)
+def command() -> None:
+    """Serve a language model on this machine: fedlab llm serve [--port N]."""
 
-    Parameters
-    ----------
-    argv
-        What follows `fedlab llm`.
 
-    Raises
-    ------
-    BadInput
-        The port is in use, or the model cannot be loaded.
-    """
-    parser = argparse.ArgumentParser(prog="fedlab llm", description="Language models on this machine.")
-    actions = parser.add_subparsers(dest="action", required=True, metavar="serve")
-    serve = actions.add_parser("serve", help="an OpenAI-compatible server on the loopback")
-    serve.add_argument("--path", help="a GGUF file; without it the packaged Gemma 3 270M")
-    serve.add_argument("--port", type=int, default=8080, help="0 takes a free one (default: 8080)")
-    serve.add_argument("--parallel", type=int, default=4, help="texts at once (default: 4)")
-    serve.add_argument(
-        "--context", type=int, default=2048, help="tokens of a prompt and its text (default: 2048)"
-    )
-    serve.add_argument("--threads", type=int, help="processor threads (default: one for two texts at once)")
-    chosen = parser.parse_args(argv)
-    _refuse_port(chosen.port)
-    model = Gguf(
-        chosen.path, chosen.context, chosen.parallel, chosen.threads or max(1, chosen.parallel // 2), False
-    )
+@command.command("serve")
+@click.option("--path", help="A GGUF file; without it the packaged Gemma 3 270M.")
+@click.option("--port", default=8080, help="Port on the loopback; 0 takes a free one.")
+@click.option("--parallel", default=4, help="Number of texts at once.")
+@click.option("--context", default=2048, help="Tokens of a prompt and its text.")
+@click.option("--threads", type=int, help="Processor threads; one for two texts at once.")
+def serve(path: str | None, port: int, parallel: int, context: int, threads: int | None) -> None:
+    """Serve a model on the loopback, as OpenAI does, until Ctrl-C."""
+    _refuse_port(port)
+    from fedlab.llm.backends.gguf import Gguf
+
+    model = Gguf(path, context, parallel, threads or max(1, parallel // 2), False)
     ended = threading.Event()
-    with model.serve(chosen.port) as served:
+    with model.serve(port) as served:
         for number in (signal.SIGINT, signal.SIGTERM):  # now: llama.cpp has set its own
             signal.signal(number, lambda *_: ended.set())
-        print(_how_to(served), flush=True)
+        override = f"llm=endpoint llm.base_url={served.url} llm.model={served.model} llm.key=null"
+        print(f"serving {served.model} at {served.url}; Ctrl-C ends it")
+        # llama.cpp cuts off improbable tokens unless told not to
+        print(f"fedlab run ... {override} '+llm.extra={{min_p: 0, top_k: 0}}'", flush=True)
         ended.wait()
     print("stopped")
-    return 0
-
-
-def _how_to(served: Served) -> str:
-    override = f"llm=endpoint llm.base_url={served.url} llm.model={served.model} llm.key=null"
-    return "\n".join(
-        [
-            f"serving {served.model} at {served.url}; Ctrl-C ends it",
-            # llama.cpp cuts off improbable tokens unless told not to
-            f"fedlab run ... {override} '+llm.extra={{min_p: 0, top_k: 0}}'",
-        ]
-    )
 
 
 def _refuse_port(port: int) -> None:
     """Refuse a port that is taken: llama.cpp says only that something failed."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind(("127.0.0.1", port))
+            listener.bind(("127.0.0.1", port))
         except (OSError, OverflowError) as error:
             raise BadInput(
                 f"port {port} of 127.0.0.1 cannot be used ({error}): end what listens there, or give another with "

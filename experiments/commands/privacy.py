@@ -1,60 +1,77 @@
-"""`fedlab privacy show RUN_DIR | plan n=... d=... c=...`: what was released, and what a promise takes.
+"""`fedlab privacy show | plan | audit`: what was released, what a promise takes, and whether the noise keeps it.
 
-Nothing is released by either, and no data are read: `plan` knows sizes alone.
+Nothing is released by any of them, and no data are read: `plan` knows sizes alone, `audit` attacks a sample of its own.
 """
 
 from __future__ import annotations
 
-import argparse
-from dataclasses import fields
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.table import Table
+import click
 
-from experiments.runner.resume import LEDGERS
+from experiments.commands.words import Words, console
 from fedlab.errors import BadInput, unknown
-from fedlab.privacy.accounting import table
-from fedlab.privacy.accounting.ledger import Ledger
-from fedlab.privacy.ridge.guarantee import Guarantee
-from fedlab.privacy.ridge.plan import Plan, forecast
-from fedlab.report.words import percent
+
+if TYPE_CHECKING:
+    from fedlab.privacy.ridge.guarantee import Guarantee
+    from fedlab.privacy.ridge.plan import Plan
 
 SIZES = {"n": None, "d": None, "c": None, "clients": 100}
 """What `plan` asks for, and what it takes where nothing is given; None must be."""
-PROMISED = {f.name: f.default for f in fields(Guarantee) if f.name not in ("gram_share", "cap")}
+ATTACK = {"releases": 100_000, "confidence": 0.95, "seed": 0}
+"""Releases of each kind that `audit` looks at, probability with which its bound holds, seed of the noise."""
 EXAMPLE = "fedlab privacy plan n=15000 d=384 c=2 clients=100 epsilon=1 delta=1e-5"
 
 
-def main(argv: list[str]) -> int:
-    """Show the ledgers of a run, or plan a promise.
+@click.group("privacy", cls=Words)
+def command() -> None:
+    """What was released, what a promise takes, whether it holds: fedlab privacy show RUN_DIR | plan | audit."""
 
-    Parameters
-    ----------
-    argv
-        What follows `fedlab privacy`.
 
-    Raises
-    ------
-    BadInput
-        There is no ledger, it is damaged, or a setting of the plan is unknown, missing or out of range.
-    """
-    parser = argparse.ArgumentParser(
-        prog="fedlab privacy", description="Privacy: show what is spent, or plan."
-    )
-    actions = parser.add_subparsers(dest="action", required=True, metavar="show RUN_DIR | plan key=value...")
-    show = actions.add_parser("show", help="the ledgers of a run: what was released about whom")
-    show.add_argument("run", metavar="RUN_DIR", type=Path)
-    plan = actions.add_parser("plan", help="the noise that a promise takes, and what it costs")
-    plan.add_argument("settings", metavar="key=value", nargs="*", help=f"for example {EXAMPLE}")
-    chosen = parser.parse_args(argv)
-    console = Console(markup=False, highlight=False)
-    if chosen.action == "show":
-        _show(console, chosen.run)
-    else:
-        _plan(console, planned(chosen.settings))
-    return 0
+@command.command("show")
+@click.argument("run", metavar="RUN_DIR", type=click.Path(path_type=Path))
+def show(run: Path) -> None:
+    """Show the ledgers of a run: what was released about whom."""
+    from fedlab.privacy.accounting import table
+    from fedlab.privacy.accounting.ledger import Ledger
+
+    out = console()
+    for name, path in ledgers(run).items():
+        ledger = Ledger.read(path)
+        out.print(f"{name}: {table.headline(ledger)}", soft_wrap=True)
+        if ledger.releases:
+            out.print(table.releases(ledger))
+            out.print(table.groups(ledger))
+
+
+@command.command("plan", epilog=f"For example: {EXAMPLE}")
+@click.argument("settings", metavar="key=value...", nargs=-1)
+def plan(settings: Sequence[str]) -> None:
+    """Show the noise that a promise takes, and what it costs."""
+    _print_plan(planned(settings))
+
+
+@command.command("audit", epilog="For example: fedlab privacy audit epsilon=1 delta=1e-5 releases=100000")
+@click.argument("settings", metavar="key=value...", nargs=-1)
+def audit(settings: Sequence[str]) -> None:
+    """Attack the noise of a promise: the epsilon that it cannot be below, from many releases."""
+    from fedlab.audit.epsilon import attack
+
+    guarantee, given = _promised(settings, ATTACK)
+    for bound, says in zip(attack(guarantee, **given), ("any mechanism", "Gaussian noise"), strict=True):
+        print(
+            f"{says}: epsilon >= {bound.epsilon:.3g} at delta {bound.delta:g}, with confidence {bound.confidence:g}, "
+            f"from {bound.releases} releases"
+        )
+        if bound.violates(guarantee.epsilon):
+            raise BadInput(
+                f"epsilon={guarantee.epsilon:g} is disproved: releases show {bound.epsilon:.3g} at least. This is a "
+                "fault of fedlab's noise, or an audit in "
+                f"{1 / (1 - bound.confidence):.0f} that errs: try another seed="
+            )
+    print(f"the promised epsilon {guarantee.epsilon:g} is not disproved")
 
 
 def ledgers(run: Path) -> dict[str, Path]:
@@ -65,11 +82,13 @@ def ledgers(run: Path) -> dict[str, Path]:
     BadInput
         There is none.
     """
-    found = {path.stem: path for path in sorted((run / LEDGERS).glob("*.jsonl"))}
+    from experiments.runner.resume import LEDGERS
+
+    files = {path.stem: path for path in sorted((run / LEDGERS).glob("*.jsonl"))}
     if (run / f"{LEDGERS}.jsonl").is_file():
-        found[run.resolve().name] = run / f"{LEDGERS}.jsonl"
-    if found:
-        return found
+        files[run.resolve().name] = run / f"{LEDGERS}.jsonl"
+    if files:
+        return files
     if not run.is_dir():
         raise BadInput(f"{run} is no folder: give the one that `fedlab run` printed")
     if not any((run / name).exists() for name in ("config.yaml", "results.json", "metrics.jsonl")):
@@ -80,16 +99,7 @@ def ledgers(run: Path) -> dict[str, Path]:
     )
 
 
-def _show(console: Console, run: Path) -> None:
-    for name, path in ledgers(run).items():
-        ledger = Ledger.read(path)
-        console.print(f"{name}: {table.headline(ledger)}", soft_wrap=True)
-        if ledger.releases:
-            console.print(table.releases(ledger))
-            console.print(table.groups(ledger))
-
-
-def planned(words: list[str]) -> Plan:
+def planned(words: Sequence[str]) -> Plan:
     """Return the plan of `key=value` words.
 
     Raises
@@ -97,40 +107,54 @@ def planned(words: list[str]) -> Plan:
     BadInput
         A key is unknown, missing or given twice, or a value out of range.
     """
+    from fedlab.privacy.ridge.plan import Plan
+
+    guarantee, sizes = _promised(words, SIZES)
+    return Plan(guarantee, **sizes)
+
+
+def _promised(words: Sequence[str], more: Mapping[str, Any]) -> tuple[Guarantee, dict[str, Any]]:
+    """Return the promise that the words state, and the values of `more` settings; None must be given."""
+    from dataclasses import fields
+
+    from fedlab.privacy.ridge.guarantee import Guarantee
+
+    promise = {f.name: f.default for f in fields(Guarantee) if f.name not in ("gram_share", "cap")}
+    known: dict[str, Any] = {**promise, **more}
     given: dict[str, str] = {}
     for word in words:
         key, equals, value = word.partition("=")
         if not equals:
             raise BadInput(f"{word!r} is no setting: write key=value, for example {EXAMPLE}")
-        if key not in SIZES | PROMISED:
-            raise unknown("setting", key, SIZES | PROMISED)
+        if key not in known:
+            raise unknown("setting", key, known)
         if key in given:
             raise BadInput(f"{key} is given twice: {given[key]} and {value}")
         given[key] = value
-    missing = [key for key, default in SIZES.items() if default is None and key not in given]
-    if missing:
+    if missing := [key for key, default in more.items() if default is None and key not in given]:
         raise BadInput(f"plan needs {', '.join(f'{key}=' for key in missing)}: for example {EXAMPLE}")
-    sizes = {
-        key: _number(key, given[key], int) if key in given else default for key, default in SIZES.items()
-    }
-    promise = {
-        key: _number(key, given[key], float) if isinstance(default, float) else given[key]
-        for key, default in PROMISED.items()
-        if key in given
-    }
-    return Plan(Guarantee(**promise), **sizes)  # pyright: ignore[reportArgumentType]
+    values = known | {key: _value(key, text, known[key]) for key, text in given.items()}
+    return Guarantee(**{key: values[key] for key in promise}), {key: values[key] for key in more}
 
 
-def _number(key: str, text: str, kind: type[int] | type[float]) -> int | float:
+def _value(key: str, text: str, default: Any) -> Any:
+    """Return a value of its default's kind; a size that must be given is an integer."""
+    kind: Callable[[str], Any] = int if default is None else type(default)
     try:
         return kind(text)
     except ValueError as error:
-        words = "an integer" if kind is int else "a number"
-        raise BadInput(f"{key}={text} is not {words}: for example {EXAMPLE}") from error
+        noun = "an integer" if kind is int else "a number"
+        raise BadInput(f"{key}={text} is not {noun}: for example {EXAMPLE}") from error
 
 
-def _plan(console: Console, plan: Plan) -> None:
-    of = plan.guarantee
+def _print_plan(plan: Plan) -> None:
+    from rich import box
+    from rich.table import Table
+
+    from fedlab.privacy.ridge.plan import forecast
+    from fedlab.report.words import percent
+
+    of, out = plan.guarantee, console()
     facts = Table(
         title=f"epsilon={of.epsilon:g} delta={of.delta:g}, one {of.unit}, {of.relation}, trust={of.trust}, "
         f"clip={of.clip:g}: n={plan.n} d={plan.d} c={plan.c} clients={plan.clients}",
@@ -149,23 +173,22 @@ def _plan(console: Console, plan: Plan) -> None:
     facts.add_row("noise in the sum", f"{s:.4g} on G's diagonal and C, {s / 2**0.5:.4g} beside the diagonal")
     facts.add_row("ridge", f"{plan.ridge:.4g} = s sqrt(2 d), the noise's largest eigenvalue")
     facts.add_row("signal to noise", f"{plan.ratio:.3g}: G's average eigenvalue over that")
-    console.print(facts)
+    out.print(facts)
     for note in notes(plan):
-        console.print(note)
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+        out.print(note)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("change")
     for column in ("noise", "signal", "without", "with", "loss"):
         table.add_column(column, justify="right", no_wrap=True)
-    rows = [("as asked", plan), *plan.alternatives()]
-    for words, changed in rows:
+    for words, changed in [("as asked", plan), *plan.alternatives()]:
         cells = [words, f"{changed.deviation:.4g}", f"{changed.ratio:.3g}"]
-        if (found := forecast(changed)) is not None:
-            loss = 100 * (found.without - found.accuracy)
-            accuracy = f"{percent(found.accuracy)} ± {100 * found.spread:.2f}"
-            cells += [percent(found.without), accuracy, f"{loss:.2f} ± {100 * found.error:.2f}"]
+        if (outlook := forecast(changed)) is not None:
+            loss = 100 * (outlook.without - outlook.accuracy)
+            accuracy = f"{percent(outlook.accuracy)} ± {100 * outlook.spread:.2f}"
+            cells += [percent(outlook.without), accuracy, f"{loss:.2f} ± {100 * outlook.error:.2f}"]
         table.add_row(*cells)
-    console.print(table)
-    console.print(
+    out.print(table)
+    out.print(
         "noise: in the sum; signal: over noise; accuracy without and with noise, and what it loses in points, on "
         "synthetic classes of these sizes, not on your data: compare the rows with each other, then measure."
     )
@@ -173,16 +196,16 @@ def _plan(console: Console, plan: Plan) -> None:
 
 def notes(plan: Plan) -> list[str]:
     """Return what one should know of a plan before trusting it."""
-    of, found = plan.guarantee, []
+    of, remarks = plan.guarantee, []
     if of.delta > 1 / plan.n and of.unit == "sample":
-        found.append(
+        remarks.append(
             f"delta={of.delta:g} is above 1/n = {1 / plan.n:.2g}: to publish a sample at random would keep it. "
             "Take a smaller one."
         )
     if of.trust == "distributed":
-        found.append(
+        remarks.append(
             "Integers (Skellam) take a few per cent more, and it is worth nothing without the secure sum."
         )
     if plan.ratio < 1:
-        found.append("Only directions in which the features vary far more than on average will be learned.")
-    return found
+        remarks.append("Only directions in which the features vary far more than on average will be learned.")
+    return remarks

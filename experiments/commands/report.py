@@ -6,35 +6,26 @@ from it.
 
 from __future__ import annotations
 
-import argparse
+from collections.abc import Sequence
 from pathlib import Path
+
+import click
 
 from experiments.messages import say
 from fedlab.errors import BadInput
-from fedlab.report.page import write_page
 
 
-def main(argv: list[str]) -> int:
-    """Write DIR/index.html for each DIR and print its path.
+@click.command("report")
+@click.argument("directories", metavar="DIR...", nargs=-1, required=True, type=click.Path(path_type=Path))
+def command(directories: Sequence[Path]) -> int:
+    """Write DIR/index.html for run directories: fedlab report DIR ...
 
-    Parameters
-    ----------
-    argv
-        The run directories.
-
-    Returns
-    -------
-    int
-        0, or 2 when a page could not be written.
+    The folder of a sweep stands for the runs in it.
     """
-    parser = argparse.ArgumentParser(
-        prog="fedlab report", description="Write a self-contained page for each run."
-    )
-    parser.add_argument(
-        "directories", metavar="DIR", nargs="+", type=Path, help="a run directory, or a sweep's"
-    )
+    from fedlab.report.page import write_page
+
     status = 0
-    for directory in parser.parse_args(argv).directories:
+    for directory in directories:
         for run in _runs(directory):
             try:
                 print(write_page(run))

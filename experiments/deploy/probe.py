@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import http.client
 import ssl
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -48,11 +47,11 @@ def probe(address: str, authority: Path | None = None, retry_for: float = RETRY_
     Parameters
     ----------
     address
-        'host:port'.
+        Address as 'host:port'.
     authority
-        What its certificate must be signed with; None asks without TLS.
+        Certificate that the server's own must be signed with; None asks without TLS.
     retry_for
-        Seconds.
+        Seconds that the question may take.
 
     Raises
     ------
@@ -79,8 +78,8 @@ def probe(address: str, authority: Path | None = None, retry_for: float = RETRY_
     except ssl.SSLError as error:
         raise BadInput(f"{address} does not speak TLS as expected: {error.reason}") from error
     except (OSError, http.client.HTTPException) as error:
-        said = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        raise NoAnswer(f"no answer from {address} ({said}): start it, or check the address") from error
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise NoAnswer(f"no answer from {address} ({reason}): start it, or check the address") from error
     finally:
         connection.close()
     if status != http.client.OK:
@@ -88,29 +87,33 @@ def probe(address: str, authority: Path | None = None, retry_for: float = RETRY_
 
 
 def wait_until_ready(
-    ask: Callable[[], None], retry_for: float, check: Callable[[], None] | None = None
+    ask: Callable[[], None], retry_for: float, check: Callable[[], None] = lambda: None
 ) -> None:
     """Ask until there is an answer.
 
     Parameters
     ----------
     ask
-        A call of `probe`.
+        Call of `probe`.
     retry_for
         Seconds until the last `NoAnswer` is raised; any other error is raised at once.
     check
-        Called between questions; may raise, when waiting has become pointless.
+        Function called after each question without an answer; may raise, when waiting has become pointless.
     """
-    deadline = time.monotonic() + retry_for
-    while True:
-        try:
-            return ask()
-        except NoAnswer:
-            if time.monotonic() > deadline:
-                raise
-        if check is not None:
-            check()
-        time.sleep(0.1)
+    from tenacity import (  # a health check waits not
+        Retrying,
+        retry_if_exception_type,
+        stop_after_delay,
+        wait_fixed,
+    )
+
+    Retrying(
+        retry=retry_if_exception_type(NoAnswer),
+        stop=stop_after_delay(retry_for),
+        wait=wait_fixed(0.1),
+        after=lambda _: check(),
+        reraise=True,
+    )(ask)
 
 
 def _trusting(authority: Path) -> ssl.SSLContext:

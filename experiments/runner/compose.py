@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,10 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-import fedlab
+from experiments.runner.old_names import moved, new_key, new_override
 from experiments.runner.schema import register
 from fedlab.errors import BadInput, unknown
+from fedlab.extras import installing
 
 COMPOSITION_ERRORS = (HydraException, OmegaConfBaseException)
 
@@ -25,7 +27,7 @@ COMPOSITION_ERRORS = (HydraException, OmegaConfBaseException)
 def configuration() -> Path:
     """Return the folder of YAML: beside the packages in a checkout, inside `fedlab` when installed."""
     checkout = Path(__file__).parents[2] / "conf"
-    return checkout if (checkout / "config.yaml").exists() else Path(fedlab.__file__).parent / "conf"
+    return checkout if (checkout / "config.yaml").exists() else Path(str(files("fedlab"))) / "conf"
 
 
 def compose(overrides: Iterable[str]) -> DictConfig:
@@ -60,7 +62,7 @@ def recompose(run: Path, changes: Iterable[str]) -> DictConfig:
     """
     overrides = OmegaConf.to_container(OmegaConf.load(run / "overrides.yaml"))
     assert isinstance(overrides, list)
-    return compose([*map(str, overrides), *changes])
+    return compose([*(new_override(str(override)) for override in overrides), *changes])
 
 
 @contextmanager
@@ -101,7 +103,7 @@ def explain(error: Exception, words: Iterable[str] = ()) -> str:
         if group.startswith("hydra/"):
             return (
                 f"unknown {group} {name!r}: basic runs the jobs of a sweep one after the other; "
-                "pip install 'fedlab-analytic[sweep]' brings joblib"
+                f"{installing('sweep')} brings joblib"
             )
         options = [path.stem for path in (configuration() / group).glob("*.yaml")]
         return str(unknown(group, name, options))
@@ -138,6 +140,8 @@ def _compose(overrides: list[str], with_hydra: bool = False) -> DictConfig:
 
 
 def _unknown_key(key: str, words: Iterable[str]) -> str | None:
+    if new_key(key) != key:
+        return moved(key, new_key(key))
     choices = [word for word in words if re.fullmatch(r"[a-z]+=\[?[\w,]+\]?", word) and _is_group(word)]
     node: Any = _compose(choices, with_hydra=True)
     *parents, last = key.split(".")

@@ -18,6 +18,7 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from experiments.runner.compose import compose
+from experiments.runner.old_names import new_override, old_names, translated
 from fedlab.errors import BadInput
 from fedlab.tracking.provenance import versions
 
@@ -61,12 +62,13 @@ def reopen(path: Path, changes: Sequence[str]) -> tuple[DictConfig, list[str]]:
                 f"{change} beside resume={path}: a run goes on with its own settings, only {' and '.join(FREE)} may "
                 "change. Leave it out, or start a new run"
             )
-    kept, before = _read(path, "overrides.yaml", list), _read(path, "config.yaml", dict)
+    kept, before = _read(path, "overrides.yaml", list), translated(_read(path, "config.yaml", dict))
     if odd := [override for override in kept if not isinstance(override, str)]:
         raise BadInput(
             f"{path / 'overrides.yaml'} is damaged ({odd[0]!r} is no override): start the run again"
         )
     _check_version(path)
+    kept = [new_override(override) for override in kept]
     chosen = {_key(change) for change in changes}
     # Another engine has other settings: the former one's go with it.
     dropped = {key for key in map(_key, kept) if key in chosen or key.split(".")[0] in chosen}
@@ -81,6 +83,12 @@ def reopen(path: Path, changes: Sequence[str]) -> tuple[DictConfig, list[str]]:
             "Continue it with the version that began it (see its manifest.json), or start a new run"
         )
     return cfg, overrides
+
+
+def former_config(path: Path) -> dict[str, Any] | None:
+    """Return the config of a run of before as it was written, in names that are no longer; None of any other run."""
+    before = _read(path, "config.yaml", dict)
+    return before if next(old_names(before), None) else None
 
 
 def changed_versions(path: Path) -> str | None:

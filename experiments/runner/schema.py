@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import wraps
 from typing import Any
 
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.config_store import ConfigStore
-from omegaconf import MISSING, OmegaConf
+from omegaconf import MISSING, DictConfig, OmegaConf
 
+from experiments.runner.old_names import moved, old_names
+from experiments.runner.signatures import fill
 from experiments.runner.type_checks import check_types
 from fedlab.errors import BadInput
 
@@ -116,6 +120,9 @@ def check(cfg: Any) -> None:
     BadInput
         Names the first such setting, its range and what to give.
     """
+    plain = OmegaConf.to_container(cfg, resolve=True, enum_to_str=True)
+    for old, new in old_names(plain):
+        raise BadInput(moved(old, new))
     for name, value, low, high, remedy in (
         ("seed", cfg.seed, 0, 2**32 - 1, "any such integer; the same seed gives the same bits"),
         ("rounds", cfg.rounds, 1, 10**9, "100 is the default"),
@@ -161,7 +168,7 @@ def check(cfg: Any) -> None:
             raise BadInput(
                 f"methods.{name}.buffer={buffer} must be a whole number of samples >= 0, or null for all of them"
             )
-    check_types(OmegaConf.to_container(cfg, resolve=True, enum_to_str=True))
+    check_types(plain)
 
 
 def register() -> None:
@@ -174,10 +181,31 @@ def register() -> None:
     def one_more_if(rounds: int, reason: Any) -> int:
         return rounds + bool(reason)
 
+    def where(reason: Any, value: Any) -> Any:
+        return value if reason else None
+
     def share_of(whole: float | None, share: float) -> float | None:
         return None if whole is None else share * whole
 
+    compose_files = ConfigLoaderImpl._compose_config_from_defaults_list
+    if not hasattr(compose_files, "__wrapped__"):
+        # After the files and before the overrides, which may change any setting: Hydra has no hook there.
+        @wraps(compose_files)
+        def compose_and_fill(*arguments: Any, **named: Any) -> DictConfig:
+            cfg = compose_files(*arguments, **named)
+            fill(cfg)
+            return cfg
+
+        ConfigLoaderImpl._compose_config_from_defaults_list = compose_and_fill
     OmegaConf.register_new_resolver("share_of", share_of, replace=True)
+
+    def settings(*, _root_: Any) -> str:
+        from experiments.runner.documented import documented  # which reads this file's docstrings
+
+        return documented(_root_).replace("$", "$$")  # for Hydra's template
+
+    OmegaConf.register_new_resolver("settings", settings, replace=True)
+    OmegaConf.register_new_resolver("where", where, replace=True)
     OmegaConf.register_new_resolver("plus", lambda *numbers: sum(numbers), replace=True)
     OmegaConf.register_new_resolver("at_most_clients", at_most_clients, replace=True)
     OmegaConf.register_new_resolver("one_more_if", one_more_if, replace=True)

@@ -9,8 +9,8 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from experiments.commands.run import ended, perform, settle
 from experiments.runner.compose import compose
+from experiments.runner.execution import ended, perform, settle
 from experiments.runner.resume import reopen
 from fedlab.errors import BadInput
 from fedlab.report.live import Live

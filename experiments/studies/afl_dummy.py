@@ -13,13 +13,12 @@ from typing import Any
 
 import torch
 from omegaconf import DictConfig
-from safetensors.numpy import save
 from torch import Tensor
 
 from experiments.studies.afl_pairwise import aggregate, local_solution
+from experiments.studies.cells import Cells
 from fedlab.errors import BadInput
-from fedlab.stats import GramStats, one_hot
-from fedlab.tracking.outcome import Outcome
+from fedlab.stats import GramStats, one_hot, total_of
 from fedlab.tracking.run_directory import RunDirectory
 
 
@@ -31,24 +30,16 @@ def dummy(cfg: DictConfig, directory: RunDirectory) -> dict[str, Any]:
     x = torch.randn(study.samples, study.features, generator=generator, dtype=torch.float64)
     y = one_hot(torch.randint(study.classes, (study.samples,), generator=generator), study.classes)
     joint = torch.linalg.lstsq(x, y).solution
-    rows, heads = [], {"joint": joint}
-    started = time.perf_counter()
+    heads = {"joint": joint}
+    cells = Cells(cfg, directory)
     directory.event("method", method="afl", rounds=len(study.clients), clients=max(study.clients))
     for index, k in enumerate(study.clients):
         directory.tick(method="afl", round=index + 1, done=0, total=1)
         row, heads[f"clients_{k}"] = _row(x, y, joint, k, study.ridge)
-        rows.append({"clients": k, **row})
-        directory.event("cell", **rows[-1])
-    directory.write_bytes("model.safetensors", save({name: head.numpy() for name, head in heads.items()}))
-    outcome = Outcome(
-        strategy="AFL",
-        seed=cfg.seed,
-        clients=max(study.clients),
-        rounds=1,
-        metrics={"worst_error": max(row["error"] for row in rows)},
-        seconds={"total": time.perf_counter() - started},
-    )
-    return {"experiment": cfg.name, **outcome.values(), "study": {"kind": "dummy", "rows": rows}}
+        cells.add({"clients": k, **row})
+    weights = {name: head.numpy() for name, head in heads.items()}
+    worst = max(row["error"] for row in cells.rows)
+    return cells.outcome("dummy", "AFL", max(study.clients), weights, worst_error=worst)
 
 
 def _check(study: Any) -> None:
@@ -74,7 +65,7 @@ def _row(x: Tensor, y: Tensor, joint: Tensor, k: int, ridge: float) -> tuple[dic
     parts = list(zip(x.tensor_split(k), y.tensor_split(k), strict=True))
 
     started = time.perf_counter()
-    total = GramStats.total(GramStats.from_batch(*part) for part in parts)
+    total = total_of(GramStats.from_batch(*part) for part in parts)
     weight = total.solve(0.0)
     seconds = time.perf_counter() - started
 

@@ -11,11 +11,10 @@ import itertools
 from typing import Any
 
 from flwr.app import ArrayRecord
-from omegaconf import DictConfig, OmegaConf, open_dict
-from safetensors.numpy import save
+from omegaconf import DictConfig
 
-from experiments.runner.compare import build_world, make_grid, run_method
-from fedlab.engine.messages.records import from_record
+from experiments.runner.compare import build_world
+from experiments.studies.cells import Cells, Row, changed, check_method, check_study, federation
 from fedlab.errors import BadInput
 from fedlab.tracking.run_directory import RunDirectory
 
@@ -23,61 +22,34 @@ from fedlab.tracking.run_directory import RunDirectory
 def invariance(cfg: DictConfig, directory: RunDirectory) -> dict[str, Any]:
     """Run AFL in every cell of `study.clients` x `study.alpha`; return the results and the cells."""
     _check(cfg)
-    rows: list[dict[str, Any]] = []
-    first: tuple[dict[str, Any], ArrayRecord] | None = None
+    cells = Cells(cfg, directory)
+    first: tuple[Row, ArrayRecord] | None = None
     for clients, alpha in itertools.product(cfg.study.clients, cfg.study.alpha):
-        cell = _cell(cfg, clients, alpha)
-        everyone = build_world(cell, directory)
-        with make_grid(cell, everyone) as grid:
-            result, model = run_method(cell, "afl", everyone, grid, directory)
+        cell = changed(cfg, {"clients": clients, "partition": _partition(alpha)})
+        result, model = federation(cell, "afl", build_world(cell, directory), directory)
         first = first or (result, model)
-        rows.append(
+        cells.add(
             {
                 "clients": clients,
                 "alpha": alpha,
-                "accuracy": result["accuracy"],
-                "head_sha256": result["head_sha256"],
-                "statistics_sha256": result["statistics_sha256"],
+                **{key: result[key] for key in ("accuracy", "head_sha256", "statistics_sha256")},
                 "seconds": result["seconds"]["total"],
             }
         )
-        directory.event("cell", **rows[-1])
     assert first is not None
-    result, model = first
-    directory.write_bytes("model.safetensors", save(from_record(model), metadata={"method": "afl"}))
-    heads = {row["head_sha256"] for row in rows}
-    if cfg.mode.value == "exact" and len(heads) > 1:
-        directory.event(
-            "warning", message=f"{len(heads)} different heads in exact mode: invariance is broken"
-        )
-    return {
-        "experiment": cfg.name,
-        **result,
-        "methods": {"afl": result},
-        "study": {"kind": "invariance", "heads": len(heads), "rows": rows},
-    }
+    heads = cells.heads("invariance is broken")
+    return cells.results("invariance", *first, {"afl": first[0]}, heads=heads)
 
 
 def _check(cfg: DictConfig) -> None:
-    if "afl" not in cfg.methods:
-        raise BadInput(
-            f"methods={list(cfg.methods)} lacks afl: the study compares heads of afl, say methods=[afl]"
-        )
-    if cfg.study is None or not (cfg.study.clients and cfg.study.alpha):
-        raise BadInput(f"study={cfg.study} has no cell: say study.clients=[1,10] study.alpha=[0.1,iid]")
+    check_method(cfg, "afl", "whose heads are compared: say methods=[afl]")
+    check_study(cfg, "study.clients=[1,10] study.alpha=[0.1,iid]", "clients", "alpha")
     for alpha in cfg.study.alpha:
         if alpha != "iid" and not isinstance(alpha, (int, float)):
             raise BadInput(f"study.alpha={alpha} is neither a number > 0 nor iid: say study.alpha=[0.1,iid]")
 
 
-def _cell(cfg: DictConfig, clients: int, alpha: float | str) -> DictConfig:
-    cell = OmegaConf.create(OmegaConf.to_container(cfg))
-    assert isinstance(cell, DictConfig)
-    with open_dict(cell):
-        cell.clients = clients
-        cell.partition = (
-            {"_target_": "fedlab.data.partition.Iid"}
-            if alpha == "iid"
-            else {"_target_": "fedlab.data.partition.Dirichlet", "alpha": float(alpha)}
-        )
-    return cell
+def _partition(alpha: float | str) -> dict[str, Any]:
+    if alpha == "iid":
+        return {"_target_": "fedlab.data.partition.Iid"}
+    return {"_target_": "fedlab.data.partition.Dirichlet", "alpha": float(alpha)}

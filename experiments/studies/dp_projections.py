@@ -18,6 +18,7 @@ from torch import Tensor
 
 from clients.dp_afl import DPAFL
 from experiments.runner.compare import build_world
+from experiments.studies.cells import Cells, check_study
 from experiments.studies.dp_tradeoff import over_seeds
 from fedlab.analytic import Analytic
 from fedlab.errors import BadInput
@@ -31,54 +32,37 @@ from fedlab.tracking.run_directory import RunDirectory
 
 def projections(cfg: DictConfig, directory: RunDirectory) -> dict[str, Any]:
     """Measure every projection at every epsilon of the study, seed by seed; return results and rows."""
-    _check(cfg)
+    example = "study.epsilon=[1,8] study.seeds=[0,1] study.train=15000 study.public=2000"
+    check_study(cfg, example, "epsilon", "seeds", "train", "public")
     everyone = build_world(cfg, directory)
     x = torch.cat([everyone.train, everyone.test]).to(torch.float64)
     labels = torch.cat([everyone.train_labels, everyone.test_labels])
-    rows: list[dict[str, Any]] = []
+    cells = Cells(cfg, directory)
     for seed in cfg.study.seeds:
         parts = _cut(labels, cfg.study.train, cfg.study.public, seed)
         train, public, test = ((x[part], labels[part]) for part in parts)
         head = Analytic(everyone.num_classes, mode="float64")
         plain = _accuracy(head, head.observe(*train).solve(cfg.ridge), *test)
-        rows.append(
-            {"projection": "none", "width": x.shape[1], "epsilon": None, "seed": seed, "accuracy": plain}
-        )
+        none = {"projection": "none", "width": x.shape[1], "epsilon": None, "seed": seed, "accuracy": plain}
+        cells.rows.append(none)
         for name, needs, project in _candidates(cfg, x.shape[1], public[0], seed):
             for epsilon in cfg.study.epsilon:
                 guarantee = Guarantee(epsilon, cfg.privacy.delta, cfg.privacy.clip)
                 accuracy = _private(
                     everyone.num_classes, guarantee, name, project, public[0], train, test, seed
                 )
-                rows.append(
-                    {
-                        "projection": name,
-                        "public": needs,
-                        "width": project.shape[1],
-                        "epsilon": epsilon,
-                        "seed": seed,
-                        "accuracy": accuracy,
-                    }
-                )
-                directory.event("cell", **rows[-1])
-    first = next(row for row in rows if row["epsilon"] is not None)
+                row = {"projection": name, "public": needs, "width": project.shape[1]}
+                cells.add(row | {"epsilon": epsilon, "seed": seed, "accuracy": accuracy})
+    first = next(row for row in cells.rows if row["epsilon"] is not None)
     outcome = Outcome("projections", cfg.seed, everyone.federation.num_clients, 1, accuracy=first["accuracy"])
     study = {
         "kind": "projections",
         "delta": cfg.privacy.delta,
         "train": cfg.study.train,
-        "rows": rows,
-        "summary": over_seeds(rows, ("projection", "width", "public", "epsilon")),
+        "rows": cells.rows,
+        "summary": over_seeds(cells.rows, ("projection", "width", "public", "epsilon")),
     }
     return {"experiment": cfg.name, **outcome.values(), "methods": {}, "study": study}
-
-
-def _check(cfg: DictConfig) -> None:
-    study = cfg.study
-    if study is None or not (study.epsilon and study.seeds and study.train and study.public):
-        raise BadInput(
-            f"study={study} has no cell: say study.epsilon=[1,8] study.seeds=[0,1] study.train=15000 study.public=2000"
-        )
 
 
 def _cut(labels: Tensor, train: int, public: int, seed: int) -> list[Tensor]:

@@ -11,13 +11,12 @@ from typing import Any
 
 from flwr.app import ArrayRecord
 from omegaconf import DictConfig
-from safetensors.numpy import save
 
 from experiments.runner.compare import build_world, make_grid, run_method
 from experiments.runner.compose import recompose
-from fedlab.engine.messages.records import from_record
-from fedlab.errors import BadInput, unknown
-from fedlab.privacy.mechanisms.gaussian import check_promise
+from experiments.studies.cells import Cells, Row, check_method, check_study
+from fedlab.errors import unknown
+from fedlab.privacy.mechanisms.gaussian import check_budget
 from fedlab.privacy.ridge.guarantee import TRUST
 from fedlab.tracking.run_directory import RunDirectory
 
@@ -27,8 +26,8 @@ METHODS = {"central": "dp_afl", "local": "dp_afl", "distributed": "dp_secagg_afl
 def tradeoff(cfg: DictConfig, directory: RunDirectory) -> dict[str, Any]:
     """Run `study.trust` x `study.epsilon` for every seed of `study.seeds`; return the results and the cells."""
     _check(cfg)
-    rows: list[dict[str, Any]] = []
-    first: tuple[dict[str, Any], ArrayRecord] | None = None
+    cells = Cells(cfg, directory)
+    first: tuple[Row, ArrayRecord] | None = None
     for seed in cfg.study.seeds:
         plain = _cell(directory, seed)
         everyone = build_world(plain, directory)
@@ -36,34 +35,22 @@ def tradeoff(cfg: DictConfig, directory: RunDirectory) -> dict[str, Any]:
 
             def measure(
                 cell: DictConfig, name: str, trust: str, epsilon: float | None, seed: int = seed
-            ) -> tuple[dict[str, Any], ArrayRecord]:
+            ) -> tuple[Row, ArrayRecord]:
                 account = f"{trust}, epsilon {epsilon}, seed {seed}"
-                found = run_method(cell, name, everyone, grid, directory, ledger=account)  # noqa: B023 - in this turn
-                row = {"trust": trust, "epsilon": epsilon, "seed": seed, "accuracy": found[0]["accuracy"]}
-                rows.append(row | {"seconds": found[0]["seconds"]["total"]})
-                directory.event("cell", **rows[-1])
-                return found
+                result, model = run_method(cell, name, everyone, grid, directory, ledger=account)  # noqa: B023 - in this turn
+                row = {"trust": trust, "epsilon": epsilon, "seed": seed, "accuracy": result["accuracy"]}
+                cells.add(row | {"seconds": result["seconds"]["total"]})
+                return result, model
 
             measure(plain, "afl", "none", None)
             for trust in cfg.study.trust:
                 for epsilon in cfg.study.epsilon:
                     cell = _cell(directory, seed, trust=trust, epsilon=epsilon)
-                    found = measure(cell, METHODS[trust], trust, epsilon)
-                    first = first or found
+                    measured = measure(cell, METHODS[trust], trust, epsilon)
+                    first = first or measured
     assert first is not None
-    result, model = first
-    directory.write_bytes("model.safetensors", save(from_record(model), metadata={"method": "dp_afl"}))
-    return {
-        "experiment": cfg.name,
-        **result,
-        "methods": {"dp_afl": result},
-        "study": {
-            "kind": "tradeoff",
-            "delta": cfg.privacy.delta,
-            "rows": rows,
-            "summary": over_seeds(rows, ("trust", "epsilon")),
-        },
-    }
+    summary = over_seeds(cells.rows, ("trust", "epsilon"))
+    return cells.results("tradeoff", *first, {"dp_afl": first[0]}, delta=cfg.privacy.delta, summary=summary)
 
 
 def over_seeds(rows: list[dict[str, Any]], keys: tuple[str, ...]) -> list[dict[str, Any]]:
@@ -72,9 +59,9 @@ def over_seeds(rows: list[dict[str, Any]], keys: tuple[str, ...]) -> list[dict[s
     Parameters
     ----------
     rows
-        With `accuracy` and `seed`; those without `epsilon` are what the others of their seed lose against.
+        Rows with `accuracy` and `seed`; those without `epsilon` are what the others of their seed lose against.
     keys
-        What makes a setting.
+        Keys that make a setting.
     """
     plain = {row["seed"]: row["accuracy"] for row in rows if row["epsilon"] is None}
     settings: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
@@ -83,33 +70,27 @@ def over_seeds(rows: list[dict[str, Any]], keys: tuple[str, ...]) -> list[dict[s
     return [
         {
             **dict(zip(keys, setting, strict=True)),
-            "accuracy": mean(row["accuracy"] for row in found),
-            "lowest": min(row["accuracy"] for row in found),
-            "highest": max(row["accuracy"] for row in found),
-            "points lost": round(100 * mean(plain[row["seed"]] - row["accuracy"] for row in found), 2),
-            "seeds": len(found),
+            "accuracy": mean(row["accuracy"] for row in cells),
+            "lowest": min(row["accuracy"] for row in cells),
+            "highest": max(row["accuracy"] for row in cells),
+            "points lost": round(100 * mean(plain[row["seed"]] - row["accuracy"] for row in cells), 2),
+            "seeds": len(cells),
         }
-        for setting, found in settings.items()
+        for setting, cells in settings.items()
     ]
 
 
 def _check(cfg: DictConfig) -> None:
     study = cfg.study
-    if study is None or not (study.trust and study.epsilon and study.seeds):
-        raise BadInput(
-            f"study={study} has no cell: say study.trust=[central] study.epsilon=[1,8] study.seeds=[0,1,2]"
-        )
+    example = "study.trust=[central] study.epsilon=[1,8] study.seeds=[0,1,2]"
+    check_study(cfg, example, "trust", "epsilon", "seeds")
     for epsilon in study.epsilon:
-        check_promise(epsilon, cfg.privacy.delta)
+        check_budget(epsilon, cfg.privacy.delta)
     for trust in study.trust:
         if trust not in TRUST:
             raise unknown("study.trust", trust, TRUST)
-        if METHODS[trust] not in cfg.methods:
-            raise BadInput(
-                f"methods={list(cfg.methods)} lacks {METHODS[trust]}, which trust={trust} is run by"
-            )
-    if "afl" not in cfg.methods:
-        raise BadInput(f"methods={list(cfg.methods)} lacks afl, the line without noise")
+        check_method(cfg, METHODS[trust], f"which trust={trust} is run by")
+    check_method(cfg, "afl", "the line without noise")
 
 
 def _cell(directory: RunDirectory, seed: int, **privacy: Any) -> DictConfig:

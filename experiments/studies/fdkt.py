@@ -21,11 +21,11 @@ import torch
 from flwr.app import ArrayRecord
 from hydra.utils import instantiate
 from omegaconf import DictConfig
-from safetensors.numpy import save
 
 from clients.fdkt import FDKT
-from experiments.runner.compare import build_world, describe, make_grid, run_method
+from experiments.runner.compare import build_world, describe
 from experiments.runner.compose import recompose
+from experiments.studies.cells import Cells, Row, check_method, check_study, federation
 from fedlab.engine.messages.records import from_record
 from fedlab.errors import BadInput, unknown
 from fedlab.tracking.run_directory import RunDirectory
@@ -37,48 +37,41 @@ METHOD = "fdkt"
 def fdkt(cfg: DictConfig, directory: RunDirectory) -> dict[str, Any]:
     """Run every cell of `study`; return the first cell's results and the rows of all."""
     _check(cfg)
-    rows: list[dict[str, Any]] = []
-    cells: list[dict[str, Any]] = []
-    first: tuple[dict[str, Any], ArrayRecord] | None = None
+    cells = Cells(cfg, directory)
+    federations: list[Row] = []
+    first: tuple[Row, ArrayRecord] | None = None
     uppers: dict[tuple[int, str], float] = {}
     everyone = build_world(cfg, directory)  # the same texts for every seed, so that they are embedded once
     for variant, epsilon, seed in _cells(cfg):
         started = time.perf_counter()
-        cell = _composed(directory, variant, cfg.study.variants[variant], epsilon, seed)
-        with make_grid(cell, everyone) as grid:
-            account = f"{variant}, epsilon {epsilon}, seed {seed}".replace("/", "-")
-            result, model = run_method(cell, METHOD, everyone, grid, directory, ledger=account)
+        overrides = [*map(str, cfg.study.variants[variant] or []), f"seed={seed}", at(epsilon)]
+        cell = recompose(directory.path, overrides)
+        account = f"{variant}, epsilon {epsilon}, seed {seed}".replace("/", "-")
+        result, model = federation(cell, METHOD, everyone, directory, account)
         first = first or (result, model)
-        told = {"variant": variant, "epsilon": epsilon, "seed": seed}
-        seconds = time.perf_counter() - started
-        stages = result["metrics"].get("stages", [])
-        cells.append(
-            told
-            | {"seconds": seconds, "texts": result["metrics"]["texts"], "privacy": result["privacy"]}
-            | {key: result["metrics"].get(key) for key in ("dropped", "usage")}
-            | {"stages": stages}
+        setting = {"variant": variant, "epsilon": epsilon, "seed": seed}
+        metrics = result["metrics"]
+        federations.append(
+            setting
+            | {
+                "seconds": time.perf_counter() - started,
+                "texts": metrics["texts"],
+                "privacy": result["privacy"],
+            }
+            | {
+                "dropped": metrics.get("dropped"),
+                "usage": metrics.get("usage"),
+                "stages": metrics.get("stages", []),
+            }
         )
-        for row in marks(cell, everyone, from_record(model), uppers):
-            rows.append(told | row)
-            directory.event("cell", **rows[-1])
+        for row in gains(cell, everyone, from_record(model), uppers):
+            cells.add(setting | row)
     assert first is not None
-    result, model = first
-    directory.write_bytes("model.safetensors", save(from_record(model), metadata={"method": METHOD}))
-    return {
-        "experiment": cfg.name,
-        **result,
-        "methods": {METHOD: result},
-        "study": {
-            "kind": "fdkt",
-            "delta": cfg.privacy.delta,
-            "rows": rows,
-            "cells": cells,
-            "summary": summary(rows),
-        },
-    }
+    study = {"delta": cfg.privacy.delta, "cells": federations, "summary": summary(cells.rows)}
+    return cells.results("fdkt", *first, {METHOD: first[0]}, **study)
 
 
-def marks(
+def gains(
     cfg: DictConfig,
     everyone: World,
     arrays: Mapping[str, np.ndarray],
@@ -89,13 +82,13 @@ def marks(
     Parameters
     ----------
     cfg
-        Of the cell.
+        Config of the cell.
     everyone
-        Whose clients, and whose test texts.
+        World whose clients learn, and whose test texts they are tested on.
     arrays
-        The server's texts.
+        Texts of the server.
     uppers
-        Seed and domain to the accuracy with all labels; what is not there yet is added.
+        Accuracy with all labels, by seed and domain; what is not there yet is added.
     """
     learner: FDKT = instantiate(describe(cfg, METHOD)["client"], num_classes=everyone.num_classes)
     dataset = everyone.federation.dataset
@@ -111,12 +104,13 @@ def marks(
         private = learner.private(x, labels, split, learner.of(cfg.seed, who))
         fits: dict[str, dict[str, Any]] = {}
 
-        def right(kind: str, n: int, sent: Mapping[str, np.ndarray]) -> float:
+        def right(kind: str, n: int, texts_of_server: Mapping[str, np.ndarray]) -> float:
             started = time.perf_counter()
-            taught = learner.taught(replace(private, labelled=min(n, len(private))), sent, cfg.seed)  # noqa: B023
-            fits[kind] = {**taught.told, "seconds": time.perf_counter() - started}  # noqa: B023
-            found = learner.small_model.scores(taught.weights, test, texts)  # noqa: B023
-            return float((found.argmax(1) == truth).mean())  # noqa: B023
+            own = replace(private, labelled=min(n, len(private)))  # noqa: B023
+            taught = learner.taught(own, texts_of_server, cfg.seed)
+            fits[kind] = {**taught.report, "seconds": time.perf_counter() - started}  # noqa: B023
+            scores = learner.small_model.scores(taught.weights, test, texts)  # noqa: B023
+            return float((scores.argmax(1) == truth).mean())  # noqa: B023
 
         if (cfg.seed, domain) not in uppers:
             uppers[cfg.seed, domain] = right("upper", len(private), {})
@@ -136,17 +130,17 @@ def marks(
 
 def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return a row for each setting and domain, and one for all domains: means over the seeds, the gain's spread."""
-    found: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    settings: dict[tuple[Any, ...], list[Row]] = {}
     for every in (False, True):
         for row in rows:
             domain = "all" if every else row["domain"]
-            found.setdefault((row["variant"], row["epsilon"], row["labelled"], domain), []).append(row)
-    told = []
-    for (variant, epsilon, labelled, domain), mine in found.items():
+            settings.setdefault((row["variant"], row["epsilon"], row["labelled"], domain), []).append(row)
+    means = []
+    for (variant, epsilon, labelled, domain), mine in settings.items():
         seeds = sorted({row["seed"] for row in mine})
         # The spread is that of seeds: of each seed's mean over the domains.
         gains = [100 * mean(row["gain"] for row in mine if row["seed"] == seed) for seed in seeds]
-        told.append(
+        means.append(
             {
                 "variant": variant,
                 "epsilon": epsilon,
@@ -160,7 +154,7 @@ def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
                 "seeds": len(seeds),
             }
         )
-    return told
+    return means
 
 
 def _cells(cfg: DictConfig) -> Iterator[tuple[str, float | None, int]]:
@@ -175,24 +169,14 @@ def at(epsilon: float | None) -> str:
     return f"methods.{METHOD}.epsilon={'null' if epsilon is None else epsilon}"
 
 
-def _composed(
-    directory: RunDirectory, variant: str, changes: Any, epsilon: float | None, seed: int
-) -> DictConfig:
-    """Return the run's config with a seed, an epsilon and a variant's overrides."""
-    return recompose(directory.path, [*map(str, changes or []), f"seed={seed}", at(epsilon)])
-
-
 def _check(cfg: DictConfig) -> None:
     study = cfg.study
-    if study is None or not all(study.get(key) for key in ("variants", "epsilon", "seeds", "labelled")):
-        raise BadInput(
-            f"study={study} has no cell: say study.epsilon=[8] study.seeds=[0,1,2] study.labelled=[50]"
-        )
+    example = "study.epsilon=[8] study.seeds=[0,1,2] study.labelled=[50]"
+    check_study(cfg, example, "variants", "epsilon", "seeds", "labelled")
     for variant in study.only or ():
         if variant not in study.variants:
             raise unknown("variant of study.only", variant, study.variants)
-    if METHOD not in cfg.methods:
-        raise BadInput(f"methods={list(cfg.methods)} lacks {METHOD}, which this experiment runs")
+    check_method(cfg, METHOD, "which this experiment runs")
     if any(n < 1 for n in study.labelled):
         raise BadInput(
             f"study.labelled={json.dumps(list(study.labelled))}: a client has at least 1 labelled text"

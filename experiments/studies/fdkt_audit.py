@@ -13,18 +13,17 @@ Carlini et al., The Secret Sharer, 2019, https://arxiv.org/abs/1802.08232; the r
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 from hydra.utils import instantiate
 from omegaconf import DictConfig
-from safetensors.numpy import save
 
 from clients.fdkt import FDKT
 from experiments.runner.compare import build_world, describe
 from experiments.runner.compose import recompose
+from experiments.studies.cells import Cells
 from experiments.studies.fdkt import METHOD, at
 from fedlab.audit.canaries import Canaries, exposures, insert
 from fedlab.audit.overlap import nearest, overlap
@@ -34,13 +33,12 @@ from fedlab.errors import BadInput
 from fedlab.llm.tuning.private_generator import sample
 from fedlab.privacy.dpsgd.private_gradient import generator_of
 from fedlab.randomness import rng_for
-from fedlab.tracking.outcome import Outcome
 from fedlab.tracking.run_directory import RunDirectory
 
 
 def fdkt_audit(cfg: DictConfig, directory: RunDirectory) -> dict[str, Any]:
     """Return the results with one row for each epsilon."""
-    study, started = cfg.study, time.perf_counter()
+    study = cfg.study
     for name in ("canaries", "times", "alternatives", "ngram"):
         if study[name] < 1:
             raise BadInput(f"study.{name}={study[name]} must be at least 1")
@@ -48,7 +46,7 @@ def fdkt_audit(cfg: DictConfig, directory: RunDirectory) -> dict[str, Any]:
         raise BadInput("study.epsilon=[] audits nothing: say study.epsilon=[8,null]")
     everyone = build_world(cfg, directory)
     directory.event("method", method=METHOD, rounds=len(study.epsilon), clients=1)
-    rows: list[dict[str, Any]] = []
+    cells = Cells(cfg, directory)
     for index, epsilon in enumerate(study.epsilon):
         directory.tick("progress", method=METHOD, round=index + 1, done=index, total=len(study.epsilon))
         cell = recompose(directory.path, [at(epsilon)])
@@ -57,22 +55,11 @@ def fdkt_audit(cfg: DictConfig, directory: RunDirectory) -> dict[str, Any]:
             raise BadInput(
                 f"methods.{METHOD} has no generator to audit: choose one, as experiment=fdkt_generator does"
             )
-        found = {name: round(value, 3) for name, value in audited(learner, everyone, cfg)}
-        rows.append({"epsilon": epsilon, **found})
-        directory.event("cell", **rows[-1])
-    directory.write_bytes(
-        "model.safetensors", save({"rows": np.arange(len(rows))}, metadata={"method": METHOD})
-    )
-    noised = [row["exposure"] - row["exposure of others"] for row in rows if row["epsilon"] is not None]
-    outcome = Outcome(
-        strategy="FDKT",
-        seed=cfg.seed,
-        clients=1,
-        rounds=1,
-        metrics={"largest_exposure": max(noised, default=0.0)},
-        seconds={"total": time.perf_counter() - started},
-    )
-    return {"experiment": cfg.name, **outcome.values(), "study": {"kind": "fdkt_audit", "rows": rows}}
+        figures = {name: round(value, 3) for name, value in audited(learner, everyone, cfg)}
+        cells.add({"epsilon": epsilon, **figures})
+    noised = [row["exposure"] - row["exposure of others"] for row in cells.rows if row["epsilon"] is not None]
+    weights = {"rows": np.arange(len(cells.rows))}
+    return cells.outcome("fdkt_audit", "FDKT", 1, weights, largest_exposure=max(noised, default=0.0))
 
 
 def audited(learner: FDKT, everyone: Any, cfg: DictConfig) -> Iterator[tuple[str, float]]:
@@ -103,8 +90,8 @@ def audited(learner: FDKT, everyone: Any, cfg: DictConfig) -> Iterator[tuple[str
 
     room = rule.max_tokens
     for name, canaries in (("exposure", put_in), ("exposure of others", never)):
-        found = exposures(tuned, tokenizer, canaries.tolist(), others.tolist(), codes[0], room)
-        yield name, float(found.mean())
+        bits = exposures(tuned, tokenizer, canaries.tolist(), others.tolist(), codes[0], room)
+        yield name, float(bits.mean())
     yield "most", float(np.log2(len(others) + 1))
     yield "secrets uploaded", int((secrets.appearances(put_in.tolist(), uploads) > 0).sum())
     inside, outside = (

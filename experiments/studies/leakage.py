@@ -9,30 +9,27 @@ own noise (local) and with noise on the sum (central). The test split is what an
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import numpy as np
 import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig
-from safetensors.numpy import save
 from torch import Tensor
 
 from experiments.runner.compare import build_world, describe
 from experiments.studies.adversary_views import SUMMED, Scene, alike, paired
+from experiments.studies.cells import Cells, Row, check_method
+from fedlab import checks
 from fedlab.audit.histogram import agreement, histogram, shares
 from fedlab.audit.membership import Shadow, from_head, known_others, unknown_others
 from fedlab.audit.reconstruction import best_cosine, directions, informed, random_cosine
 from fedlab.audit.success import Estimate, advantage_cap, distinguish, gain, leaked
 from fedlab.errors import BadInput
-from fedlab.privacy.mechanisms.gaussian import check_promise
-from fedlab.randomness import check_integer
+from fedlab.privacy.mechanisms.gaussian import check_budget
 from fedlab.stats import one_hot
-from fedlab.tracking.outcome import Outcome
 from fedlab.tracking.run_directory import RunDirectory
 
-Row = dict[str, Any]
 DRAWS = 20
 """Sets of random directions that each client's rows are compared with."""
 
@@ -40,29 +37,20 @@ DRAWS = 20
 def leakage(cfg: DictConfig, directory: RunDirectory) -> dict[str, Any]:
     """Return the results with one row per attack, view and epsilon."""
     _check(cfg)
-    started = time.perf_counter()
     everyone = build_world(cfg, directory)
     learner = instantiate(describe(cfg, "afl")["client"], num_classes=everyone.num_classes)
     scene = Scene.of(cfg, learner, everyone)
     attacks = (_features, _clients_features, _histograms, _known_others, _unknown_others, _heads)
     directory.event("method", method="leakage", rounds=len(attacks), clients=cfg.clients)
-    rows: list[Row] = []
+    cells = Cells(cfg, directory)
     for index, attack in enumerate(attacks):
         directory.tick("progress", method="leakage", round=index + 1, done=0, total=1)
         for row in attack(scene):
-            rows.append(row)
-            directory.event("cell", **row)
+            cells.add(row)
     head = scene.total(slice(None)).solution(float(cfg.ridge)).weight
-    directory.write_bytes("model.safetensors", save({"weight": head.numpy()}, metadata={"method": "afl"}))
-    outcome = Outcome(
-        strategy="AFL",
-        seed=cfg.seed,
-        clients=everyone.federation.num_clients,
-        rounds=1,
-        metrics={"largest_leak": max(row["leaked"] for row in rows)},
-        seconds={"total": time.perf_counter() - started},
-    )
-    return {"experiment": cfg.name, **outcome.values(), "study": {"kind": "leakage", "rows": rows}}
+    largest = max(row["leaked"] for row in cells.rows)
+    weights = {"weight": head.numpy()}
+    return cells.outcome("leakage", "AFL", everyone.federation.num_clients, weights, largest_leak=largest)
 
 
 def _features(scene: Scene) -> list[Row]:
@@ -76,12 +64,12 @@ def _features(scene: Scene) -> list[Row]:
     views = scene.views(rest, rng)
     few = f"below {study.min_samples}"
     views[few, None] = lambda rows: scene.upload(rows, study.min_samples)
-    found = []
+    rows: list[Row] = []
     for (view, epsilon), seen in views.items():
         uploads = [seen(rows) for rows in targets[:, None]]
         summed = view in SUMMED
         read = [directions(upload, study.tries) for upload in uploads]
-        found.append(_cosine_row("feature", view, epsilon, read, read, truths, partner, rng))
+        rows.append(_cosine_row("feature", view, epsilon, read, read, truths, partner, rng))
         if view == few:
             continue  # there is nothing to be informed about
         counts = [1 + len(rest) * shares_of[y] if summed else 1.0 for y in labels]
@@ -93,8 +81,8 @@ def _features(scene: Scene) -> list[Row]:
         own = [guess(i, i) for i in range(len(labels))]
         other = [guess(i, j) for i, j in enumerate(partner)]
         aligned = [*range(len(labels))]
-        found.append(_cosine_row("feature, informed", view, epsilon, own, other, truths, aligned, rng))
-    return found
+        rows.append(_cosine_row("feature, informed", view, epsilon, own, other, truths, aligned, rng))
+    return rows
 
 
 def _clients_features(scene: Scene) -> list[Row]:
@@ -120,7 +108,7 @@ def _histograms(scene: Scene) -> list[Row]:
         found = gain(got, guessed, rng)
         return _row("histogram", view, epsilon, float(got.mean()), float(guessed.mean()), found)
 
-    found = [row("plain", None, truths)]  # AFL sends the counts
+    rows = [row("plain", None, truths)]  # AFL sends the counts
     everything = torch.arange(n)
     for (view, epsilon), seen in scene.views(everything, rng).items():
         guesses = []
@@ -130,13 +118,13 @@ def _histograms(scene: Scene) -> list[Row]:
             else:
                 upload, samples = seen(part), len(part)
             guesses.append(histogram(upload, samples, scene.public, spread, len(part) / samples))
-        found.append(row("plain, no counts" if view == "plain" else view, epsilon, guesses))
-    return found
+        rows.append(row("plain, no counts" if view == "plain" else view, epsilon, guesses))
+    return rows
 
 
 def _known_others(scene: Scene) -> list[Row]:
     """Membership, where all else that is in an upload is known: what is left is the sample, or nothing."""
-    rng, found = scene.rng("known others"), []
+    rng, rows = scene.rng("known others"), list[Row]()
     candidates = torch.from_numpy(rng.permutation(len(scene.x))[: scene.study.candidates])
     nothing = candidates[:0]
     views = scene.views(nothing, rng)
@@ -151,13 +139,13 @@ def _known_others(scene: Scene) -> list[Row]:
             )
             for sets in (candidates[:, None], [nothing] * len(candidates))
         )
-        found.append(_membership_row(scene, "member, others known", view, epsilon, inside, outside, rng))
-    return found
+        rows.append(_membership_row(scene, "member, others known", view, epsilon, inside, outside, rng))
+    return rows
 
 
 def _unknown_others(scene: Scene) -> list[Row]:
     """Membership from statistics, where of the others only the population is known."""
-    rng, found = scene.rng("unknown others"), []
+    rng, rows = scene.rng("unknown others"), list[Row]()
     each = max(1, scene.study.candidates // len(scene.parts))
     pairs = [(part, *alike(part, scene.labels, each, rng)) for part in scene.parts]
     for (view, epsilon), seen in scene.views(torch.arange(0), rng).items():
@@ -166,11 +154,11 @@ def _unknown_others(scene: Scene) -> list[Row]:
         scores: list[list[np.ndarray]] = [[], []]
         for part, *candidates in pairs:
             upload = seen(part)
-            for kind, rows in zip(scores, candidates, strict=True):
-                kind.append(unknown_others(upload, len(part), scene.x[rows], scene.public))
+            for kind, some in zip(scores, candidates, strict=True):
+                kind.append(unknown_others(upload, len(part), scene.x[some], scene.public))
         inside, outside = (np.concatenate(kind) for kind in scores)
-        found.append(_membership_row(scene, "member, others unknown", view, epsilon, inside, outside, rng))
-    return found
+        rows.append(_membership_row(scene, "member, others unknown", view, epsilon, inside, outside, rng))
+    return rows
 
 
 def _heads(scene: Scene) -> list[Row]:
@@ -183,7 +171,7 @@ def _heads(scene: Scene) -> list[Row]:
     views: list[tuple[str, float | None, int]] = [("secure sum", None, 1)]
     views += [("central noise", e, 1) for e in study.epsilons]
     views += [("local noise", e, scene.clients) for e in study.epsilons]
-    found = []
+    rows: list[Row] = []
     for view, epsilon, releases in views:
         seen = totals if epsilon is None else [scene.noisy(t, epsilon, rng, releases) for t in totals]
         ridge = scene.ridge if epsilon is None else "noise"
@@ -199,8 +187,8 @@ def _heads(scene: Scene) -> list[Row]:
             scores["member, others unknown"] = by_sums
         for attack, score in scores.items():
             given = (score[member], score[~member])
-            found.append(_membership_row(scene, attack, view, epsilon, *given, rng))
-    return found
+            rows.append(_membership_row(scene, attack, view, epsilon, *given, rng))
+    return rows
 
 
 def _cosine_row(
@@ -270,18 +258,15 @@ def _row(
 
 def _check(cfg: DictConfig) -> None:
     study = cfg.study
-    if "afl" not in cfg.methods:
-        raise BadInput(
-            f"methods={list(cfg.methods)} lacks afl, whose uploads are attacked: say methods=[afl]"
-        )
+    check_method(cfg, "afl", "whose uploads are attacked: say methods=[afl]")
     if study is None or not study.get("epsilons"):
         raise BadInput(f"study={study} names no epsilons: say experiment=leakage study.epsilons=[1,8]")
     for epsilon in study.epsilons:
-        check_promise(epsilon, study.delta)
+        check_budget(epsilon, study.delta)
     for name, least in (
         *(("min_samples", 1), ("targets", 4), ("candidates", 8)),
         *(("halves", 1), ("shadows", 2), ("tries", 1)),
     ):
-        check_integer(f"study.{name}", study[name], least)
+        checks.integer(f"study.{name}", study[name], least)
     if cfg.ridge == "gcv" or not float(cfg.ridge) > 0:
         raise BadInput(f"ridge={cfg.ridge}: heads of random halves take a number > 0, say ridge=1.0")

@@ -15,15 +15,17 @@ from typing import Any
 
 import numpy as np
 from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf
 
-from experiments.commands.unlearn import chosen, kept_by, settle
-from experiments.runner.compare import build_world, describe, make_grid, run_method
+from experiments.runner.compare import build_world, describe
+from experiments.runner.deletion import chosen, kept_by, settle
+from experiments.studies.cells import changed, federation
+from fedlab import checks
 from fedlab.data.partition import Partition
 from fedlab.engine.aggregation.server_evaluation import ServerEvaluator
 from fedlab.engine.messages.records import to_record
 from fedlab.errors import BadInput
-from fedlab.randomness import check_share, rng_for
+from fedlab.randomness import rng_for
 from fedlab.tracking.run_directory import RunDirectory
 
 
@@ -34,9 +36,9 @@ class Without:
     Parameters
     ----------
     partition
-        Which.
+        Partition that deals the samples.
     clients
-        Who holds nothing.
+        Clients that hold nothing.
     """
 
     partition: Partition
@@ -55,26 +57,23 @@ class Without:
         return [part[:0] if client in self.clients else part for client, part in enumerate(parts)]
 
 
-def departures(cfg: DictConfig, directory: RunDirectory) -> dict[str, Any]:
+def unlearning(cfg: DictConfig, directory: RunDirectory) -> dict[str, Any]:
     """Run the method, delete clients, run it again without them; return the results and the three heads."""
     name = _check(cfg)
     everyone = build_world(cfg, directory)
-    with make_grid(cfg, everyone) as grid:
-        before, _ = run_method(cfg, name, everyone, grid, directory)
+    before, _ = federation(cfg, name, everyone, directory)
     leaving = drawn(cfg, everyone.federation.sizes)
 
-    unlearning = kept_by(cfg, name, directory.path)
+    kept = kept_by(cfg, name, directory.path)
     started = time.perf_counter()
-    certificate = unlearning.delete(leaving)
+    certificate = kept.delete(leaving)
     seconds = time.perf_counter() - started
-    settle(unlearning, directory.path, name)
+    settle(kept, directory.path, name)
     model = instantiate(describe(cfg, name)["client"], num_classes=everyone.num_classes)
-    marks = ServerEvaluator(model, everyone, rounds=1)(1, to_record({"weight": unlearning.head()}))
+    metrics = ServerEvaluator(model, everyone, rounds=1)(1, to_record({"weight": kept.head()}))
 
     cell = without(cfg, name, leaving)
-    others = build_world(cell, directory)
-    with make_grid(cell, others) as grid:
-        again, _ = run_method(cell, name, others, grid, directory)
+    again, _ = federation(cell, name, build_world(cell, directory), directory)
     equal = again["head_sha256"] == certificate.head_after
     if certificate.tolerance == 0 and not equal:
         directory.event("warning", message="the deletion left another head than the federation without them")
@@ -85,7 +84,7 @@ def departures(cfg: DictConfig, directory: RunDirectory) -> dict[str, Any]:
             f"{len(leaving)} clients deleted",
             samples - certificate.samples,
             {
-                "accuracy": marks["accuracy"],
+                "accuracy": metrics["accuracy"],
                 "head_sha256": certificate.head_after,
                 "seconds": {"total": seconds},
             },
@@ -110,15 +109,14 @@ def departures(cfg: DictConfig, directory: RunDirectory) -> dict[str, Any]:
 
 
 def _row(what: str, samples: int, result: Mapping[str, Any]) -> dict[str, Any]:
-    told = {key: result[key] for key in ("accuracy", "head_sha256")}
-    return {"model": what, "samples": samples, **told, "seconds": result["seconds"]["total"]}
+    figures = {key: result[key] for key in ("accuracy", "head_sha256")}
+    return {"model": what, "samples": samples, **figures, "seconds": result["seconds"]["total"]}
 
 
 def _check(cfg: DictConfig) -> str:
-    given = OmegaConf.to_container(cfg.study) if cfg.study else None
-    if not isinstance(given, dict) or "leave" not in given:
-        raise BadInput(f"study={given} does not say how many leave: say study.leave=0.01")
-    check_share("study.leave", given["leave"])
+    if not OmegaConf.is_dict(cfg.study) or "leave" not in cfg.study:
+        raise BadInput(f"study={cfg.study} does not say how many leave: say study.leave=0.01")
+    checks.share("study.leave", cfg.study.leave)
     if cfg.stream is not None:
         raise BadInput(
             "the study follows one round, without a stream: fedlab unlearn deletes from streams too"
@@ -140,13 +138,10 @@ def drawn(cfg: DictConfig, sizes: np.ndarray) -> list[int]:
 
 def without(cfg: DictConfig, name: str, leaving: list[int]) -> DictConfig:
     """Return the config of the federation in which these hold nothing."""
-    cell = OmegaConf.create(OmegaConf.to_container(cfg))
-    assert isinstance(cell, DictConfig)
-    with open_dict(cell):
-        cell.methods[name].strategy.keep_clients = None  # as fast as it runs
-        cell.partition = {
-            "_target_": f"{Without.__module__}.{Without.__name__}",
-            "partition": cell.partition,
-            "clients": leaving,
-        }
-    return cell
+    partition = {
+        "_target_": f"{Without.__module__}.{Without.__name__}",
+        "partition": cfg.partition,
+        "clients": leaving,
+    }
+    # Without keeping anything, it is as fast as it runs.
+    return changed(cfg, {f"methods.{name}.strategy.keep_clients": None, "partition": partition})

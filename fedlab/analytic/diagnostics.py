@@ -8,31 +8,31 @@ from fedlab.stats.arithmetic.solve import Solution
 from fedlab.stats.gram import GramStats
 
 SATURATION = 0.01
-"""Share of clipped entries above which the user is told."""
+"""Share of clipped entries above which the user is warned."""
 
 
 def diagnostics(statistics: GramStats, solution: Solution) -> list[str]:
-    """Return what is to be said of a head, a sentence each; nothing where all is well.
+    """Return the diagnostics of a head, a sentence each; none where all is well.
 
     Parameters
     ----------
     statistics
-        What the head was solved from.
+        Statistics that the head was solved from.
     solution
-        The head.
+        Solution with the head.
     """
-    said = [solution.note] if solution.note else []
+    sentences = [solution.diagnostic] if solution.diagnostic else []
     entries = max(1, statistics.count * statistics.num_features)
     if statistics.saturated > SATURATION * entries:
-        said.append(
+        sentences.append(
             f"{statistics.saturated / entries:.1%} of the features lay outside the public range and were "
             "clipped: raise features.limit"
         )
     # In integer units, of a sample that counts once: below one, most features were rounded to zero.
     squares = float(statistics.gram.diagonal().to(torch.float64).sum()) / (statistics.weight_unit or 1)
     if statistics.scale is not None and squares < entries:
-        said.append(
+        sentences.append(
             "the features are smaller than one step of the fixed point and were rounded away: lower "
             "features.limit to their range (raise sigma, for RBF features), or raise analytic.bits"
         )
-    return said
+    return sentences

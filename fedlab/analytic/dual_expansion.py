@@ -11,7 +11,6 @@ Zhuang et al., DS-AL, AAAI 2024, https://arxiv.org/abs/2403.17503.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import lru_cache
@@ -20,7 +19,7 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-from fedlab.analytic.expansion import WEIGHT_LEVELS, check_exact, check_map, integer_matrix
+from fedlab.analytic.expansion import Integers, check_map, projected, projected_integers, rounded
 from fedlab.stats.arithmetic.fixed_point import FixedPoint
 
 ENTRIES = 2**16
@@ -34,9 +33,9 @@ class DualReLUTanh:
     Parameters
     ----------
     width
-        w, the number of random projections; d = 2 w.
+        Number of random projections, w; d = 2 w.
     seed
-        Equal seeds give equal maps on every machine, and the projection of `RandomReLU` with this width.
+        Seed of the map: equal on every machine, and the projection of `RandomReLU` with this width.
     """
 
     width: int = 2048
@@ -51,28 +50,17 @@ class DualReLUTanh:
 
     def __call__(self, x: Float64[Tensor, "n d0"]) -> Float64[Tensor, "n d"]:
         """Return both activations."""
-        d0 = x.shape[1]
-        weights = integer_matrix(self.seed, d0, self.width).to(x.device)
-        z = x @ (weights / (WEIGHT_LEVELS * math.sqrt(d0)))
+        z = projected(x, self.width, self.seed)
         return torch.cat([z.clamp(min=0), z.tanh()], dim=1)
 
-    def integers(
-        self, q: Float64[Tensor, "n d0"], fixed: FixedPoint
-    ) -> tuple[Float64[Tensor, "n d"], FixedPoint, int]:
+    def integers(self, q: Float64[Tensor, "n d0"], fixed: FixedPoint) -> Integers:
         """Return both activations as integers; projections beyond the range are clipped and counted once."""
-        d0 = q.shape[1]
-        check_exact(d0 * fixed.levels * WEIGHT_LEVELS, d0)
-        unit = WEIGHT_LEVELS * math.sqrt(d0)
-        shift = math.ceil(math.log2(2 * unit))
-        z = q @ integer_matrix(self.seed, d0, self.width).to(q.device)
-        size = ((z.abs() + 2.0 ** (shift - 1)) * 2.0**-shift).floor_()
-        saturated = int((size > fixed.levels).sum())
-        size.clamp_(max=fixed.levels)
-        limit = fixed.levels / (fixed.scale * unit) * 2.0**shift
-        table, step = _tanh(fixed.levels, limit)
+        z = projected_integers(q, self.width, self.seed, fixed)
+        size, after, saturated = rounded(z.abs(), q.shape[1], fixed)
+        table, step = _tanh(fixed.levels, after.limit)
         tanh = table.to(q.device)[(size / step).floor_().to(torch.int64)]
         h = torch.cat([torch.where(z > 0, size, 0.0), torch.where(z > 0, tanh, -tanh)], dim=1)
-        return h, FixedPoint(limit, fixed.bits), saturated
+        return h, after, saturated
 
 
 @lru_cache(maxsize=8)

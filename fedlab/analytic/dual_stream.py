@@ -25,6 +25,7 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
+from fedlab import checks
 from fedlab.errors import BadInput
 from fedlab.stats.arithmetic.solve import Solution, one_thread, ridge_solve
 from fedlab.stats.gram import GramStats
@@ -37,13 +38,13 @@ class DualStream:
     Parameters
     ----------
     ratio
-        r >= 0, what the compensation stream counts; 0 is ACIL.
+        Weight r >= 0 of the compensation stream; 0 is ACIL.
     ridge
-        g of the main stream.
+        Ridge g of the main stream.
     compensation_ridge
-        g_C of the compensation stream.
+        Ridge g_C of the compensation stream.
     keep_phases
-        Keep each phase's statistics (2w x 2w numbers per phase), so that a client can be forgotten later and
+        Memory of each phase's statistics (2w x 2w numbers per phase), so that a client can be forgotten later and
         the main ridge searched.
 
     Attributes
@@ -51,13 +52,13 @@ class DualStream:
     total
         Statistics of all phases together; None before the first.
     compensation
-        K, (w, c), in units of the features.
+        Cross term K of the compensation stream, (w, c), in units of the features.
     seen
-        Which classes have had a sample, c of them.
+        Classes that have had a sample, as c truth values.
     phases
         Statistics of each phase where they are kept.
     num_phases
-        How many phases with samples were added.
+        Number of phases with samples that were added.
     """
 
     ratio: float = 0.6
@@ -133,9 +134,9 @@ class DualStream:
         Parameters
         ----------
         phase
-            Which one, counted from 0 over the phases with samples.
+            Phase to forget from, counted from 0 over the phases with samples.
         statistics
-            Of the samples to forget.
+            Statistics of the samples to forget.
 
         Raises
         ------
@@ -247,9 +248,7 @@ def number(name: str, value: float | str) -> float:
             f"{name}={value!r}: two streams have a ridge each, and cross-validation knows one; give numbers, "
             "which `DualStream.search` finds from held-out statistics"
         )
-    if not (math.isfinite(value) and value >= 0):
-        raise BadInput(f"{name}={value} must be finite and >= 0")
-    return value
+    return checks.number(name, value, least=0)
 
 
 def squared_error(held_out: GramStats, weight: Float64[Tensor, "d c"]) -> float:
@@ -266,5 +265,5 @@ def _half(stats: GramStats, here: slice, ridge: float, cross: Tensor | None = No
     scale = stats.scale or 1.0
     gram = stats.gram[here, here].cpu().to(torch.float64)
     target = stats.cross[here].cpu().to(torch.float64) / scale if cross is None else cross
-    found = ridge_solve(gram.contiguous(), target.contiguous(), ridge * scale**2)
-    return replace(found, weight=found.weight * scale**2, ridge=float(ridge))
+    solved = ridge_solve(gram.contiguous(), target.contiguous(), ridge * scale**2)
+    return replace(solved, weight=solved.weight * scale**2, ridge=float(ridge))

@@ -24,11 +24,15 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
+from fedlab import checks
 from fedlab.errors import BadInput
 from fedlab.stats.arithmetic.fixed_point import EXACT, FixedPoint
 
 WEIGHT_LEVELS = 2**11 - 1
 """Random weights and centres are 12-bit integers in both modes, so that both use the same map."""
+
+Integers = tuple[Float64[Tensor, "n d"], FixedPoint, int]
+"""Features as integers, their fixed point, and the number of saturated entries."""
 
 
 @runtime_checkable
@@ -43,10 +47,8 @@ class Expansion(Protocol):
         """Return the features in float64."""
         ...
 
-    def integers(
-        self, q: Float64[Tensor, "n d0"], fixed: FixedPoint
-    ) -> tuple[Float64[Tensor, "n d"], FixedPoint, int]:
-        """Return the features as integers, their fixed point, and the number of saturated entries."""
+    def integers(self, q: Float64[Tensor, "n d0"], fixed: FixedPoint) -> Integers:
+        """Return the same of features that are integers."""
         ...
 
 
@@ -62,9 +64,7 @@ class Identity:
         """Return x."""
         return x
 
-    def integers(
-        self, q: Float64[Tensor, "n d0"], fixed: FixedPoint
-    ) -> tuple[Float64[Tensor, "n d0"], FixedPoint, int]:
+    def integers(self, q: Float64[Tensor, "n d0"], fixed: FixedPoint) -> Integers:
         """Return q."""
         return q, fixed, 0
 
@@ -76,9 +76,9 @@ class RandomReLU:
     Parameters
     ----------
     width
-        d, the number of random features.
+        Number of random features, d.
     seed
-        Equal seeds give equal maps on every machine.
+        Seed of the map: equal seeds give equal maps on every machine.
     """
 
     width: int = 2048
@@ -93,25 +93,11 @@ class RandomReLU:
 
     def __call__(self, x: Float64[Tensor, "n d0"]) -> Float64[Tensor, "n d"]:
         """Return relu(x B)."""
-        d0 = x.shape[1]
-        weights = integer_matrix(self.seed, d0, self.width).to(x.device)
-        return (x @ (weights / (WEIGHT_LEVELS * math.sqrt(d0)))).clamp_(min=0)
+        return projected(x, self.width, self.seed).clamp_(min=0)
 
-    def integers(
-        self, q: Float64[Tensor, "n d0"], fixed: FixedPoint
-    ) -> tuple[Float64[Tensor, "n d"], FixedPoint, int]:
-        """Return relu(q B) 2^-s, rounded; s is public: it follows from d0 and the word lengths."""
-        d0 = q.shape[1]
-        check_exact(d0 * fixed.levels * WEIGHT_LEVELS, d0)
-        unit = WEIGHT_LEVELS * math.sqrt(d0)  # integer units per 1.0 of a weight
-        # Inputs fill [-limit, limit], and |x B| rarely passes 2 limit (3.5 standard deviations at full
-        # scale).
-        shift = math.ceil(math.log2(2 * unit))
-        z = (q @ integer_matrix(self.seed, d0, self.width).to(q.device)).clamp_(min=0)
-        h = ((z + 2.0 ** (shift - 1)) * 2.0**-shift).floor_()
-        saturated = int((h > fixed.levels).sum())
-        limit = fixed.levels / (fixed.scale * unit) * 2.0**shift
-        return h.clamp_(max=fixed.levels), FixedPoint(limit, fixed.bits), saturated
+    def integers(self, q: Float64[Tensor, "n d0"], fixed: FixedPoint) -> Integers:
+        """Return relu(q B), rounded."""
+        return rounded(projected_integers(q, self.width, self.seed, fixed).clamp_(min=0), q.shape[1], fixed)
 
 
 @dataclass(frozen=True)
@@ -121,13 +107,13 @@ class RandomRBF:
     Parameters
     ----------
     width
-        d, the number of centres.
+        Number of centres, d.
     seed
-        Equal seeds give equal centres on every machine.
+        Seed of the centres, which are equal on every machine.
     sigma
         Width of the kernel, in feature units.
     low, high
-        The public box that the centres are drawn from.
+        Box that the centres are drawn from, public.
     """
 
     width: int = 2048
@@ -138,8 +124,7 @@ class RandomRBF:
 
     def __post_init__(self) -> None:
         check_map(self.width, self.seed)
-        if not 1e-9 <= self.sigma <= 1e9:
-            raise BadInput(f"expansion: sigma={self.sigma} must lie in 1e-9..1e9, in feature units")
+        checks.number("sigma", self.sigma, least=1e-9, most=1e9, remedy="it is in feature units")
         if not (math.isfinite(self.low) and math.isfinite(self.high) and self.low < self.high):
             raise BadInput(f"expansion: the box [{self.low}, {self.high}] is empty: give low < high")
 
@@ -152,9 +137,7 @@ class RandomRBF:
         distances = torch.cdist(x, self._centres(x.shape[1]).to(x.device)).square_()
         return distances.mul_(-0.5 / self.sigma**2).exp_()
 
-    def integers(
-        self, q: Float64[Tensor, "n d0"], fixed: FixedPoint
-    ) -> tuple[Float64[Tensor, "n d"], FixedPoint, int]:
+    def integers(self, q: Float64[Tensor, "n d0"], fixed: FixedPoint) -> Integers:
         """Read h from a table over |q - c|^2, which is an exact integer."""
         d0 = q.shape[1]
         # Centres outside the range of the features could not be told apart from the border.
@@ -190,10 +173,39 @@ class SampledRBF(RandomRBF):
         return cls(len(rows), seed, sigma, centres=tuple(map(tuple, rows.tolist())))
 
     def _centres(self, d0: int) -> Float64[Tensor, "d d0"]:
-        found = torch.tensor(self.centres, dtype=torch.float64)
-        if found.shape != (self.width, d0):
-            raise BadInput(f"there are centres of shape {tuple(found.shape)}: expected {(self.width, d0)}")
-        return found
+        centres = torch.tensor(self.centres, dtype=torch.float64)
+        if centres.shape != (self.width, d0):
+            raise BadInput(f"there are centres of shape {tuple(centres.shape)}: expected {(self.width, d0)}")
+        return centres
+
+
+def projected(x: Float64[Tensor, "n d0"], width: int, seed: int) -> Float64[Tensor, "n w"]:
+    """Return x B with B (d0, w) uniform in +-1/sqrt(d0)."""
+    d0 = x.shape[1]
+    return x @ (integer_matrix(seed, d0, width).to(x.device) / (WEIGHT_LEVELS * math.sqrt(d0)))
+
+
+def projected_integers(
+    q: Float64[Tensor, "n d0"], width: int, seed: int, fixed: FixedPoint
+) -> Float64[Tensor, "n w"]:
+    """Return the same of integers, in units of B's integers: exact."""
+    d0 = q.shape[1]
+    check_exact(d0 * fixed.levels * WEIGHT_LEVELS, d0)
+    return q @ integer_matrix(seed, d0, width).to(q.device)
+
+
+def rounded(z: Float64[Tensor, "n d"], d0: int, fixed: FixedPoint) -> Integers:
+    """Return z 2^-s >= 0, rounded and clipped, its fixed point, and how many entries were clipped.
+
+    s is public: it follows from d0 and the word lengths. Inputs fill [-limit, limit], and |x B| rarely passes 2 limit
+    (3.5 standard deviations at full scale).
+    """
+    unit = WEIGHT_LEVELS * math.sqrt(d0)  # integer units per 1.0 of a weight
+    shift = math.ceil(math.log2(2 * unit))
+    h = ((z + 2.0 ** (shift - 1)) * 2.0**-shift).floor_()
+    saturated = int((h > fixed.levels).sum())
+    limit = fixed.levels / (fixed.scale * unit) * 2.0**shift
+    return h.clamp_(max=fixed.levels), FixedPoint(limit, fixed.bits), saturated
 
 
 @lru_cache(maxsize=8)
@@ -220,10 +232,8 @@ def _exponentials(
 
 def check_map(width: int, seed: int) -> None:
     """Refuse a width or a seed that cannot be."""
-    if width < 1:
-        raise BadInput(f"expansion: {width} random features; give at least 1")
-    if seed < 0:
-        raise BadInput(f"expansion: seed={seed} must be >= 0")
+    checks.integer("width", width, least=1, remedy="2048 random features are usual")
+    checks.integer("seed", seed, least=0)
 
 
 def check_exact(largest: int, d0: int) -> None:

@@ -25,7 +25,7 @@ class Joint:
     Parameters
     ----------
     ridge
-        g >= 0, or 'gcv'.
+        Ridge g >= 0, or 'gcv'.
     total
         Statistics of all phases together; None before the first.
     """

@@ -21,6 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from fedlab import checks
 from fedlab.analytic.expansion import Expansion, Identity
 from fedlab.errors import BadInput
 from fedlab.method import Learner
@@ -32,6 +33,7 @@ from fedlab.stats.gram import GramStats
 from fedlab.stats.gram_sum import GramSum
 from fedlab.stats.serialization.packed_size import HEADER, packed_bytes
 from fedlab.stats.serialization.wire import pack
+from fedlab.stats.total import total_of
 
 ROWS = 4096
 """Samples expanded at a time: memory stays O(ROWS d) however many samples a client has."""
@@ -47,17 +49,17 @@ class Analytic(Learner):
     Parameters
     ----------
     num_classes
-        c, known to everyone; a class that a client does not hold is a zero column.
+        Number of classes c, known to everyone; a class that a client does not hold is a zero column.
     expansion
         Map from backbone features to the features that are summed.
     mode
-        'exact' for fixed-point integers (bit-identical for every partition) or 'float64'.
+        Number mode: 'exact' for fixed-point integers (bit-identical for every partition) or 'float64'.
     limit
         Public range of the backbone's features (exact mode).
     bits
         Word length of the features (exact mode).
     min_samples
-        A client with fewer samples answers as one that has none: its silence says no more than that. 0 is off.
+        Samples below which a client answers as one that has none: its silence says no more than that. 0 is off.
     """
 
     num_classes: int
@@ -68,14 +70,9 @@ class Analytic(Learner):
     min_samples: int = field(default=0, repr=False)  # it changes no head, so a saved head does not name it
 
     def __post_init__(self) -> None:
-        if self.mode not in ("exact", "float64"):
-            raise BadInput(f"mode={self.mode!r}: known are 'exact' and 'float64'")
-        if self.num_classes < 1:
-            raise BadInput(f"num_classes={self.num_classes} must be at least 1")
-        if type(self.min_samples) is not int or self.min_samples < 0:
-            raise BadInput(
-                f"min_samples={self.min_samples!r} must be a whole number >= 0: 0 lets every client answer"
-            )
+        checks.choice("mode", self.mode, ("exact", "float64"))
+        checks.integer("num_classes", self.num_classes, least=1)
+        checks.integer("min_samples", self.min_samples, least=0, remedy="0 lets every client answer")
         self.fixed  # noqa: B018 - refuses a bad limit or word length here rather than at the first sample
 
     @property
@@ -93,9 +90,9 @@ class Analytic(Learner):
         x
             Backbone features, (n, d0). n = 0 is legal.
         labels
-            (n,), in [0, c).
+            Classes, (n,), in [0, c).
         weights
-            What a sample of each class counts; None counts every sample once.
+            Weights of the classes; None counts every sample once.
 
         Raises
         ------
@@ -116,7 +113,7 @@ class Analytic(Learner):
                 order = weights.factors(exact=True).to(x.device)[labels].argsort(stable=True)
                 x, y = x[order], y.to(x.device)[order]
         batches = zip(x.split(ROWS), y.split(ROWS), strict=True)
-        return GramStats.total(self._reduce(part, target, weights) for part, target in batches)
+        return total_of(self._reduce(part, target, weights) for part, target in batches)
 
     def check(self, x: Tensor, labels: Tensor) -> None:
         """Refuse what cannot be summed, before anything is."""
@@ -132,7 +129,7 @@ class Analytic(Learner):
         Parameters
         ----------
         counts
-            n_y, of everybody, at the end.
+            Samples n_y per class, of everybody, at the end.
         d0
             Backbone features.
 
@@ -209,9 +206,9 @@ class Analytic(Learner):
         x, labels
             Samples of all, client after client: (n, d0) and (n,).
         sizes
-            How many are whose; their sum is n.
+            Samples per client; their sum is n.
         arrays, config
-            What every client was sent.
+            Model and config that every client received.
         """
         total, num_bytes = self.sum_clients(x, labels, sizes)
         return pack(total), num_bytes

@@ -32,7 +32,7 @@ class Phases:
     kept
         Statistics of the closed phases, or None where they are not kept.
     num_closed
-        How many there are.
+        Number of closed phases.
     """
 
     stream: DualStream

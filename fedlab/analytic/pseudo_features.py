@@ -11,7 +11,6 @@ Zhuang et al., AEF-OCL, 2024, https://arxiv.org/abs/2405.17779. d0 backbone feat
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -20,9 +19,9 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
+from fedlab import checks
 from fedlab.analytic.expansion import Identity
 from fedlab.analytic.learner import ROWS, Analytic
-from fedlab.errors import BadInput
 from fedlab.stats.gram import GramStats
 from fedlab.stats.gram_sum import GramSum
 from fedlab.stats.moments import ClassMoments, WithMoments
@@ -36,12 +35,12 @@ def balanced(statistics: WithMoments, learner: Analytic, spread: float = 1.0, se
     statistics
         Sums and moments of the samples.
     learner
-        Whose expansion and number mode the sums have. Without an expansion the expectation is added, and
+        Learner whose expansion and number mode the sums have. Without an expansion the expectation is added, and
         otherwise pseudo-features are drawn.
     spread
-        s >= 0, how far they scatter: 1 as the samples do, 0 puts all on the mean.
+        Scatter s >= 0: 1 as the samples do, 0 puts all on the mean.
     seed
-        Of the generator; every class has its own stream.
+        Seed of the draws; every class has its own stream.
     """
     check_drawing(spread, seed)
     counts = statistics.class_counts.cpu()
@@ -61,10 +60,8 @@ def balanced(statistics: WithMoments, learner: Analytic, spread: float = 1.0, se
 
 def check_drawing(spread: float, seed: int) -> None:
     """Refuse what pseudo-features cannot be drawn with."""
-    if not 0 <= spread < math.inf:
-        raise BadInput(f"spread={spread} must be finite and >= 0: 1 scatters as the samples do")
-    if seed < 0:
-        raise BadInput(f"seed={seed} must be >= 0")
+    checks.number("spread", spread, least=0, remedy="1 scatters as the samples do")
+    checks.integer("seed", seed, least=0)
 
 
 def pseudo_features(

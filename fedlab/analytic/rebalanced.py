@@ -27,9 +27,9 @@ class Tempered(Joint):
     Parameters
     ----------
     tau
-        0 weights every sample alike, 1 every class.
+        Tempering: 0 weights every sample alike, 1 every class.
     ridge, total
-        As `Joint` has them.
+        Ridge and sum, as `Joint` has them.
     """
 
     tau: float = 1.0
@@ -49,13 +49,13 @@ class Filled(Joint):
     Parameters
     ----------
     expansion, mode, limit, bits
-        Those of the learner, as `Analytic` has them: pseudo-features are expanded like samples.
+        Settings of the learner, as `Analytic` has them: pseudo-features are expanded like samples.
     spread
-        s >= 0, how far pseudo-features scatter: 1 as the samples do.
+        Scatter s >= 0 of pseudo-features: 1 as the samples do.
     seed
-        Of the pseudo-features.
+        Seed of the pseudo-features.
     ridge, total
-        As `Joint` has them.
+        Ridge and sum, as `Joint` has them.
     """
 
     expansion: Expansion = field(default_factory=RandomReLU)

@@ -29,11 +29,11 @@ def over(statistics: Any, columns: list[int], num_classes: int) -> Any:
     Parameters
     ----------
     statistics
-        Any kind that is additive, over len(columns) classes.
+        Statistics of any kind that is additive, over len(columns) classes.
     columns
-        Where each of its classes goes; all different.
+        Column of each of its classes; all different.
     num_classes
-        Of the larger universe.
+        Number of classes of the larger universe.
     """
     raise TypeError(f"no rule for statistics of type {type(statistics).__name__}")
 

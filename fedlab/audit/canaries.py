@@ -21,8 +21,10 @@ import numpy as np
 from jaxtyping import Float64, Int64
 from torch import nn
 
+from fedlab import checks
 from fedlab.audit.perplexity import log_perplexities
 from fedlab.errors import BadInput
+from fedlab.llm.tuning.control_codes import refuse_unpaired
 
 
 @dataclass(frozen=True)
@@ -32,13 +34,13 @@ class Canaries:
     Parameters
     ----------
     pattern
-        A text with {} where the secret stands.
+        Text with {} where the secret stands.
     alphabet
-        The symbols of a secret.
+        Symbols of a secret.
     length
-        How many there are in a secret, each drawn by itself.
+        Number of symbols in a secret, each drawn by itself.
     between
-        What stands between two of them.
+        String between two of them.
 
     Raises
     ------
@@ -76,9 +78,9 @@ class Canaries:
         Parameters
         ----------
         number
-            How many; draw inserted ones and alternatives together, so that they differ.
+            Number of canaries; draw inserted ones and alternatives together, so that they differ.
         rng
-            Of the secrets.
+            Random numbers of the secrets.
 
         Raises
         ------
@@ -89,10 +91,10 @@ class Canaries:
             raise BadInput(
                 f"{number} canaries of {self.space} secrets: make them longer than length={self.length}"
             )
-        found: dict[tuple[int, ...], None] = {}
-        while len(found) < number:
-            found[tuple(rng.integers(len(self.alphabet), size=self.length).tolist())] = None
-        return [self.pattern.replace("{}", self._secret(symbols)) for symbols in found]
+        secrets: dict[tuple[int, ...], None] = {}
+        while len(secrets) < number:
+            secrets[tuple(rng.integers(len(self.alphabet), size=self.length).tolist())] = None
+        return [self.pattern.replace("{}", self._secret(symbols)) for symbols in secrets]
 
     def secret(self, canary: str) -> str:
         """Return what stands in a canary's place for the secret."""
@@ -107,7 +109,7 @@ class Canaries:
         Parameters
         ----------
         canaries
-            k of them.
+            Canaries, k of them.
         uploads
             Texts that left the client.
         """
@@ -132,25 +134,23 @@ def insert(
     Parameters
     ----------
     codes, texts
-        n of each.
+        Codes and the texts behind them, n of each.
     canaries
-        What is put in.
+        Canaries that are put in.
     code
-        Behind which it stands.
+        Code behind which they stand.
     times
-        How often each is put in, >= 0.
+        Copies of each, >= 0.
     rng
-        Of the places.
+        Random numbers of the places.
 
     Raises
     ------
     BadInput
         Codes and texts do not belong together, or times is negative.
     """
-    if len(codes) != len(texts):
-        raise BadInput(f"{len(codes)} codes and {len(texts)} texts: every text stands behind one code")
-    if times < 0:
-        raise BadInput(f"times={times} must be at least 0")
+    refuse_unpaired(codes, texts)
+    checks.integer("times", times, least=0)
     pairs = [*zip(codes, texts, strict=True), *((code, canary) for canary in canaries for _ in range(times))]
     order = rng.permutation(len(pairs)).tolist()
     return [pairs[i][0] for i in order], [pairs[i][1] for i in order]
@@ -170,15 +170,15 @@ def exposures(
     Parameters
     ----------
     model, tokenizer
-        A generator, and its tokenizer.
+        Generator, and its tokenizer.
     canaries
-        k of them, inserted or never inserted.
+        Canaries, k of them, inserted or never inserted.
     alternatives
-        R others of the same format, none of which was inserted.
+        Texts of the same format, R of them, none of which was inserted.
     code
-        Behind which they stand.
+        Code behind which they stand.
     max_tokens, batch_size
-        See `fedlab.audit.perplexity.log_perplexities`.
+        Limits: see `fedlab.audit.perplexity.log_perplexities`.
 
     Raises
     ------
@@ -191,8 +191,8 @@ def exposures(
             f"{len(alternatives)} alternatives, {len(both)} of them canaries: draw both at once, so that they differ"
         )
     every = [*canaries, *alternatives]
-    found = log_perplexities(model, tokenizer, [code] * len(every), every, max_tokens, batch_size)
-    own, others = found[: len(canaries)], np.sort(found[len(canaries) :])
+    bits = log_perplexities(model, tokenizer, [code] * len(every), every, max_tokens, batch_size)
+    own, others = bits[: len(canaries)], np.sort(bits[len(canaries) :])
     rank = 1 + np.searchsorted(others, own, side="right")  # an equal one might as well be the secret
     return np.log2(len(others) + 1) - np.log2(rank)
 

@@ -21,6 +21,7 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
+from fedlab import checks
 from fedlab.errors import BadInput
 
 TOLERANCE = 1e-9
@@ -37,11 +38,11 @@ class Retrained:
     Attributes
     ----------
     source
-        What it was summed from: the statistics that were kept, or the data.
+        Source that it was summed from: the statistics that were kept, or the data.
     statistics, head
         Digests.
     difference
-        |W' - W''| / |W''|.
+        Relative difference |W' - W''| / |W''|.
     equal
         Whether that is what the deletion left: the same digests in exact mode, within the tolerance in float64.
     """
@@ -60,27 +61,25 @@ class DeletionCertificate:
     Attributes
     ----------
     kind
-        'deletion', or 'addition' of a client that comes back.
+        Kind: 'deletion', or 'addition' of a client that comes back.
     time
-        When, in UTC.
+        Time in UTC.
     clients
-        Who it is about.
+        Clients that it is about.
     rows
-        Which rows of the training split; None for all that the clients had.
+        Rows of the training split; None for all that the clients had.
     samples
-        How many samples.
+        Number of samples.
     mode
         Number system of the sums: 'exact' or 'float64'.
     tolerance
-        0 in exact mode.
-    statistics_before, statistics_after
-        Digests of the sums.
+        Tolerance of the heads' difference, 0 in exact mode.
+    statistics_before, statistics_after, head_before, head_after
+        Digests of the sums and of the heads.
     changed
         Digest of what was subtracted, or added.
-    head_before, head_after
-        Digests of the heads.
     retrained
-        What it was checked against; None where it was not.
+        Training that it was checked against; None where it was not.
     """
 
     kind: str
@@ -98,8 +97,7 @@ class DeletionCertificate:
     retrained: Retrained | None = None
 
     def __post_init__(self) -> None:
-        if self.kind not in KINDS:
-            raise BadInput(f"a certificate of kind {self.kind!r}: known are {', '.join(KINDS)}")
+        checks.choice("kind", self.kind, KINDS)
 
     def values(self) -> dict[str, Any]:
         """Return it as JSON has it."""
@@ -107,13 +105,7 @@ class DeletionCertificate:
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> DeletionCertificate:
-        """Return the certificate that `values` once wrote.
-
-        Raises
-        ------
-        BadInput
-            Something is missing, or not known.
-        """
+        """Return the certificate that `values` once wrote; a BadInput where something is missing, or not known."""
         try:
             retrained = Retrained(**values["retrained"]) if values["retrained"] else None
             rows = values["rows"]
@@ -136,14 +128,10 @@ class DeletionCertificate:
 
         Parameters
         ----------
-        source
-            What it was summed from.
-        statistics, head
-            Its digests.
-        weight
-            W', which the certificate is about.
-        retrained
-            W''.
+        source, statistics, head
+            Source and digests of that training.
+        weight, retrained
+            Head W' that the certificate is about, and W'' of that training.
         """
         difference = relative(weight, retrained)
         equal = difference <= self.tolerance
@@ -157,7 +145,7 @@ class DeletionCertificate:
         who = f"client{'' if one else 's'} {', '.join(map(str, self.clients))}"
         which = "" if self.rows is not None else "all of its " if one else "all of their "
         exact = self.tolerance == 0
-        said = [
+        lines = [
             (self.kind, f"{who}: {which}{self.samples} samples"),
             ("number system", f"{self.mode}, {'equal bits' if exact else f'equal to {self.tolerance:g}'}"),
             ("statistics", _change(self.statistics_before, self.statistics_after)),
@@ -166,11 +154,11 @@ class DeletionCertificate:
         ]
         if self.retrained:
             equal = "equal" if self.retrained.equal else "NOT EQUAL"
-            said += [
+            lines += [
                 (f"retrained from {self.retrained.source}", self.retrained.head[:DIGITS]),
                 ("which is", f"{equal}, difference {self.retrained.difference:.1e}"),
             ]
-        return said
+        return lines
 
 
 def _change(before: str, after: str) -> str:

@@ -4,8 +4,8 @@
 
 D' is D with one sample more. An attacker gives each release a score, and S is a score on one side of a threshold.
 The threshold is chosen on one half of the releases; on the other half Clopper and Pearson's intervals hold TPR from
-below and FPR from above, together with the stated confidence. So a bound above a promised epsilon disproves the
-promise, and errs with probability 1 - confidence at most; a bound below it proves nothing.
+below and FPR from above, together with the stated confidence. So a bound above a stated epsilon disproves it,
+and errs with probability 1 - confidence at most; a bound below it proves nothing.
 
 Where the noise is known to be Gaussian, one threshold fixes the whole trade-off curve,
 
@@ -28,8 +28,10 @@ from jaxtyping import Float64
 from scipy.special import betaincinv, ndtri
 from torch import Tensor
 
+from fedlab import checks
 from fedlab.errors import BadInput
-from fedlab.privacy.mechanisms.gaussian import check_promise, epsilon_of
+from fedlab.privacy.mechanisms.gaussian import check_budget, epsilon_of
+from fedlab.privacy.ridge.guarantee import Guarantee
 from fedlab.stats import NoisyGram
 
 THRESHOLDS = 200
@@ -48,19 +50,19 @@ class Audit:
     Attributes
     ----------
     epsilon
-        Not below this, with the stated confidence; 0 where nothing was found.
+        Bound on epsilon from below, with the stated confidence; 0 where nothing was found.
     delta
-        At which it holds.
+        Delta at which it holds.
     threshold
-        The event is a score of at least this, or below it where `reverse`.
+        Threshold: the event is a score of at least this, or below it where `reverse`.
     reverse
         Whether the event tells that the sample is missing.
     likely, unlikely
         Bound from below on the probability of the event on the side where it is likelier, from above on the other.
     releases
-        Looked at with the sample and without, those that chose the threshold not counted.
+        Number of releases with the sample and without, those that chose the threshold not counted.
     confidence
-        Of the bound.
+        Confidence of the bound.
     """
 
     epsilon: float
@@ -73,7 +75,7 @@ class Audit:
     confidence: float
 
     def violates(self, epsilon: float) -> bool:
-        """Whether a promised epsilon is disproved."""
+        """Whether a stated epsilon is disproved."""
         return self.epsilon > epsilon
 
 
@@ -85,7 +87,7 @@ def audit(without: np.ndarray, including: np.ndarray, delta: float, confidence: 
     without, including
         Scores of independent releases without and with the sample, (n,) and (m,), in the order they were drawn.
     delta
-        In (0, 1).
+        Delta in (0, 1).
     confidence
         Probability, at least, with which the bound holds.
 
@@ -115,6 +117,44 @@ def audit_gaussian(
     return _audit(without, including, delta, confidence, gain, lambda mu: epsilon_of(1 / mu, delta))
 
 
+def attack(
+    guarantee: Guarantee, *, releases: int = 100_000, confidence: float = 0.95, seed: int = 0
+) -> tuple[Audit, Audit]:
+    """Bound the epsilon of a promise's noise from below: of any mechanism, and of one whose noise is Gaussian.
+
+    Parameters
+    ----------
+    guarantee
+        Promise whose noise is attacked, by a sample of the largest norm that clipping lets pass.
+    releases
+        Number of releases of each kind, at least.
+    confidence
+        Probability, at least, with which each bound holds.
+    seed
+        Seed of the noise.
+
+    Raises
+    ------
+    BadInput
+        The promise is not about adding or removing one sample under Gaussian noise, or a number is out of range.
+    """
+    of = (guarantee.unit, guarantee.relation)
+    if of != ("sample", "add_remove") or guarantee.trust == "distributed":
+        raise BadInput(
+            f"unit={of[0]} relation={of[1]} trust={guarantee.trust}: this attack adds one sample to sums "
+            "under Gaussian noise; leave unit and relation out, and take trust=central or trust=local"
+        )
+    checks.integer("releases", releases, least=2 * LEAST, remedy="100000 is a good number")
+    rng = np.random.default_rng(checks.integer("seed", seed, least=0))
+    x = torch.full((2,), guarantee.clip / 2**0.5, dtype=torch.float64)
+    y = torch.tensor([1.0, 0.0], dtype=torch.float64)
+    scores = gram_scores(lambda sums: guarantee.noised(sums, rng), x, y, releases, blocks=64)
+    return (
+        audit(*scores, guarantee.delta, confidence),
+        audit_gaussian(*scores, guarantee.delta, confidence),
+    )
+
+
 def gram_scores(
     mechanism: Mechanism,
     x: Float64[Tensor, " d"],
@@ -131,13 +171,13 @@ def gram_scores(
     Parameters
     ----------
     mechanism
-        Called with statistics of blocks * d features.
+        Mechanism; it is called with statistics of blocks * d features.
     x, y
-        The sample; of the largest norm that clipping lets pass, for there the mechanism promises least slack.
+        Sample, of the largest norm that clipping lets pass, for there the mechanism has least slack.
     releases
-        At least so many of each kind.
+        Number of releases of each kind, at least.
     blocks
-        Releases in one call.
+        Number of releases in one call.
     """
     rows = torch.block_diag(*[x[None]] * blocks)
     present = NoisyGram(rows.T @ rows, rows.T @ y.expand(blocks, len(y)))
@@ -156,10 +196,7 @@ def gram_scores(
 
 def clopper_pearson(hits: np.ndarray, trials: int, error: float) -> tuple[np.ndarray, np.ndarray]:
     """Return bounds on probabilities from below and above; each errs with probability `error` at most."""
-    some, lacking = (
-        np.maximum(hits, 1),
-        np.maximum(trials - hits, 1),
-    )  # what is taken at 0 and at n is not used
+    some, lacking = np.maximum(hits, 1), np.maximum(trials - hits, 1)  # at 0 and at n not used
     low = np.where(hits > 0, betaincinv(some, trials - some + 1, error), 0.0)
     high = np.where(hits < trials, betaincinv(trials - lacking + 1, lacking, 1 - error), 1.0)
     return low, high
@@ -174,9 +211,8 @@ def _audit(
     epsilon: Callable[[float], float],
 ) -> Audit:
     """Choose the event of the largest gain, a rising function of epsilon, and judge it on other releases."""
-    check_promise(1.0, delta)
-    if not 0 < confidence < 1:
-        raise BadInput(f"confidence={confidence} must lie in (0, 1): 0.95 errs once in twenty audits")
+    check_budget(1.0, delta)
+    checks.number("confidence", confidence, above=0, below=1, remedy="0.95 errs once in twenty audits")
     for name, scores in (("without", without), ("with", including)):
         if scores.ndim != 1 or len(scores) < LEAST or np.isnan(scores).any():
             raise BadInput(
@@ -198,9 +234,9 @@ def _audit(
     gains = np.stack([gain(*rates(0, thresholds, reverse)) for reverse in (False, True)])
     reverse, best = divmod(int(gains.argmax()), THRESHOLDS)
     likely, unlikely = rates(1, thresholds[best : best + 1], bool(reverse))
-    found = float(gain(likely, unlikely)[0])
+    judged = float(gain(likely, unlikely)[0])
     return Audit(
-        epsilon(found) if found > 0 else 0.0,
+        epsilon(judged) if judged > 0 else 0.0,
         delta,
         float(thresholds[best]),
         bool(reverse),

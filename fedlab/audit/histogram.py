@@ -1,6 +1,6 @@
 """Reading a client's class histogram off its statistics.
 
-    told:     class_counts / n
+    sent:     class_counts / n
     from C:   n_y ~ <C e_y, mu_y> / |mu_y|^2        variance s^2 / |mu_y|^2 of the noise, v_y of the samples themselves
     shrunk:   q_y = n p_y + V_y / (V_y + s^2 / |mu_y|^2) (n_y - n p_y)
 
@@ -27,15 +27,15 @@ def histogram(
     Parameters
     ----------
     upload
-        What is seen: of the client alone, or of a sum that it is in.
+        Statistics that are seen: of the client alone, or of a sum that it is in.
     samples
-        How many samples the upload stands for; the attacker may know the average client.
+        Number of samples that the upload stands for; the attacker may know the average client.
     public
-        The population.
+        Population.
     spread
         Variance over clients of the share of each class.
     share
-        Of the upload's samples that are the client's own; the others are the population's.
+        Share of the upload's samples that are the client's own; the others are the population's.
     """
     mu = public.means
     norms = mu.square().sum(1)

@@ -23,8 +23,8 @@ from torch import Tensor
 from fedlab.errors import BadInput
 from fedlab.privacy.secagg.masks import add_mask
 from fedlab.stats import GramStats, NoisyGram, one_hot
+from fedlab.stats.arithmetic.triangle import triangle_entries, unflatten
 from fedlab.stats.serialization.integers import integers
-from fedlab.stats.serialization.packing import triangle_entries, unflatten
 
 WORDS = 2.0**64
 """A masked entry is uniform over so many integers."""
@@ -36,12 +36,10 @@ class Public:
 
     Attributes
     ----------
-    means
-        Of each class, (c, d).
-    covariances
-        Of each class, (c, d, d).
+    means, covariances
+        Mean, (c, d), and covariance, (c, d, d), of each class.
     shares
-        Of the classes, (c,).
+        Shares of the classes, (c,).
     """
 
     means: Float64[Tensor, "c d"]
@@ -50,13 +48,7 @@ class Public:
 
     @classmethod
     def of(cls, x: Float64[Tensor, "n d"], labels: Int64[Tensor, " n"], num_classes: int) -> Public:
-        """Estimate it.
-
-        Raises
-        ------
-        BadInput
-            A class has no sample.
-        """
+        """Estimate it; a BadInput where a class has no sample."""
         counts = torch.bincount(labels, minlength=num_classes)
         if bool((counts == 0).any()):
             raise BadInput(
@@ -84,9 +76,9 @@ def masked(statistics: GramStats | NoisyGram, seed: bytes) -> NoisyGram:
     Parameters
     ----------
     statistics
-        Exact ones.
+        Statistics, exact ones.
     seed
-        Of the mask: 32 secret bytes, used once.
+        Seed of the mask: 32 secret bytes, used once.
 
     Raises
     ------

@@ -42,19 +42,7 @@ def known_others(rest: NoisyGram, x: Float64[Tensor, " d"], y: Float64[Tensor, "
 def unknown_others(
     upload: NoisyGram, samples: float, x: Float64[Tensor, "n d"], public: Public
 ) -> Float64[np.ndarray, " n"]:
-    """Return the scores of candidates, given the upload and the population.
-
-    Parameters
-    ----------
-    upload
-        What is seen.
-    samples
-        How many samples it stands for.
-    x
-        Candidates.
-    public
-        The population.
-    """
+    """Return the scores of candidates, given an upload that stands for so many samples, and the population."""
     plain = upload.real()
     expected = samples * public.second_moment
     g = max(upload.noise_ridge, TINY * float(expected.trace()))
@@ -69,7 +57,7 @@ class Shadow:
     Attributes
     ----------
     inside, outside
-        x'W with the candidate summed, and without: (n, c).
+        Scores x'W with the candidate summed, and without: (n, c).
     """
 
     inside: Float64[Tensor, "n c"]
@@ -91,7 +79,7 @@ class Shadow:
         upload
             Statistics whose samples the attacker knows.
         ridge
-            Of the head: a number, or 'noise'.
+            Ridge of the head: a number, or 'noise'.
         x, y, member
             Candidates, one-hot targets, and who of them is among those samples.
         """

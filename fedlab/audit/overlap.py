@@ -20,7 +20,9 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float64, Int64
 
+from fedlab import checks
 from fedlab.errors import BadInput
+from fedlab.extras import needs
 
 BLOCK = 2**22
 """Distances that are held at once."""
@@ -34,11 +36,11 @@ class Nearest:
     Attributes
     ----------
     edits
-        The smallest number of edits, (u,).
+        Smallest number of edits, (u,).
     share
-        The same over the longer one's letters, (u,): 0 is a copy, 1 has nothing in common.
+        Edits over the longer one's letters, (u,): 0 is a copy, 1 has nothing in common.
     index
-        Which private text it is, (u,).
+        Row of the private text, (u,).
     """
 
     edits: Int64[np.ndarray, " u"]
@@ -54,7 +56,7 @@ def overlap(uploads: Sequence[str], private: Sequence[str], n: int = 5) -> Float
     Parameters
     ----------
     uploads, private
-        Texts.
+        Texts that left the client, and texts it has.
     n
         Words of an n-gram, >= 1; 5 and more are seldom shared by chance.
 
@@ -63,8 +65,7 @@ def overlap(uploads: Sequence[str], private: Sequence[str], n: int = 5) -> Float
     BadInput
         n is below 1.
     """
-    if n < 1:
-        raise BadInput(f"n={n} must be at least 1: an n-gram has n words")
+    checks.integer("n", n, least=1, remedy="an n-gram has n words")
     known = {gram for text in private for gram in _grams(text, n)}
     shares = []
     for text in uploads:
@@ -79,7 +80,7 @@ def nearest(uploads: Sequence[str], private: Sequence[str]) -> Nearest:
     Parameters
     ----------
     uploads, private
-        Texts; of the latter at least one.
+        Texts that left the client, and texts it has; of the latter at least one.
 
     Raises
     ------
@@ -88,11 +89,9 @@ def nearest(uploads: Sequence[str], private: Sequence[str]) -> Nearest:
     """
     if not private:
         raise BadInput("there is no private text to be near to: give at least one")
-    try:
+    with needs("an edit distance", "llm"):
         from rapidfuzz.distance import Levenshtein
         from rapidfuzz.process import cdist
-    except ImportError as error:
-        raise BadInput('edit distances need rapidfuzz: pip install "fedlab-analytic[llm]"') from error
     edits = np.zeros(len(uploads), np.int64)
     index = np.zeros(len(uploads), np.int64)
     rows = max(1, BLOCK // len(private))

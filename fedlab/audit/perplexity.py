@@ -19,9 +19,8 @@ import numpy as np
 from jaxtyping import Float64
 from torch import nn
 
-from fedlab.errors import BadInput
-from fedlab.llm.tuning.control_codes import context_of, encode
-from fedlab.llm.tuning.losses import Examples, evaluate, kind_of
+from fedlab.llm.tuning.control_codes import examples_of
+from fedlab.llm.tuning.losses import evaluate
 
 
 def log_perplexities(
@@ -37,11 +36,11 @@ def log_perplexities(
     Parameters
     ----------
     model, tokenizer
-        Of `fedlab.llm.tuning.private_generator`.
+        Generator of `fedlab.llm.tuning.private_generator`, and its tokenizer.
     codes, texts
-        n of each.
+        Codes and the texts behind them, n of each.
     max_tokens
-        As the generator was tuned: longer texts are cut.
+        Tokens at which longer texts are cut, as the generator was tuned.
     batch_size
         Texts that pass the model at once.
 
@@ -50,7 +49,7 @@ def log_perplexities(
     BadInput
         Codes and texts do not belong together.
     """
-    examples = _examples(model, tokenizer, codes, texts, max_tokens)
+    examples, _ = examples_of(model, tokenizer, codes, texts, max_tokens)
     lengths = np.array(
         [len(item.target) for item in examples.items if not isinstance(item.target, int)], float
     )
@@ -71,19 +70,8 @@ def membership_scores(
     Parameters
     ----------
     reference
-        The model before it was tuned; None takes the loss alone.
+        Model before it was tuned; None takes the loss alone.
     """
-    examples = _examples(model, tokenizer, codes, texts, max_tokens)
+    examples, _ = examples_of(model, tokenizer, codes, texts, max_tokens)
     scores = -evaluate(model, examples, batch_size)
     return scores if reference is None else scores + evaluate(reference, examples, batch_size)
-
-
-def _examples(
-    model: nn.Module, tokenizer: Any, codes: Sequence[str], texts: Sequence[str], max_tokens: int
-) -> Examples:
-    if len(codes) != len(texts):
-        raise BadInput(f"{len(codes)} codes and {len(texts)} texts: every text stands behind one code")
-    kind, room = kind_of(model), min(max_tokens, context_of(model))
-    items = [encode(tokenizer, code, text, kind, room)[0] for code, text in zip(codes, texts, strict=True)]
-    start = getattr(model.config, "decoder_start_token_id", None) or 0
-    return Examples(items, kind, next(model.parameters()).device, start)

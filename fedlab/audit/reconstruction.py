@@ -23,15 +23,7 @@ from fedlab.stats.arithmetic.solve import one_thread
 
 
 def directions(upload: NoisyGram, tries: int) -> Float64[Tensor, "m d"]:
-    """Return guesses at rows: the top eigenvectors of G, then the columns of C that are not zero, unit norm.
-
-    Parameters
-    ----------
-    upload
-        What is seen.
-    tries
-        Eigenvectors that are looked at.
-    """
+    """Return guesses at rows: the `tries` top eigenvectors of G, then the columns of C that are not zero, unit norm."""
     plain = upload.real()
     with one_thread():
         _, vectors = torch.linalg.eigh(plain.gram.cpu())

@@ -40,11 +40,11 @@ class Success:
     Attributes
     ----------
     auc
-        0.5 is chance.
+        Area under the curve; 0.5 is chance.
     advantage
-        TPR - FPR; 0 is chance.
+        Difference TPR - FPR; 0 is chance.
     sure
-        TPR where FPR is 1 %; 0.01 is chance.
+        Rate TPR where FPR is 1 %; 0.01 is chance.
     """
 
     auc: Estimate
@@ -60,7 +60,7 @@ def distinguish(inside: np.ndarray, outside: np.ndarray, rng: np.random.Generato
     inside, outside
         Scores of those that are members, (n,), and of those that are not, (m,).
     rng
-        Of the resampling.
+        Random numbers of the resampling.
 
     Raises
     ------
@@ -108,14 +108,14 @@ def sure_rate(inside: np.ndarray, outside: np.ndarray, false: float = 0.01) -> f
     return float((inside > np.sort(outside)[::-1][passing]).mean())
 
 
-def gain(got: np.ndarray, guessed: np.ndarray, rng: np.random.Generator) -> Estimate:
+def gain(success: np.ndarray, guessed: np.ndarray, rng: np.random.Generator) -> Estimate:
     """Return what was leaked, from the success at each target and what a guess reaches there, both (n,).
 
     Targets are resampled with both: they differ more from each other than success from a guess.
     """
-    draws = rng.integers(len(got), size=(RESAMPLES, len(got)))
-    means = zip(got[draws].mean(1), guessed[draws].mean(1), strict=True)
-    return _interval(leaked(float(got.mean()), float(guessed.mean())), [leaked(*pair) for pair in means])
+    draws = rng.integers(len(success), size=(RESAMPLES, len(success)))
+    means = zip(success[draws].mean(1), guessed[draws].mean(1), strict=True)
+    return _interval(leaked(float(success.mean()), float(guessed.mean())), [leaked(*pair) for pair in means])
 
 
 def advantage_cap(epsilon: float, delta: float) -> float:

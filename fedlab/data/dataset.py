@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from fedlab import checks
 from fedlab.errors import BadInput
 
 KINDS = ("tabular", "text", "image")
@@ -27,11 +28,11 @@ class Split:
     Parameters
     ----------
     inputs
-        (n, d) float32 for tables, (n, h, w, 3) uint8 for images, or a list of n texts.
+        Samples: (n, d) float32 for tables, (n, h, w, 3) uint8 for images, or a list of n texts.
     labels
-        (n,) int64 in [0, c).
+        Classes, (n,) int64 in [0, c).
     groups
-        Name -> (n,) natural ids, such as {"domain": ...}; may be empty.
+        Natural ids by name, (n,) each, such as {"domain": ...}; may be empty.
 
     Raises
     ------
@@ -77,13 +78,13 @@ class Dataset:
     Parameters
     ----------
     name
-        How the user calls it.
+        Name, as the user calls it.
     kind
-        "tabular", "text" or "image".
+        Kind of the inputs: "tabular", "text" or "image".
     train, test
-        The two splits, none empty.
+        Splits of the samples, none empty.
     classes
-        c class names; label i means classes[i].
+        Names of the c classes; label i means classes[i].
     fingerprint
         SHA-256 of the contents, in hexadecimal; computed when left empty.
 
@@ -123,6 +124,16 @@ class Dataset:
         return len(self.classes)
 
 
+def divided(
+    name: str, kind: str, splits: Sequence[Split], classes: tuple[str, ...], test: float, seed: int
+) -> Dataset:
+    """Return a dataset of the (train, test) that are given, or of one split of which a share is held out by label."""
+    if len(splits) == 1:
+        splits = [splits[0].take(rows) for rows in hold_out(splits[0].labels, test, seed)]
+    train, held = splits
+    return Dataset(name, kind, train, held, classes)
+
+
 def hold_out(strata: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Hold ceil(n * fraction) rows out, evenly over the strata; return (train, test) rows, ascending.
 
@@ -134,8 +145,7 @@ def hold_out(strata: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray
     BadInput
         Fraction outside (0, 1), or fewer than 2 samples.
     """
-    if not 0 < fraction < 1:
-        raise BadInput(f"test fraction {fraction} is outside (0, 1): 0.2 holds out a fifth")
+    checks.number("test", fraction, above=0, below=1, remedy="0.2 holds out a fifth")
     n = len(strata)
     if n < 2:
         raise BadInput(f"{n} samples cannot be split into train and test: give at least 2")

@@ -37,9 +37,9 @@ class Federation:
     Parameters
     ----------
     dataset
-        The data of everybody together; its test split belongs to the server.
+        Data of everybody together; its test split belongs to the server.
     parts
-        k arrays of rows of `dataset.train`; every row in exactly one.
+        Rows of `dataset.train` per client, k arrays; every row in exactly one.
     """
 
     dataset: Dataset
@@ -83,11 +83,11 @@ def federate(source: Source, partition: Partition, clients: int | None, seed: in
     Parameters
     ----------
     source, partition
-        Frozen and hashable, as in `fedlab.data.sources.catalogue` and `fedlab.data.partition`.
+        Descriptions, hashable, as in `fedlab.data.sources.catalogue` and `fedlab.data.partition`.
     clients
-        k >= 1, or None where natural ids decide.
+        Number of clients k >= 1, or None where natural ids decide.
     seed
-        Deals the rows; the source holds its own seed for what it holds out.
+        Seed of the dealing; the source holds its own seed for what it holds out.
 
     Raises
     ------

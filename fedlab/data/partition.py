@@ -16,20 +16,20 @@ from __future__ import annotations
 import contextlib
 import io
 import math
-import operator
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
-from numbers import Real
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from fedlab import checks
 from fedlab.errors import BadInput, unknown
 
 if TYPE_CHECKING:
     from flwr_datasets.partitioner import Partitioner
 
+Groups = Mapping[str, np.ndarray]
 # Past this, Dirichlet shares are even to nine digits; far past it, their sum overflows.
 MAX_ALPHA = 1e9
 # Each shard and each client costs a row of the table.
@@ -39,21 +39,19 @@ MAX_ROWS = 10_000_000
 class Partition(Protocol):
     """How samples are dealt to clients; hashable, so that federations can be cached by it."""
 
-    def split(
-        self, labels: np.ndarray, groups: Mapping[str, np.ndarray], clients: int | None, seed: int
-    ) -> list[np.ndarray]:
+    def split(self, labels: np.ndarray, groups: Groups, clients: int | None, seed: int) -> list[np.ndarray]:
         """Return k arrays of rows, int64, ascending: each row of `labels` is in exactly one of them.
 
         Parameters
         ----------
         labels
-            (n,) int64.
+            Classes, (n,) int64.
         groups
-            Name -> (n,) natural ids.
+            Natural ids by name, (n,) each.
         clients
-            k >= 1; None where the natural ids decide.
+            Number of clients k >= 1; None where the natural ids decide.
         seed
-            The same seed gives the same parts, always.
+            Seed of the dealing; the same seed gives the same parts, always.
 
         Raises
         ------
@@ -67,9 +65,7 @@ class Partition(Protocol):
 class Iid:
     """Every client gets a uniform sample of (nearly) the same size."""
 
-    def split(
-        self, labels: np.ndarray, groups: Mapping[str, np.ndarray], clients: int | None, seed: int
-    ) -> list[np.ndarray]:
+    def split(self, labels: np.ndarray, groups: Groups, clients: int | None, seed: int) -> list[np.ndarray]:
         """See `Partition.split`."""
         k, n = _check_clients(clients), _check_samples(labels)
         # What flwr-datasets' IidPartitioner deals (a test compares), without its half millisecond per client:
@@ -98,9 +94,7 @@ class Dirichlet:
     def __post_init__(self) -> None:
         _check_alpha(self.alpha)
 
-    def split(
-        self, labels: np.ndarray, groups: Mapping[str, np.ndarray], clients: int | None, seed: int
-    ) -> list[np.ndarray]:
+    def split(self, labels: np.ndarray, groups: Groups, clients: int | None, seed: int) -> list[np.ndarray]:
         """See `Partition.split`."""
         k = _check_clients(clients)
         return _deal(_dirichlet(k, self.alpha, seed), k, labels, seed, rows=max(len(labels), k))
@@ -115,7 +109,7 @@ class Shards:
     Parameters
     ----------
     per_client
-        s >= 1.
+        Shards s >= 1 of each client.
 
     References
     ----------
@@ -125,12 +119,9 @@ class Shards:
     per_client: int
 
     def __post_init__(self) -> None:
-        if _integer("per_client", self.per_client) < 1:
-            raise BadInput(f"per_client={self.per_client}: a client holds at least 1 shard")
+        checks.integer("per_client", self.per_client, least=1, remedy="say per_client=2")
 
-    def split(
-        self, labels: np.ndarray, groups: Mapping[str, np.ndarray], clients: int | None, seed: int
-    ) -> list[np.ndarray]:
+    def split(self, labels: np.ndarray, groups: Groups, clients: int | None, seed: int) -> list[np.ndarray]:
         """See `Partition.split`."""
         from flwr_datasets.partitioner import ShardPartitioner
 
@@ -165,9 +156,7 @@ class Quantity:
     def __post_init__(self) -> None:
         _check_alpha(self.alpha)
 
-    def split(
-        self, labels: np.ndarray, groups: Mapping[str, np.ndarray], clients: int | None, seed: int
-    ) -> list[np.ndarray]:
+    def split(self, labels: np.ndarray, groups: Groups, clients: int | None, seed: int) -> list[np.ndarray]:
         """See `Partition.split`."""
         k = _check_clients(clients)
         constant = np.zeros_like(labels)
@@ -181,14 +170,12 @@ class Natural:
     Parameters
     ----------
     by
-        The name of the group that holds the ids; None where the dataset has only one.
+        Name of the group that holds the ids; None where the dataset has only one.
     """
 
     by: str | None = None
 
-    def split(
-        self, labels: np.ndarray, groups: Mapping[str, np.ndarray], clients: int | None, seed: int
-    ) -> list[np.ndarray]:
+    def split(self, labels: np.ndarray, groups: Groups, clients: int | None, seed: int) -> list[np.ndarray]:
         """See `Partition.split`; `clients` must be None or the number of ids."""
         from flwr_datasets.partitioner import NaturalIdPartitioner
 
@@ -237,9 +224,7 @@ def _deal(partitioner: Partitioner, k: int, labels: np.ndarray, seed: int, rows:
 
 
 def _shuffle(rows: int, seed: int) -> np.ndarray:
-    if _integer("seed", seed) < 0:
-        raise BadInput(f"seed={seed} is negative: seeds start at 0")
-    return np.random.default_rng(seed).permutation(rows)
+    return np.random.default_rng(checks.integer("seed", seed, least=0)).permutation(rows)
 
 
 def _check_samples(labels: np.ndarray) -> int:
@@ -267,22 +252,9 @@ def _check_clients(clients: int | None) -> int:
         raise BadInput(
             "clients=null: only a natural partition knows its own number of clients; say clients=100"
         )
-    k = _integer("clients", clients)
-    if not 1 <= k <= MAX_ROWS:
-        raise BadInput(f"clients={k} is outside [1, {MAX_ROWS}]: say clients=100")
-    return k
+    return checks.integer("clients", clients, 1, MAX_ROWS, remedy="say clients=100")
 
 
 def _check_alpha(alpha: float) -> None:
-    if isinstance(alpha, bool) or not isinstance(alpha, Real) or not 0 < alpha <= MAX_ALPHA:
-        raise BadInput(
-            f"alpha={alpha!r} is outside (0, {MAX_ALPHA:g}]: 0.1 is strongly skewed, 100 nearly even; "
-            "for even shares use the iid partition"
-        )
-
-
-def _integer(name: str, value: int) -> int:
-    try:
-        return operator.index(value)
-    except TypeError:
-        raise BadInput(f"{name}={value!r} is not an integer: say {name}=2") from None
+    remedy = "0.1 is strongly skewed, 100 nearly even; for even shares use the iid partition"
+    checks.number("alpha", alpha, above=0, most=MAX_ALPHA, remedy=remedy)

@@ -1,4 +1,4 @@
-"""What a classifier is judged by, from labels and predictions alone."""
+"""Metrics of a classifier, from labels and predictions alone."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def accuracy_by_size(by_class: Float64[np.ndarray, " c"], counts: Int[np.ndarray
     Parameters
     ----------
     by_class
-        As `class_accuracy` returns it.
+        Accuracy per class, as `class_accuracy` returns it.
     counts
         Training samples of each class; one without any is in no group.
     """

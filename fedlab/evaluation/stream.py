@@ -2,7 +2,7 @@
 
     predicted = argmax of the scores over the classes exposed so far
 
-A model is judged after a step on the test rows of tasks begun and classes exposed (`ClientStream.evaluated_rows`),
+A model is evaluated after a step on the test rows of tasks begun and classes exposed (`ClientStream.evaluated_rows`),
 and on each evaluation task by itself. The curve of these accuracies has several summaries: their average; the mean
 class accuracy averaged (AMCA: Han et al., SODA10M, 2021, https://arxiv.org/abs/2106.11118); the area under it, every
 step weighted by the samples that arrived in it (A_AUC: Koh et al., CLIB, ICLR 2022, https://arxiv.org/abs/2110.10031).
@@ -24,18 +24,18 @@ from fedlab.evaluation.task_matrix import TaskMatrix
 
 
 class StreamEvaluation:
-    """Marks are given step by step; a step that is marked again is judged by its last mark.
+    """Metrics step by step; a step that is evaluated again keeps its last metrics.
 
     Parameters
     ----------
     client_stream
-        Who meets what when.
+        Client stream: who meets what when.
 
     Attributes
     ----------
     steps
-        Per step: accuracy, balanced_accuracy, samples met so far, tasks (accuracy on each exam); None where no test row
-        is of a class that is exposed.
+        Metrics per step: accuracy, balanced_accuracy, samples met so far, tasks (accuracy on each evaluation task);
+        None where no test row is of a class that is exposed.
     """
 
     def __init__(self, client_stream: ClientStream):
@@ -44,38 +44,38 @@ class StreamEvaluation:
         self._labels: Int64[np.ndarray, " n"] = client_stream.federation.dataset.test.labels
         self._predicted: Int64[np.ndarray, " n"] = np.zeros_like(self._labels)
 
-    def mark(self, step: int, scores: Float[np.ndarray, "n c"]) -> dict[str, float]:
-        """Judge the scores of all test rows after a step.
+    def evaluate(self, step: int, scores: Float[np.ndarray, "n c"]) -> dict[str, float]:
+        """Return the metrics of the scores of all test rows after a step.
 
         Parameters
         ----------
         step
-            Counted from 0; the one marked before, or the next.
+            Step, counted from 0: the one evaluated before, or the next.
         scores
-            The larger, the likelier.
+            Scores of all test rows: the larger, the likelier.
 
         Returns
         -------
         dict
-            accuracy and balanced_accuracy; empty where there was nothing to judge.
+            accuracy and balanced_accuracy; empty where there was nothing to evaluate.
         """
         exposed = self.client_stream.exposed(step)
         if not len(exposed):
             return {}
         labels, predicted = self._labels, exposed[scores[:, exposed].argmax(1)]
         here = self.client_stream.evaluated_rows(step)
-        marks = classification(labels[here], predicted[here]) if len(here) else {}
-        judged = np.isin(labels, exposed)
+        metrics = classification(labels[here], predicted[here]) if len(here) else {}
+        scored = np.isin(labels, exposed)
         tasks = [
             accuracy(labels[rows], predicted[rows])
-            for rows in (e.rows[judged[e.rows]] for e in self.client_stream.evaluation_tasks)
+            for rows in (e.rows[scored[e.rows]] for e in self.client_stream.evaluation_tasks)
         ]
         none = {"accuracy": None, "balanced_accuracy": None, "samples": 0, "tasks": [None] * len(tasks)}
         self.steps += [none] * (step - len(self.steps))  # before anybody had a sample there was no model
         arrived = {"samples": self.client_stream.arrived(step), "tasks": [_known(task) for task in tasks]}
-        self.steps[step:] = [{**none, **marks, **arrived}]
+        self.steps[step:] = [{**none, **metrics, **arrived}]
         self._predicted = predicted
-        return marks
+        return metrics
 
     @property
     def matrix(self) -> TaskMatrix:
@@ -89,13 +89,13 @@ class StreamEvaluation:
         )
 
     def summary(self) -> dict[str, Any]:
-        """Return the marks of all steps, what they come to, and accuracy class by class after the last."""
-        judged = [step for step in self.steps if step["accuracy"] is not None]
-        if not judged:
+        """Return the metrics of all steps, their summaries, and accuracy class by class after the last."""
+        evaluated = [step for step in self.steps if step["accuracy"] is not None]
+        if not evaluated:
             return {"steps": []}
         last, matrix = len(self.steps) - 1, self.matrix
-        curve = np.array([step["accuracy"] for step in judged])
-        arrived = np.diff([0, *(step["samples"] for step in judged)])
+        curve = np.array([step["accuracy"] for step in evaluated])
+        arrived = np.diff([0, *(step["samples"] for step in evaluated)])
         here, c = self.client_stream.evaluated_rows(last), self.client_stream.federation.dataset.num_classes
         labels, predicted = self._labels[here], self._predicted[here]
         trained = self.client_stream.federation.dataset.train.labels[self.client_stream.seen(last)]
@@ -107,7 +107,7 @@ class StreamEvaluation:
             "forgetting": _known(matrix.forgetting),
             "backward_transfer": _known(matrix.backward_transfer),
             "forward_transfer": _known(matrix.forward_transfer),
-            "amca": float(np.mean([step["balanced_accuracy"] for step in judged])),
+            "amca": float(np.mean([step["balanced_accuracy"] for step in evaluated])),
             "a_auc": float(curve @ arrived / arrived.sum()),
             **{f"{name}_accuracy": _known(mean) for name, mean in accuracy_by_size(by_class, counts).items()},
             "class_accuracy": [_known(value) for value in by_class],

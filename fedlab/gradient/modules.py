@@ -26,9 +26,9 @@ class NetworkModule(nn.Module):
     Parameters
     ----------
     network
-        `Linear`, `Hidden` or `CNN`.
+        Network: `Linear`, `Hidden` or `CNN`.
     model
-        Its float32 arrays; they are copied.
+        Weights of the network, float32; they are copied.
 
     Raises
     ------

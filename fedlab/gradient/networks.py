@@ -25,6 +25,7 @@ from jaxtyping import Float32
 from torch import Tensor
 from torch.nn.functional import conv2d, cross_entropy, linear, max_pool2d
 
+from fedlab import checks
 from fedlab.errors import BadInput
 
 Model = dict[str, Tensor]
@@ -54,15 +55,15 @@ class Network(Protocol):
         Parameters
         ----------
         model
-            One model, or k of them stacked.
+            Model, or k of them stacked.
         h, labels
-            A batch for each: (n, d) and (n,), or (k, n, d) and (k, n).
+            Batch for each: (n, d) and (n,), or (k, n, d) and (k, n).
         share
             Weight of each sample in the loss, like the labels; 0 where a batch is filled up.
         into
-            Like the model.
+            Arrays to add to, like the model.
         rate
-            -lr, where the gradient goes into the model at once.
+            Factor of the gradient: -lr, where it goes into the model at once.
         """
         ...
 
@@ -99,16 +100,13 @@ class Hidden:
     Parameters
     ----------
     width
-        Of the hidden layer.
+        Width of the hidden layer.
     """
 
     width: int = 64
 
     def __post_init__(self) -> None:
-        if self.width < 1:
-            raise BadInput(
-                f"network: width={self.width} must be at least 1; network=linear has no hidden layer"
-            )
+        checks.integer("width", self.width, least=1, remedy="network=linear has no hidden layer")
 
     def initial(self, d: int, num_classes: int, seed: int) -> dict[str, np.ndarray]:
         """Return hidden.weight (w, d) He-uniform by the seed, and zeros above it."""
@@ -154,9 +152,9 @@ class CNN:
     shape
         Height, width and channels of the image that a row of features is, flattened in this order.
     channels
-        Of the two convolutions.
+        Channels of the two convolutions.
     width
-        Of the hidden layer.
+        Width of the hidden layer.
     """
 
     shape: tuple[int, ...] = (32, 32, 3)
@@ -165,16 +163,15 @@ class CNN:
 
     def __post_init__(self) -> None:
         for name, length in (("shape", 3), ("channels", 2)):
-            given = getattr(self, name)
-            if len(given) != length or any(not isinstance(size, int) or size < 1 for size in given):
-                raise BadInput(f"network: {name}={list(given)} must be {length} integers of at least 1")
-            object.__setattr__(self, name, tuple(given))
+            sizes = getattr(self, name)
+            if len(sizes) != length or any(not isinstance(size, int) or size < 1 for size in sizes):
+                raise BadInput(f"network: {name}={list(sizes)} must be {length} integers of at least 1")
+            object.__setattr__(self, name, tuple(sizes))
         if min(self.shape[:2]) < 6:
             raise BadInput(
                 f"network: shape={list(self.shape)}: two convolutions and a pool need at least 6x6"
             )
-        if self.width < 1:
-            raise BadInput(f"network: width={self.width} must be at least 1")
+        checks.integer("width", self.width, least=1)
 
     def initial(self, d: int, num_classes: int, seed: int) -> dict[str, np.ndarray]:
         """Return He-uniform weights by the seed, zeros for the biases and the head.

@@ -36,9 +36,9 @@ class Stacked:
     Parameters
     ----------
     network
-        What is trained.
+        Network that is trained.
     descent
-        The rule that each follows.
+        Rule that each follows.
     d, num_classes
         Features of a sample, and classes.
     """
@@ -88,13 +88,13 @@ class Stacked:
         Parameters
         ----------
         start
-            The global model; it is not changed.
+            Global model; it is not changed.
         h, labels
-            All clients' samples, one client after the other.
+            Samples of all clients, one client after the other.
         sizes
-            (k,), from the largest to the smallest, each at least 1.
+            Samples per client, (k,), from the largest to the smallest, each at least 1.
         seeds
-            (k,), of the order of each client's batches.
+            Seeds of the order of each client's batches, (k,).
         """
         k, batch = len(sizes), self.descent.batch_size
         model = {name: array.expand(k, *array.shape).clone() for name, array in start.items()}

@@ -4,19 +4,23 @@
 
 A prompt is a str, which is continued, or a tuple of messages, which is put through the model's chat template.
 Every prompt has a seed of its own: a text belongs to (model, prompt, sampling, seed) and not to who was asked
-beside it, so it can be kept and never asked for again (`generation.py`).
+beside it, so it can be kept and never asked for again (`backends/completion_cache.py`).
+
+A backend is a `LanguageModel` with three methods: `fingerprint`, `_complete` and `_log_likelihood`.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Protocol, Self, runtime_checkable
+from typing import Any, Self
 
 import numpy as np
 from jaxtyping import Float64
 
-from fedlab.errors import BadInput, unknown
+from fedlab import checks
+from fedlab.errors import BadInput
 
 Progress = Callable[[int, int], object]
 """Called as progress(done, total)."""
@@ -32,22 +36,21 @@ class Message:
     Parameters
     ----------
     role
-        'system', 'user' or 'assistant'.
+        Speaker: 'system', 'user' or 'assistant'.
     content
-        What is said.
+        Text of the turn.
 
     Raises
     ------
     BadInput
-        If the role is unknown.
+        The role is unknown.
     """
 
     role: str
     content: str
 
     def __post_init__(self) -> None:
-        if self.role not in ROLES:
-            raise unknown("role", self.role, ROLES)
+        checks.choice("role", self.role, ROLES)
 
 
 Prompt = str | tuple[Message, ...]
@@ -61,20 +64,22 @@ class Sampling:
     Parameters
     ----------
     max_tokens
-        A text ends here at the latest. At least 1.
+        Length at which a text ends at the latest; at least 1.
     temperature
-        0 is the most probable token each time.
+        Flatness of the draw; 0 is the most probable token each time.
     top_k
-        Only the k most probable tokens; 0 is all of them.
+        Number of most probable tokens drawn from; 0 is all of them.
     top_p
-        Only the most probable tokens that together hold this much probability; 1 is all of them.
+        Probability that the most probable tokens drawn from hold together; 1 is all of them.
     stop
-        A text ends before the first of these strings.
+        Strings before the first of which a text ends.
+    schema
+        JSON schema of the text, for a model that `follows_schema`; others write as they would without.
 
     Raises
     ------
     BadInput
-        If a value is out of its range, or a stop string is empty.
+        A value is out of its range, or a stop string is empty.
     """
 
     max_tokens: int = 64
@@ -82,28 +87,24 @@ class Sampling:
     top_k: int = 0
     top_p: float = 0.9
     stop: tuple[str, ...] = ()
+    schema: Mapping[str, Any] | None = field(default=None, hash=False)
 
     def __post_init__(self) -> None:
         # a config gives a list, and a lone string would be taken for its letters
         stop = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
         object.__setattr__(self, "stop", stop)
-        if self.max_tokens < 1:
-            raise BadInput(f"max_tokens {self.max_tokens}: at least 1")
-        if not 0 <= self.temperature < float("inf"):
-            raise BadInput(
-                f"temperature {self.temperature}: at least 0 (0 is the most probable token) and finite"
-            )
-        if self.top_k < 0:
-            raise BadInput(f"top_k {self.top_k}: at least 0 (0 is every token)")
-        if not 0 < self.top_p <= 1:
-            raise BadInput(f"top_p {self.top_p}: above 0 and at most 1 (1 is every token)")
+        checks.integer("max_tokens", self.max_tokens, least=1)
+        checks.number("temperature", self.temperature, least=0, remedy="0 is the most probable token")
+        checks.integer("top_k", self.top_k, least=0, remedy="0 is every token")
+        checks.number("top_p", self.top_p, above=0, most=1, remedy="1 is every token")
         for text in self.stop:
             if not isinstance(text, str) or not text:
                 raise BadInput(f"stop string {text!r}: expected at least one character, or no stop string")
 
     def as_dict(self) -> dict[str, object]:
-        """Every field by name, as JSON holds it."""
-        return {**asdict(self), "stop": list(self.stop)}
+        """Every field by name, as JSON holds it; no schema is no field, so that texts are found under older keys."""
+        fields = {**asdict(self), "stop": list(self.stop)}
+        return fields if self.schema is not None else {k: v for k, v in fields.items() if k != "schema"}
 
 
 @dataclass(frozen=True)
@@ -113,16 +114,16 @@ class Completion:
     Parameters
     ----------
     text
-        Without the prompt and without the stop string.
+        Continuation or answer, without the prompt and without the stop string.
     tokens, prompt_tokens
-        How many the model wrote and read.
+        Numbers of tokens written and read.
     finish
-        'stop': it ended by itself or at a stop string. 'length': it was cut at max_tokens.
+        Reason of the end. 'stop': by itself or at a stop string; 'length': cut at max_tokens.
 
     Raises
     ------
     BadInput
-        If finish is neither.
+        Finish is neither.
     """
 
     text: str
@@ -131,8 +132,7 @@ class Completion:
     finish: str
 
     def __post_init__(self) -> None:
-        if self.finish not in FINISHES:
-            raise unknown("finish", self.finish, FINISHES)
+        checks.choice("finish", self.finish, FINISHES)
 
 
 Arrived = Callable[[int, Completion], None]
@@ -150,11 +150,11 @@ class Usage:
     prompt_tokens, completion_tokens
         Tokens read and written in them.
     cost
-        In the currency of the prices the model was given; 0 for a model on this machine.
+        Price, in the currency that the model was given; 0 for a model on this machine.
     recalled
         Texts that were paid for earlier and not asked for again.
     troubles
-        What went wrong on the way and how often: 'rate limited', 'timed out', 'truncated', 'empty', ...
+        Kinds of trouble on the way to how often: 'rate limited', 'timed out', 'truncated', 'empty', ...
     """
 
     requests: int = 0
@@ -165,24 +165,40 @@ class Usage:
     troubles: Mapping[str, int] = field(default_factory=dict)
 
     def __add__(self, other: Usage) -> Usage:
-        names = self.troubles.keys() | other.troubles.keys()
+        names = sorted(self.troubles.keys() | other.troubles.keys())
         return Usage(
             self.requests + other.requests,
             self.prompt_tokens + other.prompt_tokens,
             self.completion_tokens + other.completion_tokens,
             self.cost + other.cost,
             self.recalled + other.recalled,
-            {name: self.troubles.get(name, 0) + other.troubles.get(name, 0) for name in sorted(names)},
+            {name: self.troubles.get(name, 0) + other.troubles.get(name, 0) for name in names},
         )
 
 
-@runtime_checkable
-class LanguageModel(Protocol):
+class LanguageModel(ABC):
     """Anything that continues texts. Loaded at the first call, so that one in a config costs nothing."""
 
+    @property
+    def follows_schema(self) -> bool:
+        """Whether the texts follow `Sampling.schema`."""
+        return False
+
+    @abstractmethod
     def fingerprint(self) -> str:
         """Everything that makes its texts what they are, as 64 hexadecimal digits."""
-        ...
+
+    @abstractmethod
+    def _complete(
+        self, prompts: Sequence[Prompt], sampling: Sampling, seeds: Sequence[int], arrived: Arrived
+    ) -> None:
+        """Write one text per prompt, n > 0 of them, and hand over each in the calling thread as soon as it is there."""
+
+    @abstractmethod
+    def _log_likelihood(
+        self, prompts: Sequence[str], continuations: Sequence[str], rows: Float64[np.ndarray, "n 2"]
+    ) -> None:
+        """Fill in log p and number of tokens of each continuation, n > 0 of them."""
 
     def complete(
         self,
@@ -198,23 +214,37 @@ class LanguageModel(Protocol):
         Parameters
         ----------
         prompts
-            n of them.
+            Texts to continue and chats to answer, n of them.
         sampling
-            How tokens are drawn.
+            Law by which tokens are drawn.
         seeds
-            (n,) one per prompt, 0 <= seed < 2**31. What a seed promises is said by each model.
+            Seed of each prompt, (n,), 0 <= seed < 2**31. What a seed promises is said by each model.
         progress
-            Called as progress(done, n).
+            Listener, called as progress(done, n).
         arrived
-            Called as arrived(i, completion) in the calling thread as each is there, so that it can be kept
+            Listener, called as arrived(i, completion) in the calling thread as each is there, so that it can be kept
             even if a later one fails.
 
         Raises
         ------
         BadInput
-            If prompts and seeds differ in number, a prompt does not fit the model, or the model cannot be used.
+            Prompts and seeds differ in number, prompts do not fit the model (says how many), there is a chat but no
+            template for it, memory does not suffice, or the model cannot be used. An endpoint: it refuses, stays away
+            longer than `retry_for`, or answers malformed too often. What arrived before was handed over.
         """
-        ...
+        _refuse_unpaired(prompts, seeds, "seeds")
+        completions: dict[int, Completion] = {}
+
+        def each(index: int, completion: Completion) -> None:
+            completions[index] = completion
+            if arrived is not None:
+                arrived(index, completion)
+            if progress is not None:
+                progress(len(completions), len(prompts))
+
+        if prompts:
+            self._complete(prompts, sampling, seeds, each)
+        return [completions[index] for index in range(len(prompts))]
 
     def log_likelihood(
         self, prompts: Sequence[str], continuations: Sequence[str]
@@ -228,9 +258,13 @@ class LanguageModel(Protocol):
         Raises
         ------
         BadInput
-            If the numbers differ, a text does not fit, or the model does not tell probabilities.
+            The numbers differ, a text does not fit, or the model does not tell probabilities.
         """
-        ...
+        _refuse_unpaired(prompts, continuations, "continuations")
+        rows = np.zeros((len(prompts), 2))
+        if prompts:
+            self._log_likelihood(prompts, continuations, rows)
+        return rows
 
     def cost(self, completions: Sequence[Completion]) -> Usage:
         """What these texts cost, as the model's own prices have it."""
@@ -240,9 +274,8 @@ class LanguageModel(Protocol):
             completion_tokens=sum(c.tokens for c in completions),
         )
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027
         """Give back memory, threads and connections. A closed model loads again when it is asked again."""
-        ...
 
     def __enter__(self) -> Self:
         return self
@@ -251,13 +284,32 @@ class LanguageModel(Protocol):
         self.close()
 
 
-def paired(prompts: Sequence[object], others: Sequence[object], what: str) -> None:
-    """Refuse prompts that do not have one of `what` each.
+def refuse_long(sizes: Sequence[int], context: int, model: str) -> None:
+    """Refuse prompts that do not fit.
+
+    Parameters
+    ----------
+    sizes
+        Tokens of each prompt with those to be written.
+    context
+        Tokens that fit.
+    model
+        Name of the model, for people.
 
     Raises
     ------
     BadInput
-        Naming both numbers.
+        Naming how many do not, and the first.
     """
+    long = [index for index, size in enumerate(sizes) if size > context]
+    if long:
+        raise BadInput(
+            f"{len(long)} of {len(sizes)} prompts do not fit (first: prompt {long[0]}, {sizes[long[0]]} tokens with "
+            f"those to be written; the context of {model} is {context}): shorten them, ask for fewer tokens, or raise "
+            "context where the model allows it"
+        )
+
+
+def _refuse_unpaired(prompts: Sequence[object], others: Sequence[object], what: str) -> None:
     if len(prompts) != len(others):
         raise BadInput(f"{len(prompts)} prompts and {len(others)} {what}: one for each prompt")

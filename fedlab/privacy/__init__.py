@@ -1,1 +1,1 @@
-"""Privacy one can state: how much noise a promise takes, and who has been told how much."""
+"""Privacy one can state: how much noise a budget takes, and what was released about whom."""

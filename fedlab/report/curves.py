@@ -9,12 +9,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
-from fedlab.report.style import COLOURS, DASHES, STYLE, canvas, empty
+from fedlab.report.style import COLOURS, DASHES, PLAIN, canvas, empty, legend_beside, styled
 from fedlab.report.table import YARDSTICK, methods_of
 from fedlab.report.words import human_bytes, percent
 
@@ -39,6 +38,7 @@ class _Curve:
         return sum(number > 0 for number in self.points) <= 1
 
 
+@styled
 def accuracy_against_rounds(results: Mapping[str, Any], events: Iterable[Mapping[str, Any]]) -> Figure:
     """Accuracy after each round; a method that needs a single one is a star.
 
@@ -49,22 +49,22 @@ def accuracy_against_rounds(results: Mapping[str, Any], events: Iterable[Mapping
     events
         The run's events; empty shows the final accuracies alone.
     """
-    with mpl.rc_context(STYLE):
-        figure, axes = canvas(_finding(results, "rounds"))
-        curves = _curves(results, events)
-        for index, curve in enumerate(curves):
-            rounds = [(number, accuracy) for number, (accuracy, _) in sorted(curve.points.items())]
-            if curve.one_shot:
-                # Before its one round a closed-form method has no head, so round 0 is no point of it.
-                end = max((number for number, _ in rounds if number), default=curve.rounds)
-                rounds = [(end, curve.final)]
-            _draw(axes, curve, rounds, index)
-        axes.set(xlabel="communication rounds", ylabel="test accuracy (%)")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
-        _legend(axes, curves)
+    figure, axes = canvas(_finding(results, "rounds"))
+    curves = _curves(results, events)
+    for index, curve in enumerate(curves):
+        rounds = [(number, accuracy) for number, (accuracy, _) in sorted(curve.points.items())]
+        if curve.one_shot:
+            # Before its one round a closed-form method has no head, so round 0 is no point of it.
+            end = max((number for number, _ in rounds if number), default=curve.rounds)
+            rounds = [(end, curve.final)]
+        _draw(axes, curve, rounds, index)
+    axes.set(xlabel="communication rounds", ylabel="test accuracy (%)")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
+    _legend(axes, curves)
     return figure
 
 
+@styled
 def accuracy_against_bytes(results: Mapping[str, Any], events: Iterable[Mapping[str, Any]]) -> Figure:
     """Accuracy against what one client has sent and received so far.
 
@@ -75,16 +75,15 @@ def accuracy_against_bytes(results: Mapping[str, Any], events: Iterable[Mapping[
     events
         The run's events; empty shows the end of each method alone.
     """
-    with mpl.rc_context(STYLE):
-        figure, axes = canvas(_finding(results, "bytes"))
-        curves = _curves(results, events)
-        for index, curve in enumerate(curves):
-            _draw(axes, curve, _against_bytes(curve), index)
-        axes.set_xscale("log")
-        axes.set(xlabel="sent and received per client (bytes, logarithmic)", ylabel="test accuracy (%)")
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda size, _: human_bytes(size)))
-        axes.xaxis.set_minor_formatter(NullFormatter())
-        _legend(axes, curves)
+    figure, axes = canvas(_finding(results, "bytes"))
+    curves = _curves(results, events)
+    for index, curve in enumerate(curves):
+        _draw(axes, curve, _against_bytes(curve), index)
+    axes.set_xscale("log")
+    axes.set(xlabel="sent and received per client (bytes, logarithmic)", ylabel="test accuracy (%)")
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda size, _: human_bytes(size)))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    _legend(axes, curves)
     return figure
 
 
@@ -122,31 +121,19 @@ def _draw(axes: Axes, curve: _Curve, points: Sequence[tuple[float, float | None]
     label = f"{name}  {percent(curve.final)}"
     if curve.name == YARDSTICK:
         if curve.final is not None:
-            axes.axhline(
-                100 * curve.final, color="#555555", linestyle=(0, (4, 3)), linewidth=1.3, label=label
-            )
+            axes.axhline(100 * curve.final, label=label, **PLAIN)
         return
     shown = [(x, 100 * accuracy) for x, accuracy in points if accuracy is not None]
     if not shown:
         return
     x, y = zip(*shown, strict=True)
     if len(shown) == 1:
-        marker = {
-            "marker": "*",
-            "markersize": 15,
-            "markeredgecolor": "white",
-            "markeredgewidth": 0.8,
-            "zorder": 5,
-        }
-        axes.plot(x, y, color=colour, linestyle="none", label=label, **marker)
-    else:
-        dash = (
-            DASHES[index // len(COLOURS) % len(DASHES)]
-            if index >= len(COLOURS)
-            else DASHES[index % len(DASHES)]
-        )
-        axes.plot(x, y, color=colour, linestyle=dash, label=label)
-        axes.plot(x[-1:], y[-1:], color=colour, marker="o", markersize=4.5)
+        star: dict[str, Any] = {"marker": "*", "markersize": 15, "markeredgecolor": "white", "zorder": 5}
+        axes.plot(x, y, color=colour, ls="none", label=label, markeredgewidth=0.8, **star)
+        return
+    dash = DASHES[(index // len(COLOURS) if index >= len(COLOURS) else index) % len(DASHES)]
+    axes.plot(x, y, color=colour, linestyle=dash, label=label)
+    axes.plot(x[-1:], y[-1:], color=colour, marker="o", markersize=4.5)
 
 
 def _legend(axes: Axes, curves: Sequence[_Curve]) -> None:
@@ -158,11 +145,10 @@ def _legend(axes: Axes, curves: Sequence[_Curve]) -> None:
         label: curve.final or 0.0 for curve in curves for label in labels if label.startswith(curve.name[:23])
     }
     order = sorted(range(len(labels)), key=lambda i: -final.get(labels[i], 0.0))
-    axes.legend(
-        [handles[i] for i in order],
-        [labels[i] for i in order],
-        loc="center left",
-        bbox_to_anchor=(1.01, 0.5),
+    legend_beside(
+        axes,
+        handles=[handles[i] for i in order],
+        labels=[labels[i] for i in order],
         title="final accuracy",
         alignment="left",
     )

@@ -19,7 +19,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 from numpy.typing import ArrayLike
 
 from fedlab.report.curves import accuracy_against_bytes, accuracy_against_rounds
-from fedlab.report.style import COLOURS, DASHES, STYLE, canvas, empty
+from fedlab.report.style import COLOURS, canvas, empty, look, styled
 from fedlab.report.words import percent, short_hash
 
 __all__ = [
@@ -31,6 +31,7 @@ __all__ = [
 ]
 
 
+@styled
 def label_distribution(counts: ArrayLike) -> Figure:
     """Which classes each client holds, clients from the largest to the smallest.
 
@@ -48,35 +49,31 @@ def label_distribution(counts: ArrayLike) -> Figure:
     table, sizes = table[order], sizes[order]
     # An empty client has no shares; NaN leaves its column blank.
     shares = np.divide(100 * table, sizes[:, None], out=np.full_like(table, np.nan), where=sizes[:, None] > 0)
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(7.2, 4.4), layout="constrained")
-        top, main = figure.subplots(2, 1, sharex=True, height_ratios=(1, 2.6))
-        top.set_title(_spread(table))
-        if table.size == 0:
-            empty(main)
-            return figure
-        top.fill_between(
-            np.arange(k + 1) - 0.5, np.append(sizes, sizes[-1]), step="post", color="#888888", lw=0
-        )
-        top.set(ylabel="samples", ylim=(0, max(sizes.max() * 1.05, 1)))
-        top.yaxis.set_major_locator(MaxNLocator(3, integer=True))
-        colours = mpl.colormaps["Blues"].with_extremes(bad="#e4e4e4")
-        image = main.imshow(
-            shares.T, aspect="auto", cmap=colours, vmin=0, vmax=100, interpolation="nearest", origin="lower"
-        )
-        main.grid(visible=False)
-        if empty_clients := int((sizes == 0).sum()):
-            middle = k - 0.5 - empty_clients / 2
-            main.text(
-                middle, (c - 1) / 2, "no samples", ha="center", va="center", color="#666666", clip_on=True
-            )
-        main.set(xlabel=f"clients, largest first ({k} in all)", ylabel="class")
-        main.set_xticks([])
-        main.yaxis.set_major_locator(MaxNLocator(min(c, 10), integer=True, min_n_ticks=1))
-        figure.colorbar(image, ax=[top, main], label="share of the client's samples (%)", aspect=30, pad=0.02)
+    figure = Figure(figsize=(7.2, 4.4), layout="constrained")
+    top, main = figure.subplots(2, 1, sharex=True, height_ratios=(1, 2.6))
+    top.set_title(_spread(table))
+    if table.size == 0:
+        empty(main)
+        return figure
+    top.fill_between(np.arange(k + 1) - 0.5, np.append(sizes, sizes[-1]), step="post", color="#888888", lw=0)
+    top.set(ylabel="samples", ylim=(0, max(sizes.max() * 1.05, 1)))
+    top.yaxis.set_major_locator(MaxNLocator(3, integer=True))
+    colours = mpl.colormaps["Blues"].with_extremes(bad="#e4e4e4")
+    image = main.imshow(
+        shares.T, aspect="auto", cmap=colours, vmin=0, vmax=100, interpolation="nearest", origin="lower"
+    )
+    main.grid(visible=False)
+    if empty_clients := int((sizes == 0).sum()):
+        middle = k - 0.5 - empty_clients / 2
+        main.text(middle, (c - 1) / 2, "no samples", ha="center", va="center", color="#666666", clip_on=True)
+    main.set(xlabel=f"clients, largest first ({k} in all)", ylabel="class")
+    main.set_xticks([])
+    main.yaxis.set_major_locator(MaxNLocator(min(c, 10), integer=True, min_n_ticks=1))
+    figure.colorbar(image, ax=[top, main], label="share of the client's samples (%)", aspect=30, pad=0.02)
     return figure
 
 
+@styled
 def invariance_heatmap(rows: Sequence[Mapping[str, Any]]) -> Figure:
     """Accuracy and head of every partition: clients against heterogeneity.
 
@@ -94,46 +91,40 @@ def invariance_heatmap(rows: Sequence[Mapping[str, Any]]) -> Figure:
         accuracy[cell] = np.nan if row.get("accuracy") is None else 100 * row["accuracy"]
         heads[cell] = row.get("head_sha256") or ""
     common = Counter(head for head in heads.values() if head).most_common(1)
-    with mpl.rc_context(STYLE):
-        figure = Figure(
-            figsize=(2.6 + 1.05 * max(len(clients), 3), 1.7 + 0.62 * max(len(alphas), 2)),
-            layout="constrained",
-        )
-        axes = figure.subplots()
-        axes.set_title(_sameness(heads.values()))
-        if not rows:
-            empty(axes)
-            return figure
-        low, high = _limits(accuracy)
-        # The light half of a scale, so that dark text reads on every cell.
-        colours = LinearSegmentedColormap.from_list("light", ["#f3f8fc", "#8cc0e3"]).with_extremes(
-            bad="white"
-        )
-        image = axes.imshow(accuracy, aspect="auto", cmap=colours, vmin=low, vmax=high)
-        for (row, column), head in heads.items():
-            value = accuracy[row, column]
-            odd = bool(common) and head != common[0][0]
-            text = f"{percent(value / 100)}\n{short_hash(head, 6)}"
-            axes.text(
-                column, row, text, ha="center", va="center", color="black", fontsize=8, family="monospace"
-            )
-            if odd:
-                frame = Rectangle((column - 0.46, row - 0.44), 0.92, 0.88, fill=False, ec=COLOURS[1], lw=2.5)
-                axes.add_patch(frame)
-        axes.grid(visible=False)
-        axes.set_xticks(np.arange(1, len(clients)) - 0.5, minor=True)
-        axes.set_yticks(np.arange(1, len(alphas)) - 0.5, minor=True)
-        axes.grid(which="minor", color="white", linewidth=2.5)
-        axes.tick_params(which="minor", length=0)
-        axes.set_xticks(range(len(clients)), [str(number) for number in clients])
-        axes.set_yticks(range(len(alphas)), [_alpha_name(alpha) for alpha in alphas])
-        axes.set(xlabel="clients", ylabel="Dirichlet α (small: skewed)")
-        figure.colorbar(image, ax=axes, label="test accuracy (%)", pad=0.02).ax.ticklabel_format(
-            useOffset=False
-        )
+    figure = Figure(
+        figsize=(2.6 + 1.05 * max(len(clients), 3), 1.7 + 0.62 * max(len(alphas), 2)),
+        layout="constrained",
+    )
+    axes = figure.subplots()
+    axes.set_title(_sameness(heads.values()))
+    if not rows:
+        empty(axes)
+        return figure
+    low, high = _limits(accuracy)
+    # The light half of a scale, so that dark text reads on every cell.
+    colours = LinearSegmentedColormap.from_list("light", ["#f3f8fc", "#8cc0e3"]).with_extremes(bad="white")
+    image = axes.imshow(accuracy, aspect="auto", cmap=colours, vmin=low, vmax=high)
+    for (row, column), head in heads.items():
+        value = accuracy[row, column]
+        odd = bool(common) and head != common[0][0]
+        text = f"{percent(value / 100)}\n{short_hash(head, 6)}"
+        axes.text(column, row, text, ha="center", va="center", color="black", fontsize=8, family="monospace")
+        if odd:
+            frame = Rectangle((column - 0.46, row - 0.44), 0.92, 0.88, fill=False, ec=COLOURS[1], lw=2.5)
+            axes.add_patch(frame)
+    axes.grid(visible=False)
+    axes.set_xticks(np.arange(1, len(clients)) - 0.5, minor=True)
+    axes.set_yticks(np.arange(1, len(alphas)) - 0.5, minor=True)
+    axes.grid(which="minor", color="white", linewidth=2.5)
+    axes.tick_params(which="minor", length=0)
+    axes.set_xticks(range(len(clients)), [str(number) for number in clients])
+    axes.set_yticks(range(len(alphas)), [_alpha_name(alpha) for alpha in alphas])
+    axes.set(xlabel="clients", ylabel="Dirichlet α (small: skewed)")
+    figure.colorbar(image, ax=axes, label="test accuracy (%)", pad=0.02).ax.ticklabel_format(useOffset=False)
     return figure
 
 
+@styled
 def dummy_errors(rows: Sequence[Mapping[str, Any]]) -> Figure:
     """How far the federated head lies from the centralised one, against the number of clients.
 
@@ -144,41 +135,34 @@ def dummy_errors(rows: Sequence[Mapping[str, Any]]) -> Figure:
     """
     rows = sorted(rows, key=lambda row: row["clients"])
     series = {"sum of statistics": "error", "pairwise law of the paper": "pairwise_error"}
-    with mpl.rc_context(STYLE):
-        figure, axes = canvas(_worst(rows))
-        if not rows:
-            empty(axes)
-            return figure
-        exact = False
-        for index, (label, key) in enumerate(series.items()):
-            points = [(row["clients"], row[key]) for row in rows if row.get(key) is not None]
-            exact = exact or any(error == 0 for _, error in points)
-            # A logarithm has no place for an exact zero; it is drawn at the unit of float64.
-            floor = np.finfo(np.float64).eps
-            values = [(k, max(float(error), floor)) for k, error in points]
-            if values:
-                axes.plot(
-                    *zip(*values, strict=True),
-                    color=COLOURS[index],
-                    linestyle=DASHES[index],
-                    marker="os"[index],
-                    markersize=5,
-                    label=label,
-                )
-        unit = np.finfo(np.float64).eps
-        note = "unit of float64 (and exact zeros)" if exact else "unit of float64"
-        axes.axhline(unit, color="#888888", linestyle=(0, (2, 2)), linewidth=1.2, label=note)
-        axes.set_yscale("log")
-        axes.set_xscale("log")
-        ticks = sorted({row["clients"] for row in rows})
-        axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
-        axes.xaxis.set_minor_formatter(NullFormatter())
-        axes.yaxis.set_major_locator(LogLocator(numticks=8))
-        axes.set(xlabel="clients (logarithmic)", ylabel="sum of differences to the joint head")
-        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=3, fontsize=8.5)
+    figure, axes = canvas(_worst(rows))
+    if not rows:
+        empty(axes)
+        return figure
+    exact = False
+    for index, (label, key) in enumerate(series.items()):
+        points = [(row["clients"], row[key]) for row in rows if row.get(key) is not None]
+        exact = exact or any(error == 0 for _, error in points)
+        # A logarithm has no place for an exact zero; it is drawn at the unit of float64.
+        floor = np.finfo(np.float64).eps
+        values = [(k, max(float(error), floor)) for k, error in points]
+        if values:
+            axes.plot(*zip(*values, strict=True), label=label, **look(index, "os", 5))
+    unit = np.finfo(np.float64).eps
+    note = "unit of float64 (and exact zeros)" if exact else "unit of float64"
+    axes.axhline(unit, color="#888888", linestyle=(0, (2, 2)), linewidth=1.2, label=note)
+    axes.set_yscale("log")
+    axes.set_xscale("log")
+    ticks = sorted({row["clients"] for row in rows})
+    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.yaxis.set_major_locator(LogLocator(numticks=8))
+    axes.set(xlabel="clients (logarithmic)", ylabel="sum of differences to the joint head")
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=3, fontsize=8.5)
     return figure
 
 
+@styled
 def seconds_against_clients(lines: Mapping[str, Mapping[int, float]]) -> Figure:
     """How a round's seconds grow with its clients, both axes logarithmic.
 
@@ -187,21 +171,12 @@ def seconds_against_clients(lines: Mapping[str, Mapping[int, float]]) -> Figure:
     lines
         For every engine and workload, clients to seconds.
     """
-    with mpl.rc_context(STYLE):
-        figure, axes = canvas("Seconds per round against clients")
-        for index, (label, points) in enumerate(lines.items()):
-            clients = sorted(points)
-            axes.plot(
-                clients,
-                [points[k] for k in clients],
-                color=COLOURS[index % len(COLOURS)],
-                linestyle=DASHES[index % len(DASHES)],
-                marker="os^v"[index % 4],
-                markersize=4,
-                label=label,
-            )
-        axes.set(xscale="log", yscale="log", xlabel="clients (logarithmic)", ylabel="seconds (logarithmic)")
-        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=3, fontsize=8.5)
+    figure, axes = canvas("Seconds per round against clients")
+    for index, (label, points) in enumerate(lines.items()):
+        clients = sorted(points)
+        axes.plot(clients, [points[k] for k in clients], label=label, **look(index, "os^v"))
+    axes.set(xscale="log", yscale="log", xlabel="clients (logarithmic)", ylabel="seconds (logarithmic)")
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=3, fontsize=8.5)
     return figure
 
 

@@ -8,14 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import NullLocator
 
-from fedlab.report.style import COLOURS, DASHES, STYLE, canvas, empty
+from fedlab.report.style import DASHES, PLAIN, canvas, empty, legend_beside, look, styled
 from fedlab.report.words import percent
 
 MARKERS = "os^vDPX"
@@ -23,6 +22,7 @@ NOTHING_LEFT = 0.05
 """Below so small a share of what could be learnt an attack is as good as a guess, in a title."""
 
 
+@styled
 def attack_success(rows: Sequence[Mapping[str, Any]]) -> Figure:
     """What an attack gets beyond a guess: of uploads without noise on the left, against epsilon on the right.
 
@@ -32,43 +32,44 @@ def attack_success(rows: Sequence[Mapping[str, Any]]) -> Figure:
         Each with `attack`, `view`, `epsilon` (None without noise), `leaked`, and its interval `low`, `high`.
     """
     attacks = list(dict.fromkeys(row["attack"] for row in rows))
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(9.6, 4.6), layout="constrained")
-        left, right = figure.subplots(1, 2, sharey=True, width_ratios=(1, 1.25))
-        figure.suptitle(_protection(rows), x=0.01, ha="left", fontsize=11, fontweight="bold")
-        plain = [row for row in rows if row["epsilon"] is None]
-        noisy = [row for row in rows if row["epsilon"] is not None]
-        if not rows:
-            empty(left)
-            empty(right)
-            return figure
-        views = list(dict.fromkeys(row["view"] for row in plain))
-        entries = []
-        for index, attack in enumerate(attacks):
-            look = {"color": COLOURS[index % len(COLOURS)], "marker": MARKERS[index % 7], "markersize": 5}
-            entries.append(Line2D([], [], ls="", label=attack, **look))
-            points = [row for row in plain if row["attack"] == attack]
-            # Attacks stand side by side in a view, or they would hide each other at 0 and at 1.
-            shift = 0.09 * (index - (len(attacks) - 1) / 2)
-            _points(left, [views.index(row["view"]) + shift for row in points], points, ls="", **look)
-            for trust, dashes in zip(_views(noisy), DASHES, strict=False):
-                line = sorted(
-                    (row for row in noisy if row["attack"] == attack and row["view"] == trust),
-                    key=lambda row: row["epsilon"],
-                )
-                _points(right, [row["epsilon"] for row in line], line, ls=dashes, **look)
-        left.set_xticks(range(len(views)), views, rotation=30, ha="right")
-        left.set(ylabel="learnt beyond a guess (0 nothing, 1 everything)", title="no noise")
-        right.set(xlabel="epsilon (logarithmic)", title="noise")
-        _epsilons(right, (row["epsilon"] for row in noisy))
-        for axes in (left, right):
-            axes.axhline(0, color="#888888", lw=1, zorder=0)
+    figure = Figure(figsize=(9.6, 4.6), layout="constrained")
+    left, right = figure.subplots(1, 2, sharey=True, width_ratios=(1, 1.25))
+    figure.suptitle(_protection(rows), x=0.01, ha="left", fontsize=11, fontweight="bold")
+    plain = [row for row in rows if row["epsilon"] is None]
+    noisy = [row for row in rows if row["epsilon"] is not None]
+    if not rows:
+        empty(left)
+        empty(right)
+        return figure
+    views = list(dict.fromkeys(row["view"] for row in plain))
+    entries = []
+    for index, attack in enumerate(attacks):
+        style = look(index, MARKERS, 5)
+        del style["ls"]
+        entries.append(Line2D([], [], ls="", label=attack, **style))
+        points = [row for row in plain if row["attack"] == attack]
+        # Attacks stand side by side in a view, or they would hide each other at 0 and at 1.
+        shift = 0.09 * (index - (len(attacks) - 1) / 2)
+        _points(left, [views.index(row["view"]) + shift for row in points], points, ls="", **style)
         for trust, dashes in zip(_views(noisy), DASHES, strict=False):
-            entries.append(Line2D([], [], color="#555555", ls=dashes, label=trust))
-        figure.legend(handles=entries, loc="outside right center", fontsize=8)
+            line = sorted(
+                (row for row in noisy if row["attack"] == attack and row["view"] == trust),
+                key=lambda row: row["epsilon"],
+            )
+            _points(right, [row["epsilon"] for row in line], line, ls=dashes, **style)
+    left.set_xticks(range(len(views)), views, rotation=30, ha="right")
+    left.set(ylabel="learnt beyond a guess (0 nothing, 1 everything)", title="no noise")
+    right.set(xlabel="epsilon (logarithmic)", title="noise")
+    _epsilons(right, (row["epsilon"] for row in noisy))
+    for axes in (left, right):
+        axes.axhline(0, color="#888888", lw=1, zorder=0)
+    for trust, dashes in zip(_views(noisy), DASHES, strict=False):
+        entries.append(Line2D([], [], color="#555555", ls=dashes, label=trust))
+    figure.legend(handles=entries, loc="outside right center", fontsize=8)
     return figure
 
 
+@styled
 def accuracy_against_epsilon(rows: Sequence[Mapping[str, Any]], by: str = "trust") -> Figure:
     """What noise costs: mean accuracy over the seeds, and their spread, beside the head without noise.
 
@@ -81,30 +82,24 @@ def accuracy_against_epsilon(rows: Sequence[Mapping[str, Any]], by: str = "trust
     """
     noisy = [row for row in rows if row["epsilon"] is not None]
     plain = [100 * row["accuracy"] for row in rows if row["epsilon"] is None]
-    with mpl.rc_context(STYLE):
-        figure, axes = canvas(_cost(rows, by))
-        if not noisy:
-            empty(axes)
-            return figure
-        for index, name in enumerate(dict.fromkeys(_line(row, by) for row in noisy)):
-            mine = [row for row in noisy if _line(row, by) == name]
-            epsilons = sorted({row["epsilon"] for row in mine})
-            groups = [[100 * row["accuracy"] for row in mine if row["epsilon"] == e] for e in epsilons]
-            look: dict[str, Any] = {
-                "color": COLOURS[index % len(COLOURS)],
-                "ls": DASHES[index % len(DASHES)],
-                "marker": MARKERS[index % 7],
-                "markersize": 4.5,
-            }
-            axes.plot(epsilons, [np.mean(group) for group in groups], label=name, **look)
-            low, high = [min(group) for group in groups], [max(group) for group in groups]
-            axes.fill_between(epsilons, low, high, color=look["color"], alpha=0.15, lw=0)
-        if plain:
-            label = f"no noise  {percent(float(np.mean(plain)) / 100)}"
-            axes.axhline(float(np.mean(plain)), color="#555555", ls=(0, (4, 3)), lw=1.3, label=label)
-        axes.set(xlabel="epsilon (logarithmic)", ylabel="test accuracy (%)")
-        _epsilons(axes, (row["epsilon"] for row in noisy))
-        axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
+    figure, axes = canvas(_cost(rows, by))
+    if not noisy:
+        empty(axes)
+        return figure
+    for index, name in enumerate(dict.fromkeys(_line(row, by) for row in noisy)):
+        mine = [row for row in noisy if _line(row, by) == name]
+        epsilons = sorted({row["epsilon"] for row in mine})
+        groups = [[100 * row["accuracy"] for row in mine if row["epsilon"] == e] for e in epsilons]
+        style = look(index, MARKERS, 4.5)
+        axes.plot(epsilons, [np.mean(group) for group in groups], label=name, **style)
+        low, high = [min(group) for group in groups], [max(group) for group in groups]
+        axes.fill_between(epsilons, low, high, color=style["color"], alpha=0.15, lw=0)
+    if plain:
+        label = f"no noise  {percent(float(np.mean(plain)) / 100)}"
+        axes.axhline(float(np.mean(plain)), label=label, **PLAIN)
+    axes.set(xlabel="epsilon (logarithmic)", ylabel="test accuracy (%)")
+    _epsilons(axes, (row["epsilon"] for row in noisy))
+    legend_beside(axes)
     return figure
 
 

@@ -10,7 +10,7 @@ import base64
 import io
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -19,17 +19,13 @@ from typing import TYPE_CHECKING, Any
 from rich.text import Text
 
 from fedlab.errors import BadInput, unknown
-from fedlab.report.table import html_table, method_cells, methods_of, streamed, study_cells, table_text
+from fedlab.report.table import method_cells, methods_of, streamed, study_cells, table_text
+from fedlab.report.template import html_table
 from fedlab.tracking.run_directory import parse_events, write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from rich.console import Console, ConsoleOptions, RenderResult
-
-KINDS = (
-    *("accuracy", "bytes", "classes", "clients", "dummy", "invariance", "leakage", "phases", "projections"),
-    *("steps", "tasks", "tradeoff", "gain", "epsilon", "pipeline", "exposure"),
-)
 
 EXPERIMENTS = {
     "fdkt": "fdkt",
@@ -195,42 +191,28 @@ class Result:
         from fedlab.report import figures, privacy, stream, texts
 
         kind = kind or self.kinds[0]
-        match kind:
-            case "accuracy":
-                figure = figures.accuracy_against_rounds(self.values, self.events)
-            case "bytes":
-                figure = figures.accuracy_against_bytes(self.values, self.events)
-            case "clients":
-                figure = figures.label_distribution(self._label_counts())
-            case "steps":
-                figure = stream.accuracy_after_each_step(self.values)
-            case "tasks":
-                figure = stream.task_matrices(self.values)
-            case "classes":
-                figure = stream.accuracy_of_each_class(self.values)
-            case "phases":
-                figure = stream.accuracy_against_samples(self.values)
-            case "invariance":
-                figure = figures.invariance_heatmap(self._study_rows(kind))
-            case "dummy":
-                figure = figures.dummy_errors(self._study_rows(kind))
-            case "leakage":
-                figure = privacy.attack_success(self._study_rows(kind))
-            case "tradeoff":
-                figure = privacy.accuracy_against_epsilon(self._study_rows(kind))
-            case "gain":
-                figure = texts.gain_per_domain(self._study_rows("fdkt"))
-            case "epsilon":
-                figure = texts.accuracy_against_epsilon(self._study_rows("fdkt"))
-            case "pipeline":
-                self._study_rows("fdkt")
-                figure = texts.pipeline(self.values["study"]["cells"])
-            case "exposure":
-                figure = texts.exposure(self._study_rows("fdkt_audit"))
-            case "projections":
-                figure = privacy.accuracy_against_epsilon(self._study_rows(kind), by="projection")
-            case _:
-                raise unknown("figure", kind, KINDS)
+        rows = self._study_rows
+        figure_of: dict[str, Callable[[], Figure]] = {
+            "accuracy": lambda: figures.accuracy_against_rounds(self.values, self.events),
+            "bytes": lambda: figures.accuracy_against_bytes(self.values, self.events),
+            "clients": lambda: figures.label_distribution(self._label_counts()),
+            "steps": lambda: stream.accuracy_after_each_step(self.values),
+            "tasks": lambda: stream.task_matrices(self.values),
+            "classes": lambda: stream.accuracy_of_each_class(self.values),
+            "phases": lambda: stream.accuracy_against_samples(self.values),
+            "invariance": lambda: figures.invariance_heatmap(rows("invariance")),
+            "dummy": lambda: figures.dummy_errors(rows("dummy")),
+            "leakage": lambda: privacy.attack_success(rows("leakage")),
+            "tradeoff": lambda: privacy.accuracy_against_epsilon(rows("tradeoff")),
+            "projections": lambda: privacy.accuracy_against_epsilon(rows("projections"), by="projection"),
+            "gain": lambda: texts.gain_per_domain(rows("fdkt")),
+            "epsilon": lambda: texts.accuracy_against_epsilon(rows("fdkt")),
+            "pipeline": lambda: texts.pipeline(rows("fdkt") and self.values["study"]["cells"]),
+            "exposure": lambda: texts.exposure(rows("fdkt_audit")),
+        }
+        if kind not in figure_of:
+            raise unknown("figure", kind, figure_of)
+        figure = figure_of[kind]()
         if path is not None:
             write_atomically(Path(path), png(figure))
         return figure

@@ -9,12 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from fedlab.report.style import COLOURS, DASHES, STYLE, canvas, empty
+from fedlab.report.style import PLAIN, canvas, empty, legend_beside, look, styled
 from fedlab.report.table import YARDSTICK, methods_of, streamed
 from fedlab.report.words import percent
 
@@ -22,6 +21,7 @@ MOST = 6
 """Task matrices side by side; more would be too small to read."""
 
 
+@styled
 def accuracy_after_each_step(results: Mapping[str, Any]) -> Figure:
     """Accuracy over the classes exposed so far, after each step, for every method.
 
@@ -31,25 +31,23 @@ def accuracy_after_each_step(results: Mapping[str, Any]) -> Figure:
         The content of `results.json`.
     """
     runs = streamed(results)
-    with mpl.rc_context(STYLE):
-        figure, axes = canvas(_ending(results))
-        if not runs:
-            empty(axes)
-            return figure
-        # The yardstick last, plain and without colour; others lie on it where they equal it.
-        for index, name in enumerate(sorted(runs, key=lambda name: name == YARDSTICK)):
-            drawn = 100 * _curve(runs[name])
-            label = f"{name}  {percent(runs[name].get('average_accuracy'))}"
-            look: dict[str, Any] = {"color": COLOURS[index % len(COLOURS)], "ls": DASHES[index % len(DASHES)]}
-            if name == YARDSTICK:
-                look = {"color": "#555555", "ls": (0, (4, 3)), "lw": 1.3}
-            axes.plot(range(1, len(drawn) + 1), drawn, label=label, **look)
-        axes.set(xlabel="steps", ylabel="accuracy over exposed classes (%)")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-        axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), title="average accuracy", alignment="left")
+    figure, axes = canvas(_ending(results))
+    if not runs:
+        empty(axes)
+        return figure
+    # The yardstick last, plain and without colour; others lie on it where they equal it.
+    for index, name in enumerate(sorted(runs, key=lambda name: name == YARDSTICK)):
+        drawn = 100 * _curve(runs[name])
+        label = f"{name}  {percent(runs[name].get('average_accuracy'))}"
+        style = PLAIN if name == YARDSTICK else look(index)
+        axes.plot(range(1, len(drawn) + 1), drawn, label=label, **style)
+    axes.set(xlabel="steps", ylabel="accuracy over exposed classes (%)")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    legend_beside(axes, title="average accuracy", alignment="left")
     return figure
 
 
+@styled
 def accuracy_against_samples(results: Mapping[str, Any]) -> Figure:
     """Accuracy against the samples met so far, for the same stream cut into few or many phases.
 
@@ -59,27 +57,24 @@ def accuracy_against_samples(results: Mapping[str, Any]) -> Figure:
         The content of `results.json`; every way of cutting is a method of it.
     """
     runs = streamed(results)
-    with mpl.rc_context(STYLE):
-        figure, axes = canvas(_same_end(results))
-        if not runs:
-            empty(axes)
-            return figure
-        for index, (name, metrics) in enumerate(runs.items()):
-            axes.plot(
-                [step["samples"] for step in metrics["steps"]],
-                100 * _curve(metrics),
-                color=COLOURS[index % len(COLOURS)],
-                linestyle=DASHES[index % len(DASHES)],
-                marker="os^vD"[index % 5],
-                markersize=4,
-                markevery=max(1, len(metrics["steps"]) // 20),
-                label=name,
-            )
-        axes.set(xlabel="samples met", ylabel="accuracy (%)")
-        axes.legend(loc="lower right")
+    figure, axes = canvas(_same_end(results))
+    if not runs:
+        empty(axes)
+        return figure
+    for index, (name, metrics) in enumerate(runs.items()):
+        axes.plot(
+            [step["samples"] for step in metrics["steps"]],
+            100 * _curve(metrics),
+            **look(index, "os^vD"),
+            markevery=max(1, len(metrics["steps"]) // 20),
+            label=name,
+        )
+    axes.set(xlabel="samples met", ylabel="accuracy (%)")
+    axes.legend(loc="lower right")
     return figure
 
 
+@styled
 def task_matrices(results: Mapping[str, Any]) -> Figure:
     """Accuracy on each task after each step: a column that fades is a task forgotten.
 
@@ -89,33 +84,33 @@ def task_matrices(results: Mapping[str, Any]) -> Figure:
         The content of `results.json`.
     """
     runs = dict(list(streamed(results).items())[:MOST])
-    with mpl.rc_context(STYLE):
-        if not runs:
-            figure, axes = canvas("Accuracy on each task")
-            empty(axes)
-            return figure
-        columns = min(len(runs), 3)
-        lines = -(-len(runs) // columns)
-        figure = Figure(figsize=(1.2 + 2.6 * columns, 0.9 + 2.6 * lines), layout="constrained")
-        figure.suptitle(_forgotten(runs), x=0.01, ha="left", fontsize=11, fontweight="bold")
-        grid = figure.subplots(lines, columns, squeeze=False, sharex=True, sharey=True)
-        image = None
-        for axes, (name, metrics) in zip(grid.flat, runs.items(), strict=False):
-            table = np.array([step["tasks"] for step in metrics["steps"]], dtype=np.float64)
-            image = axes.imshow(100 * table, cmap="Blues", vmin=0, vmax=100, aspect="auto")
-            axes.set_title(name, fontsize=9.5)
-            axes.grid(visible=False)
-            axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
-            axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
-        for axes in list(grid.flat)[len(runs) :]:
-            axes.set_axis_off()
-        figure.supxlabel("task judged", fontsize=9.5)
-        figure.supylabel("after step", fontsize=9.5)
-        if image is not None:
-            figure.colorbar(image, ax=grid, label="accuracy (%)", pad=0.02)
+    if not runs:
+        figure, axes = canvas("Accuracy on each task")
+        empty(axes)
+        return figure
+    columns = min(len(runs), 3)
+    lines = -(-len(runs) // columns)
+    figure = Figure(figsize=(1.2 + 2.6 * columns, 0.9 + 2.6 * lines), layout="constrained")
+    figure.suptitle(_forgotten(runs), x=0.01, ha="left", fontsize=11, fontweight="bold")
+    grid = figure.subplots(lines, columns, squeeze=False, sharex=True, sharey=True)
+    image = None
+    for axes, (name, metrics) in zip(grid.flat, runs.items(), strict=False):
+        table = np.array([step["tasks"] for step in metrics["steps"]], dtype=np.float64)
+        image = axes.imshow(100 * table, cmap="Blues", vmin=0, vmax=100, aspect="auto")
+        axes.set_title(name, fontsize=9.5)
+        axes.grid(visible=False)
+        axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+        axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
+    for axes in list(grid.flat)[len(runs) :]:
+        axes.set_axis_off()
+    figure.supxlabel("task judged", fontsize=9.5)
+    figure.supylabel("after step", fontsize=9.5)
+    if image is not None:
+        figure.colorbar(image, ax=grid, label="accuracy (%)", pad=0.02)
     return figure
 
 
+@styled
 def accuracy_of_each_class(results: Mapping[str, Any]) -> Figure:
     """Accuracy of each class at the end, classes from the most to the fewest training samples.
 
@@ -125,34 +120,28 @@ def accuracy_of_each_class(results: Mapping[str, Any]) -> Figure:
         The content of `results.json`.
     """
     runs = streamed(results)
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(7.2, 4.4), layout="constrained")
-        top, main = figure.subplots(2, 1, sharex=True, height_ratios=(1, 2.6))
-        top.set_title(_tail(runs))
-        if not runs:
-            empty(main)
-            return figure
-        counts = np.array(next(iter(runs.values()))["class_counts"], dtype=np.float64)
-        order = np.argsort(-counts, kind="stable")
-        places = np.arange(1, len(order) + 1)
-        top.bar(places, np.maximum(counts[order], 0.5), color="#888888", width=0.8)
-        top.set(yscale="log", ylabel="samples")
-        for index, (name, metrics) in enumerate(runs.items()):
-            share = np.array(metrics["class_accuracy"], dtype=np.float64)[order]
-            main.plot(
-                places,
-                100 * share,
-                color=COLOURS[index % len(COLOURS)],
-                linestyle=DASHES[index % len(DASHES)],
-                marker="os^vD"[index % 5],
-                markersize=4,
-                label=f"{name}  {percent(metrics.get('balanced_accuracy'))}",
-            )
-        main.set(xlabel="classes, most samples first", ylabel="accuracy (%)", ylim=(-3, 103))
-        main.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-        main.legend(
-            loc="center left", bbox_to_anchor=(1.01, 0.5), title="balanced accuracy", alignment="left"
+    figure = Figure(figsize=(7.2, 4.4), layout="constrained")
+    top, main = figure.subplots(2, 1, sharex=True, height_ratios=(1, 2.6))
+    top.set_title(_tail(runs))
+    if not runs:
+        empty(main)
+        return figure
+    counts = np.array(next(iter(runs.values()))["class_counts"], dtype=np.float64)
+    order = np.argsort(-counts, kind="stable")
+    places = np.arange(1, len(order) + 1)
+    top.bar(places, np.maximum(counts[order], 0.5), color="#888888", width=0.8)
+    top.set(yscale="log", ylabel="samples")
+    for index, (name, metrics) in enumerate(runs.items()):
+        share = np.array(metrics["class_accuracy"], dtype=np.float64)[order]
+        main.plot(
+            places,
+            100 * share,
+            **look(index, "os^vD"),
+            label=f"{name}  {percent(metrics.get('balanced_accuracy'))}",
         )
+    main.set(xlabel="classes, most samples first", ylabel="accuracy (%)", ylim=(-3, 103))
+    main.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    legend_beside(main, title="balanced accuracy", alignment="left")
     return figure
 
 

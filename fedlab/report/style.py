@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from typing import Any
 
+import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 INK = "#222222"
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (7, 1.5, 1.5, 1.5)), (0, (2.5, 1.2)))
+PLAIN: dict[str, Any] = {"color": "#555555", "ls": (0, (4, 3)), "lw": 1.3}
+"""How the yardstick is drawn: without colour."""
 
 STYLE: dict[Any, Any] = {
     "axes.edgecolor": "#888888",
@@ -38,6 +41,21 @@ STYLE: dict[Any, Any] = {
     "xtick.color": INK,
     "ytick.color": INK,
 }
+
+
+styled = mpl.rc_context(STYLE)
+"""Decorator of a function that draws a figure."""
+
+
+def look(index: int, markers: str = "", size: float = 4) -> dict[str, Any]:
+    """Return how the line of this index is drawn: its colour, its dashes, and its marker among `markers`."""
+    marked = {"marker": markers[index % len(markers)], "markersize": size} if markers else {}
+    return {"color": COLOURS[index % len(COLOURS)], "ls": DASHES[index % len(DASHES)], **marked}
+
+
+def legend_beside(axes: Axes, **options: Any) -> None:
+    """Put the legend to the right of the plot."""
+    axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), **options)
 
 
 def canvas(title: str) -> tuple[Figure, Axes]:

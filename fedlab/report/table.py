@@ -7,7 +7,6 @@ accuracy.
 
 from __future__ import annotations
 
-import html
 import io
 import shutil
 import sys
@@ -165,16 +164,6 @@ def conditions(results: Mapping[str, Any]) -> list[str]:
             text = f"condition {metrics['condition']:.1e} at ridge {metrics['ridge']:g}"
             found.setdefault(text, []).append(name)
     return [f"{', '.join(names)}: {text}" for text, names in found.items()]
-
-
-def html_table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """The same cells for a page, every text escaped."""
-
-    def line(tag: str, cells: Iterable[str]) -> str:
-        return "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells) + "</tr>"
-
-    body = "".join(line("td", row) for row in rows)
-    return f"<table><thead>{line('th', headers)}</thead><tbody>{body}</tbody></table>"
 
 
 def _dressed(headers: Sequence[str], rows: Iterable[Sequence[str]], narrow: bool = False) -> Table:

@@ -8,18 +8,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from fedlab.report.style import COLOURS, DASHES, STYLE, canvas, empty
+from fedlab.report.style import COLOURS, PLAIN, canvas, empty, legend_beside, look, styled
 from fedlab.report.table import Cells
 
 Rows = Sequence[Mapping[str, Any]]
 """Each with `variant`, `epsilon` (None without noise), `seed`, `domain`, `labelled`, `local`, `accuracy`, `gain`."""
 
 
+@styled
 def gain_per_domain(rows: Rows) -> Figure:
     """Points over local training, for each domain and number of labelled texts: mean and spread over the seeds.
 
@@ -28,39 +28,39 @@ def gain_per_domain(rows: Rows) -> Figure:
     rows
         Of a study; the first variant and epsilon are drawn.
     """
-    with mpl.rc_context(STYLE):
-        mine = [r for r in rows if (r["variant"], r["epsilon"]) == (rows[0]["variant"], rows[0]["epsilon"])]
-        figure, axes = canvas(_gained(mine))
-        if not mine:
-            empty(axes)
-            return figure
-        domains = list(dict.fromkeys(row["domain"] for row in mine))
-        counts = sorted({row["labelled"] for row in mine})
-        width = 0.8 / len(counts)
-        for index, labelled in enumerate(counts):
-            groups = [
-                [100 * row["gain"] for row in mine if (row["domain"], row["labelled"]) == (domain, labelled)]
-                for domain in domains
-            ]
-            middle = np.array([np.mean(group) for group in groups])
-            spans = np.abs(np.array([[min(group), max(group)] for group in groups]).T - middle)
-            places = np.arange(len(domains)) + width * (index - (len(counts) - 1) / 2)
-            axes.bar(
-                places,
-                middle,
-                0.9 * width,
-                yerr=spans,
-                color=COLOURS[index % len(COLOURS)],
-                error_kw={"elinewidth": 1, "capsize": 2, "ecolor": "#555555"},
-                label=f"{labelled} labelled",
-            )
-        axes.axhline(0, color="#888888", lw=1)
-        axes.set_xticks(range(len(domains)), domains)
-        axes.set_ylabel("points over local training")
-        axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
+    mine = [r for r in rows if (r["variant"], r["epsilon"]) == (rows[0]["variant"], rows[0]["epsilon"])]
+    figure, axes = canvas(_gained(mine))
+    if not mine:
+        empty(axes)
+        return figure
+    domains = list(dict.fromkeys(row["domain"] for row in mine))
+    counts = sorted({row["labelled"] for row in mine})
+    width = 0.8 / len(counts)
+    for index, labelled in enumerate(counts):
+        groups = [
+            [100 * row["gain"] for row in mine if (row["domain"], row["labelled"]) == (domain, labelled)]
+            for domain in domains
+        ]
+        middle = np.array([np.mean(group) for group in groups])
+        spans = np.abs(np.array([[min(group), max(group)] for group in groups]).T - middle)
+        places = np.arange(len(domains)) + width * (index - (len(counts) - 1) / 2)
+        axes.bar(
+            places,
+            middle,
+            0.9 * width,
+            yerr=spans,
+            color=COLOURS[index % len(COLOURS)],
+            error_kw={"elinewidth": 1, "capsize": 2, "ecolor": "#555555"},
+            label=f"{labelled} labelled",
+        )
+    axes.axhline(0, color="#888888", lw=1)
+    axes.set_xticks(range(len(domains)), domains)
+    axes.set_ylabel("points over local training")
+    legend_beside(axes)
     return figure
 
 
+@styled
 def accuracy_against_epsilon(rows: Rows) -> Figure:
     """Mean accuracy over domains and seeds against epsilon, a line for each variant, beside local training.
 
@@ -69,42 +69,39 @@ def accuracy_against_epsilon(rows: Rows) -> Figure:
     rows
         Of a study; of several numbers of labelled texts the smallest but one is drawn.
     """
-    with mpl.rc_context(STYLE):
-        counts = sorted({row["labelled"] for row in rows})
-        figure, axes = canvas("Accuracy against epsilon")
-        if not rows:
-            empty(axes)
-            return figure
-        labelled = counts[min(1, len(counts) - 1)]
-        mine = [row for row in rows if row["labelled"] == labelled]
-        finite = sorted({row["epsilon"] for row in mine if row["epsilon"] is not None})
-        free = 2 * finite[-1] if finite else 1.0  # where "no noise" stands on the axis
-        ticks = [*finite, *([free] if any(row["epsilon"] is None for row in mine) else [])]
-        for index, variant in enumerate(dict.fromkeys(row["variant"] for row in mine)):
-            cells: dict[float, list[float]] = {}
-            for row in mine:
-                if row["variant"] == variant:
-                    cells.setdefault(row["epsilon"] or free, []).append(100 * row["accuracy"])
-            places = sorted(cells)
-            axes.plot(
-                places,
-                [np.mean(cells[place]) for place in places],
-                color=COLOURS[index % len(COLOURS)],
-                ls=DASHES[index % len(DASHES)],
-                marker="o",
-                markersize=4,
-                label=variant,
-            )
-        local = 100 * float(np.mean([row["local"] for row in mine]))
-        axes.axhline(local, color="#555555", ls=(0, (4, 3)), lw=1.3, label="local training")
-        axes.set_title(f"{labelled} labelled texts: accuracy against epsilon")
-        axes.set(xlabel="epsilon (logarithmic)", ylabel="accuracy, mean over domains (%)", xscale="log")
-        axes.set_xticks(ticks, [f"{tick:g}" if tick in finite else "none" for tick in ticks])
-        axes.xaxis.set_minor_locator(NullLocator())
-        axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
+    counts = sorted({row["labelled"] for row in rows})
+    figure, axes = canvas("Accuracy against epsilon")
+    if not rows:
+        empty(axes)
+        return figure
+    labelled = counts[min(1, len(counts) - 1)]
+    mine = [row for row in rows if row["labelled"] == labelled]
+    finite = sorted({row["epsilon"] for row in mine if row["epsilon"] is not None})
+    free = 2 * finite[-1] if finite else 1.0  # where "no noise" stands on the axis
+    ticks = [*finite, *([free] if any(row["epsilon"] is None for row in mine) else [])]
+    for index, variant in enumerate(dict.fromkeys(row["variant"] for row in mine)):
+        cells: dict[float, list[float]] = {}
+        for row in mine:
+            if row["variant"] == variant:
+                cells.setdefault(row["epsilon"] or free, []).append(100 * row["accuracy"])
+        places = sorted(cells)
+        axes.plot(
+            places,
+            [np.mean(cells[place]) for place in places],
+            label=variant,
+            **look(index, "o"),
+        )
+    local = 100 * float(np.mean([row["local"] for row in mine]))
+    axes.axhline(local, label="local training", **PLAIN)
+    axes.set_title(f"{labelled} labelled texts: accuracy against epsilon")
+    axes.set(xlabel="epsilon (logarithmic)", ylabel="accuracy, mean over domains (%)", xscale="log")
+    axes.set_xticks(ticks, [f"{tick:g}" if tick in finite else "none" for tick in ticks])
+    axes.xaxis.set_minor_locator(NullLocator())
+    legend_beside(axes)
     return figure
 
 
+@styled
 def pipeline(cells: Rows) -> Figure:
     """How many texts each stage took in and kept.
 
@@ -113,32 +110,32 @@ def pipeline(cells: Rows) -> Figure:
     cells
         Of a study, each with `stages`; the first is drawn.
     """
-    with mpl.rc_context(STYLE):
-        stages = cells[0]["stages"] if cells else []
-        figure, axes = canvas(_kept(stages))
-        if not stages:
-            empty(axes)
-            return figure
-        names = [stage["stage"] for stage in stages]
-        axes.barh(
-            names,
-            [stage["came"] for stage in stages],
-            color="#d0d4d9",
-            label="new texts, or all before a vote",
-        )
-        axes.barh(
-            names,
-            [stage["kept"] for stage in stages],
-            height=0.4,
-            color=COLOURS[0],
-            label="in the pool after it",
-        )
-        axes.invert_yaxis()
-        axes.set_xlabel("texts")
-        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.15), ncol=2)
+    stages = cells[0]["stages"] if cells else []
+    figure, axes = canvas(_kept(stages))
+    if not stages:
+        empty(axes)
+        return figure
+    names = [stage["stage"] for stage in stages]
+    axes.barh(
+        names,
+        [stage["came"] for stage in stages],
+        color="#d0d4d9",
+        label="new texts, or all before a vote",
+    )
+    axes.barh(
+        names,
+        [stage["kept"] for stage in stages],
+        height=0.4,
+        color=COLOURS[0],
+        label="in the pool after it",
+    )
+    axes.invert_yaxis()
+    axes.set_xlabel("texts")
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.15), ncol=2)
     return figure
 
 
+@styled
 def exposure(rows: Sequence[Mapping[str, Any]]) -> Figure:
     """Mean exposure of secrets that were put among private texts, beside those that never were, at every epsilon.
 
@@ -147,24 +144,23 @@ def exposure(rows: Sequence[Mapping[str, Any]]) -> Figure:
     rows
         Each with `epsilon` (None without noise), `exposure`, `exposure of others` and `most`, in bits.
     """
-    with mpl.rc_context(STYLE):
-        figure, axes = canvas(_exposed(rows))
-        if not rows:
-            empty(axes)
-            return figure
-        places = np.arange(len(rows))
-        for side, (name, label) in enumerate(
-            [("exposure", "put among private texts"), ("exposure of others", "never there")]
-        ):
-            axes.bar(
-                places + 0.4 * side - 0.2, [row[name] for row in rows], 0.36, color=COLOURS[side], label=label
-            )
-        axes.axhline(1 / np.log(2), color="#888888", lw=1, ls="--", label="chance")
-        axes.axhline(rows[0]["most"], color="#888888", lw=1, label="known by heart")
-        named = ["no noise" if row["epsilon"] is None else f"epsilon {row['epsilon']:g}" for row in rows]
-        axes.set_xticks(places, named)
-        axes.set_ylabel("exposure, bits")
-        axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
+    figure, axes = canvas(_exposed(rows))
+    if not rows:
+        empty(axes)
+        return figure
+    places = np.arange(len(rows))
+    for side, (name, label) in enumerate(
+        [("exposure", "put among private texts"), ("exposure of others", "never there")]
+    ):
+        axes.bar(
+            places + 0.4 * side - 0.2, [row[name] for row in rows], 0.36, color=COLOURS[side], label=label
+        )
+    axes.axhline(1 / np.log(2), color="#888888", lw=1, ls="--", label="chance")
+    axes.axhline(rows[0]["most"], color="#888888", lw=1, label="known by heart")
+    named = ["no noise" if row["epsilon"] is None else f"epsilon {row['epsilon']:g}" for row in rows]
+    axes.set_xticks(places, named)
+    axes.set_ylabel("exposure, bits")
+    legend_beside(axes)
     return figure
 
 

@@ -13,17 +13,15 @@ Fang et al., AIR, 2024, https://arxiv.org/abs/2408.10349 (tau = 1). n_y samples 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float64, Int64
 from torch import Tensor
 
+from fedlab import checks
 from fedlab.errors import BadInput
-from fedlab.stats.arithmetic.fixed_point import EXACT
-from fedlab.stats.arithmetic.product import add_into, check_no_wrap, gram_product
 
 DIGITS = 17
 """Bits of the smallest weight that exact mode keeps: the others have more."""
@@ -38,7 +36,7 @@ class ClassWeights:
     Parameters
     ----------
     values
-        p_y >= 0, c of them.
+        Weights p_y >= 0, c of them.
     """
 
     values: tuple[float, ...]
@@ -54,9 +52,9 @@ class ClassWeights:
         Parameters
         ----------
         counts
-            n_y, of all clients together.
+            Samples n_y per class, of all clients together.
         tau
-            0 counts samples, 1 counts classes; 0 <= tau <= 2.
+            Tempering in 0..2: 0 counts samples, 1 counts classes.
         """
         check_tau(tau)
         seen = np.array([int(n) for n in counts], dtype=np.float64)
@@ -75,13 +73,13 @@ class ClassWeights:
     @property
     def unit(self) -> int:
         """Integer units per 1.0 of a weight in exact mode: 1 where all weights are whole."""
-        given = [value for value in self.values if value]
-        if all(value == round(value) for value in given):
+        weights = [value for value in self.values if value]
+        if all(value == round(value) for value in weights):
             return 1
-        unit = 2 ** max(0, DIGITS - math.floor(math.log2(min(given))))
+        unit = 2 ** max(0, DIGITS - math.floor(math.log2(min(weights))))
         if unit > FINEST:
             raise BadInput(
-                f"class weights from {min(given):.1e} to {max(given):.1e} do not fit exact integers: "
+                f"class weights from {min(weights):.1e} to {max(weights):.1e} do not fit exact integers: "
                 "lower tau, or use mode=float64"
             )
         return unit
@@ -107,51 +105,13 @@ class ClassWeights:
 
 def check_tau(tau: float) -> None:
     """Refuse what is no tempering."""
-    if not 0 <= tau <= 2:
-        raise BadInput(f"tau={tau} must lie in 0..2: 0 weights every sample alike, 1 every class")
+    checks.number("tau", tau, least=0, most=2, remedy="0 weights every sample alike, 1 every class")
 
 
-def weighted_gram(x: Float64[Tensor, "n d"], units: Int64[Tensor, " n"]) -> Int64[Tensor, "d d"]:
-    """Return X'PX of integers, in int64.
-
-    Rows of like weight go together, as many as one float64 product can take exactly: the more alike the weights
-    are, the fewer products. Where one weight alone is too large it multiplies the integer product.
-    """
-    total = torch.zeros(x.shape[1], x.shape[1], dtype=torch.int64, device=x.device)
-    largest = max(1.0, float(x.abs().max()) ** 2 if x.numel() else 1.0)
-    order = units.argsort(stable=True)
-    kinds, counts = units.unique(return_counts=True)  # rising
-    for group in _groups(kinds.tolist(), counts.tolist(), EXACT / largest):
-        size = sum(n for _, n in group)
-        rows, order = order[:size], order[size:]
-        if len(group) == 1:
-            product = scaled(gram_product(x[rows], exact=True), group[0][0])
-        else:
-            part = x[rows]
-            product = ((part * units[rows, None]).T @ part).to(torch.int64)
-        check_no_wrap(total, product)
-        add_into(total, product)
-    return total
-
-
-def _groups(kinds: list[int], counts: list[int], room: float) -> Iterator[list[tuple[int, int]]]:
-    """Yield (weight, rows) together while rows times the largest weight, the last, stay below the room."""
-    group: list[tuple[int, int]] = []
-    for kind, n in zip(kinds, counts, strict=True):
-        if group and (sum(m for _, m in group) + n) * kind >= room:
-            yield group
-            group = []
-        group.append((kind, n))
-    if group:
-        yield group
-
-
-def scaled(sums: Tensor, factor: int | float) -> Tensor:
-    """Return sums times a weight, refusing a product of integers that would wrap around."""
-    if factor == 1:
-        return sums
-    if sums.dtype == torch.int64:
-        largest = int(sums.abs().max()) if sums.numel() else 0
-        if largest * abs(factor) > torch.iinfo(torch.int64).max:
-            raise BadInput("the weighted sum of exact statistics passes 2^63: lower bits, or lower tau")
-    return sums * factor
+def combined(
+    mine: tuple[int, float] | None, theirs: tuple[int, float] | None, sign: int
+) -> tuple[int, float] | None:
+    """Return the weighting of a sum, or of a difference."""
+    if mine is None or theirs is None:
+        return None
+    return mine[0], max(0.0, mine[1] + sign * theirs[1])

@@ -12,36 +12,44 @@ He et al., AFL, CVPR 2025, https://arxiv.org/abs/2405.16240 (the absolute aggreg
 
 from __future__ import annotations
 
-import hashlib
-import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, reduce
 
 import torch
 from jaxtyping import Float64, Int64
 from torch import Tensor
 
+from fedlab import checks
 from fedlab.errors import BadInput
 from fedlab.stats.arithmetic.fixed_point import FixedPoint
 from fedlab.stats.arithmetic.memory import check_memory
-from fedlab.stats.arithmetic.product import add_grams, difference, energy_of, gram_product, recoverable
+from fedlab.stats.arithmetic.product import (
+    add_grams,
+    difference,
+    energy_of,
+    gram_product,
+    recoverable,
+    stacked_grams,
+)
 from fedlab.stats.arithmetic.samples import check_features, check_one_hot
 from fedlab.stats.arithmetic.solve import Solution, generalised_cross_validation, ridge_solve
-from fedlab.stats.class_weights import ClassWeights, weighted_gram
+from fedlab.stats.arithmetic.union import check_fits, counts_without, saturated_without, sha256_of
+from fedlab.stats.arithmetic.weighted_product import weighted_gram
+from fedlab.stats.class_weights import ClassWeights, combined
 
 
 @dataclass(frozen=True, eq=False)
 class GramStats:
     """Immutable additive statistics of n samples with d features and c classes.
 
-    Build it with `from_batch`, `from_batches` or `zeros`; combine with `+` and `-`; read `gram`, `cross`,
-    `count`.
+    Build it with `from_batch` or `zeros`; combine with `+` and `-`, or many with `fedlab.stats.total_of`, which
+    reduces a stream of batches in O(d^2 + dc) memory; read `gram`, `cross`, `count`.
 
     Attributes
     ----------
     cross
-        C = X'Y, (d, c): float64, or int64 in exact mode.
+        Cross term C = X'Y, (d, c): float64, or int64 in exact mode.
     class_counts
         Samples per class, (c,).
     scale
@@ -49,7 +57,7 @@ class GramStats:
     saturated
         Feature entries that lay outside the public range (exact mode).
     weighting
-        None where every sample counts once. Otherwise the integer units per 1.0 of a weight (1 in float64) and
+        Weighting; None where every sample counts once. Else the integer units per 1.0 of a weight (1 in float64) and
         the samples' total weight, in such units: G = X'PX, C = X'PY with P the weights on a diagonal.
     """
 
@@ -74,7 +82,7 @@ class GramStats:
         y_onehot
             One-hot targets, (n, c).
         fixed
-            Makes the statistics exact integers.
+            Fixed point that makes the statistics exact integers.
 
         Raises
         ------
@@ -100,47 +108,24 @@ class GramStats:
     ) -> GramStats:
         """Reduce features that are fixed-point integers already (float64 where scale is None), unchecked."""
         # float64 before the product: a float32 sum cannot be subtracted back to zero.
-        y = y_onehot.to(device=x.device, dtype=torch.float64)
-        cross, counts = x.T @ y, y.sum(0).to(torch.int64)
-        if scale is not None:
+        y, exact = y_onehot.to(device=x.device, dtype=torch.float64), scale is not None
+        cross, counts, rows, per_sample, weighting = x.T @ y, y.sum(0).to(torch.int64), x, None, None
+        if exact:
             cross = cross.to(torch.int64)
         if weights is not None and not weights.plain:
-            return cls._weighted(x, y, cross, counts, scale, saturated, weights)
-        if len(x) <= x.shape[1]:
-            return cls(cross, counts, scale, saturated, rows=x)
-        return cls(cross, counts, scale, saturated, matrix=gram_product(x, scale is not None))
-
-    @classmethod
-    def _weighted(
-        cls,
-        x: Float64[Tensor, "n d"],
-        y: Float64[Tensor, "n c"],
-        cross: Tensor,
-        counts: Tensor,
-        scale: float | None,
-        saturated: int,
-        weights: ClassWeights,
-    ) -> GramStats:
-        exact = scale is not None
-        factors = weights.factors(exact).to(x.device)
-        unit = weights.unit if exact else 1
-        weighting = (unit, float((counts * factors).sum()))
-        cross = cross * factors
-        # Rows of sqrt(p) x have the weighted sum as their Gram matrix, up to rounding.
-        rows = x * (y @ factors.to(torch.float64)).sqrt()[:, None]
-        if len(x) <= x.shape[1] and (not exact or recoverable(len(rows), energy_of(rows))):
+            factors = weights.factors(exact).to(x.device)
+            weighting = (weights.unit if exact else 1, float((counts * factors).sum()))
+            cross, per_sample = cross * factors, y @ factors.to(torch.float64)
+            # Rows of sqrt(p) x have the weighted sum as their Gram matrix, up to rounding.
+            rows = x * per_sample.sqrt()[:, None]
+        plain = per_sample is None or not exact
+        if len(x) <= x.shape[1] and (plain or recoverable(len(rows), energy_of(rows))):
             return cls(cross, counts, scale, saturated, rows=rows, weighting=weighting)
-        if not exact:
-            return cls(cross, counts, scale, saturated, matrix=gram_product(rows, False), weighting=weighting)
-        matrix = weighted_gram(x, (y @ factors.to(torch.float64)).to(torch.int64))
+        if per_sample is None or not exact:
+            matrix = gram_product(rows, exact)
+        else:
+            matrix = weighted_gram(x, per_sample.to(torch.int64))
         return cls(cross, counts, scale, saturated, matrix=matrix, weighting=weighting)
-
-    @classmethod
-    def from_batches(
-        cls, batches: Iterable[tuple[Tensor, Tensor]], fixed: FixedPoint | None = None
-    ) -> GramStats:
-        """Reduce a stream of (x, y_onehot) in O(d^2 + dc) memory."""
-        return cls.total(cls.from_batch(x, y, fixed) for x, y in batches)
 
     @classmethod
     def zeros(
@@ -154,22 +139,6 @@ class GramStats:
             scale,
             rows=torch.zeros(0, d, dtype=torch.float64, device=device),
         )
-
-    @classmethod
-    def total(cls, parts: Iterable[GramStats]) -> GramStats:
-        """Add many statistics in O(d^2 + dc) memory, one matrix product per d rows.
-
-        Raises
-        ------
-        BadInput
-            If there is nothing to add, or two parts do not fit each other.
-        """
-        from fedlab.stats.gram_sum import GramSum  # it is built on this class
-
-        total = GramSum()
-        for part in parts:
-            total.add(part)
-        return total.result()
 
     # -- reading ---------------------------------------------------------------------------------------------
 
@@ -208,15 +177,12 @@ class GramStats:
 
     @cached_property
     def sha256(self) -> str:
-        """Digest of everything the statistics say; in exact mode it does not depend on the partition."""
-        said = (self.num_features, self.num_classes, self.scale, self.saturated)
-        digest = hashlib.sha256(repr(said if self.weighting is None else (*said, self.weighting)).encode())
+        """Digest of everything the statistics hold; in exact mode it does not depend on the partition."""
+        header = (self.num_features, self.num_classes, self.scale, self.saturated)
         # Row by row: an index array of the triangle would cost ten times as much as its digest.
-        for i, row in enumerate(self.gram.cpu().numpy()):
-            digest.update(row[i:].tobytes())
-        for part in (self.cross.cpu(), self.class_counts.cpu()):
-            digest.update(part.contiguous().numpy().tobytes())
-        return digest.hexdigest()
+        triangle = (row[i:] for i, row in enumerate(self.gram.cpu().numpy()))
+        weighting = () if self.weighting is None else (self.weighting,)
+        return sha256_of((*header, *weighting), [*triangle, self.cross, self.class_counts])
 
     # -- algebra ---------------------------------------------------------------------------------------------
 
@@ -253,18 +219,8 @@ class GramStats:
         for part in parts:
             self.check_fits(part)
         gone_counts = sum((part.class_counts for part in parts), torch.zeros_like(self.class_counts))
-        counts = self.class_counts - gone_counts
-        if bool((counts < 0).any()):
-            c = int(counts.argmin())
-            raise BadInput(
-                f"cannot remove {int(gone_counts[c])} samples of class {c} from "
-                f"{int(self.class_counts[c])}: these statistics were never part of the sum"
-            )
-        saturated = self.saturated - sum(part.saturated for part in parts)
-        if saturated < 0:
-            raise BadInput(
-                f"cannot remove {self.saturated - saturated} saturated entries from {self.saturated}"
-            )
+        counts = counts_without(self.class_counts, gone_counts)
+        saturated = saturated_without(self.saturated, sum(part.saturated for part in parts))
         cross = difference(self.cross, [part.cross for part in parts])
         grams, gone = _grams(parts), counts == 0
         matrix = difference(self.gram, grams)
@@ -300,20 +256,7 @@ class GramStats:
 
     def check_fits(self, other: GramStats) -> None:
         """Refuse statistics of other features, classes, units or weights."""
-        for what, mine, theirs in (
-            ("features", self.num_features, other.num_features),
-            ("classes", self.num_classes, other.num_classes),
-        ):
-            if mine != theirs:
-                raise BadInput(
-                    f"cannot combine statistics over {mine} {what} with statistics over {theirs}: "
-                    f"every client must use the same {what}"
-                )
-        if self.scale != other.scale:
-            raise BadInput(
-                f"cannot combine statistics of scale {self.scale} with scale {other.scale}: every client "
-                "must use the same mode, limit and bits"
-            )
+        check_fits(self, other)
         mine, theirs = self.weight_unit, other.weight_unit
         if mine != theirs:
             raise BadInput(
@@ -333,39 +276,29 @@ class GramStats:
         Parameters
         ----------
         ridge
-            g >= 0, or 'gcv' for generalised cross-validation. 0 on a singular system gives the minimum norm.
+            Ridge g >= 0, or 'gcv' for generalised cross-validation. 0 on a singular system gives the minimum norm.
         """
         d = self.num_features
         check_memory(3 * 8 * d * d, f"solving for {d} features", "lower the expansion's width")
+        if ridge == "gcv" and self.count == 0:
+            raise BadInput("ridge='gcv' needs samples, but the statistics are empty: give a number")
         scale = 1.0 if self.scale is None else self.scale
         gram, cross = self.gram.to(torch.float64), self.cross.to(torch.float64)
         if self.weight_unit not in (None, 1):  # a power of two: dividing by it changes no bit of the head
             gram, cross = gram / self.weight_unit, cross / self.weight_unit
         if ridge == "gcv":
-            if self.count == 0:
-                raise BadInput("ridge='gcv' needs samples, but the statistics are empty: give a number")
             ridge = generalised_cross_validation(gram, cross, self.count, self.target_squares) / scale**2
-        elif isinstance(ridge, str) or not (math.isfinite(ridge) and ridge >= 0):
-            raise BadInput(f"ridge={ridge!r} is neither a finite number >= 0 nor 'gcv'")
+        g = checks.number("ridge", ridge, least=0, remedy="'gcv' chooses it from the statistics")
         # With q = scale x:  (X'X + g I)^-1 X'Y = scale (Q'Q + g scale^2 I)^-1 Q'Y.
-        found = ridge_solve(gram, cross, ridge * scale**2)
-        return replace(found, weight=found.weight * scale, ridge=float(ridge))
-
-
-def combined(
-    mine: tuple[int, float] | None, theirs: tuple[int, float] | None, sign: int
-) -> tuple[int, float] | None:
-    """Return the weighting of a sum, or of a difference."""
-    if mine is None or theirs is None:
-        return None
-    return mine[0], max(0.0, mine[1] + sign * theirs[1])
+        solved = ridge_solve(gram, cross, g * scale**2)
+        return replace(solved, weight=solved.weight * scale, ridge=float(g))
 
 
 def _grams(parts: Sequence[GramStats]) -> list[Tensor]:
     """Return matrices whose sum is that of the parts' Gram matrices: rows of many parts share one product."""
     dense = [part.matrix for part in parts if part.matrix is not None]
-    rows = [part for part in parts if part.rows is not None and len(part.rows)]
-    return [*dense, GramStats.total(rows).gram] if rows else dense
+    rows = [part.rows for part in parts if part.rows is not None and len(part.rows)]
+    return [*dense, reduce(add_grams, stacked_grams(rows, parts[0].scale is not None))] if rows else dense
 
 
 def _covers(gram: Tensor, grams: Sequence[Tensor]) -> bool:

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from fedlab.errors import BadInput
 from fedlab.stats.arithmetic.product import add_into, check_no_wrap, energy_of, gram_product, recoverable
-from fedlab.stats.gram import GramStats, combined
+from fedlab.stats.class_weights import combined
+from fedlab.stats.gram import GramStats
 
 
 class GramSum:

@@ -22,9 +22,11 @@ import numpy as np
 import torch
 from jaxtyping import Float64, Int64
 from torch import Tensor
+from torch.nn.functional import pad
 
 from fedlab.errors import BadInput
 from fedlab.stats.arithmetic.samples import check_features, one_hot
+from fedlab.stats.arithmetic.union import check_fits, counts_without, sha256_of
 from fedlab.stats.gram import GramStats
 
 
@@ -35,7 +37,7 @@ class ClassMoments:
     Attributes
     ----------
     counts
-        n, (c,).
+        Samples n per class, (c,).
     first
         Means, (c, d0); in exact mode the sums of the integers, int64.
     second
@@ -92,14 +94,11 @@ class ClassMoments:
 
     @cached_property
     def sha256(self) -> str:
-        """Digest of everything that is said."""
-        digest = hashlib.sha256(repr((tuple(self.first.shape), self.scale)).encode())
-        for part in (self.counts, self.first, self.second):
-            digest.update(part.cpu().contiguous().numpy().tobytes())
-        return digest.hexdigest()
+        """Digest of every number."""
+        return sha256_of((tuple(self.first.shape), self.scale), [self.counts, self.first, self.second])
 
     def __add__(self, other: ClassMoments) -> ClassMoments:
-        self.check_fits(other)
+        check_fits(self, other)
         counts = self.counts + other.counts
         if self.scale is not None:
             return ClassMoments(counts, self.first + other.first, self.second + other.second, self.scale)
@@ -112,14 +111,8 @@ class ClassMoments:
         return ClassMoments(counts, mean, self.second + other.second + between)
 
     def __sub__(self, other: ClassMoments) -> ClassMoments:
-        self.check_fits(other)
-        counts = self.counts - other.counts
-        if bool((counts < 0).any()):
-            c = int(counts.argmin())
-            raise BadInput(
-                f"cannot remove {int(other.counts[c])} samples of class {c} from {int(self.counts[c])}: "
-                "these moments were never part of the sum"
-            )
+        check_fits(self, other)
+        counts = counts_without(self.counts, other.counts)
         gone = (counts == 0)[:, None]
         if self.scale is not None:
             first, second = self.first - other.first, self.second - other.second
@@ -132,9 +125,8 @@ class ClassMoments:
             return ClassMoments(counts, first, second, self.scale)
         share = other.counts[:, None] / counts.clamp(min=1)[:, None].to(torch.float64)
         mean = self.first + (self.first - other.first) * share
-        weight = counts[:, None] * (
-            other.counts[:, None] / self.counts.clamp(min=1)[:, None].to(torch.float64)
-        )
+        n = self.counts.clamp(min=1)[:, None].to(torch.float64)
+        weight = counts[:, None] * (other.counts[:, None] / n)
         apart = other.first - mean
         second = self.second - other.second - apart.square() * weight
         # What rounding leaves of nothing is nothing: a deviation is its root, and would be seen.
@@ -142,14 +134,6 @@ class ClassMoments:
         noise = (second <= 64 * torch.finfo(torch.float64).eps * size) | (counts <= 1)[:, None]
         second = torch.where(noise, 0.0, second)
         return ClassMoments(counts, torch.where(gone, 0.0, mean), second)
-
-    def check_fits(self, other: ClassMoments) -> None:
-        """Refuse moments of other classes, features or units."""
-        if self.first.shape != other.first.shape or self.scale != other.scale:
-            raise BadInput(
-                f"cannot combine moments of {tuple(self.first.shape)} classes and features and scale "
-                f"{self.scale} with those of {tuple(other.first.shape)} and {other.scale}"
-            )
 
 
 @dataclass(frozen=True, eq=False)
@@ -194,7 +178,7 @@ class WithMoments:
 
     @cached_property
     def sha256(self) -> str:
-        """Digest of everything that is said."""
+        """Digest of both digests."""
         return hashlib.sha256((self.sums.sha256 + self.moments.sha256).encode()).hexdigest()
 
     def __add__(self, other: WithMoments) -> WithMoments:
@@ -206,9 +190,8 @@ class WithMoments:
     def widen(self, num_classes: int) -> WithMoments:
         """Return the same statistics over more classes."""
         sums, more = self.sums.widen(num_classes), num_classes - self.num_classes
-        counts = torch.nn.functional.pad(self.moments.counts, (0, more))
-        first = torch.nn.functional.pad(self.moments.first, (0, 0, 0, more))
-        second = torch.nn.functional.pad(self.moments.second, (0, 0, 0, more))
+        counts = pad(self.moments.counts, (0, more))
+        first, second = (pad(part, (0, 0, 0, more)) for part in (self.moments.first, self.moments.second))
         return WithMoments(sums, ClassMoments(counts, first, second, self.moments.scale))
 
 

@@ -12,9 +12,7 @@ float64 in the units of the features. d features, c classes, s the noise's stand
 
 from __future__ import annotations
 
-import hashlib
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -23,14 +21,14 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
+from fedlab import checks
 from fedlab.errors import BadInput
 from fedlab.stats.arithmetic.memory import check_memory
+from fedlab.stats.arithmetic.product import WRAPS
 from fedlab.stats.arithmetic.solve import Solution, check_finite, one_thread
+from fedlab.stats.arithmetic.triangle import flatten
+from fedlab.stats.arithmetic.union import check_fits, sha256_of
 from fedlab.stats.gram import GramStats
-from fedlab.stats.serialization.packing import expect, flatten, triangle_entries, unflatten
-
-PARTS = ("shape", "scale", "variance", "gram", "cross")
-"""Names of the packed arrays. Their sizes and types follow from d, c and the mode alone, and so tell nothing."""
 
 LARGEST = 2.0**62
 """An entry up to which two integers can be added."""
@@ -43,13 +41,13 @@ class NoisyGram:
     Attributes
     ----------
     gram
-        G~, (d, d), symmetric: int64, or float64 in the units of the features.
+        Gram matrix G~, (d, d), symmetric: int64, or float64 in the units of the features.
     cross
-        C~, (d, c), of the same type.
+        Cross term C~, (d, c), of the same type.
     scale
         Integer units per 1.0 of a feature; None in float64.
     gram_variance, cross_variance
-        Of the noise on G's diagonal (half of it beside the diagonal) and on C's entries, in units of the features;
+        Variance of the noise on G's diagonal (half of it beside) and on C's entries, in units of the features;
         0 where there is none yet.
     """
 
@@ -77,12 +75,8 @@ class NoisyGram:
     @cached_property
     def sha256(self) -> str:
         """Digest of every number."""
-        digest = hashlib.sha256(
-            repr((self.num_features, self.num_classes, self.scale, self._variance)).encode()
-        )
-        for part in (flatten(self.gram.cpu().numpy()), self.cross.cpu().contiguous().numpy()):
-            digest.update(part.tobytes())
-        return digest.hexdigest()
+        header = (self.num_features, self.num_classes, self.scale, self._variance)
+        return sha256_of(header, [flatten(self.gram.cpu().numpy()), self.cross])
 
     @property
     def _variance(self) -> tuple[float, float]:
@@ -93,21 +87,13 @@ class NoisyGram:
         if self.scale is None:
             return self
         unit = self.scale**2  # targets are ones: C carries one scale, G two
-        return NoisyGram(
-            self.gram.to(torch.float64) / unit,
-            self.cross.to(torch.float64) / self.scale,
-            None,
-            *self._variance,
-        )
+        gram, cross = self.gram.to(torch.float64) / unit, self.cross.to(torch.float64) / self.scale
+        return NoisyGram(gram, cross, None, *self._variance)
 
     def __add__(self, other: NoisyGram) -> NoisyGram:
-        if self.cross.shape != other.cross.shape or self.scale != other.scale:
-            raise BadInput(
-                f"cannot combine noisy statistics of {tuple(self.cross.shape)} at scale {self.scale} with "
-                f"{tuple(other.cross.shape)} at scale {other.scale}: every client must use the same settings"
-            )
+        check_fits(self, other)
         if self.scale is not None and max(self._largest, other._largest) > LARGEST:
-            raise BadInput("the sum of exact statistics passes 2^63: lower bits, or add fewer samples")
+            raise BadInput(WRAPS)
         return NoisyGram(
             self.gram + other.gram,
             self.cross + other.cross,
@@ -131,7 +117,7 @@ class NoisyGram:
         Parameters
         ----------
         ridge
-            g >= 0, or 'noise' for `noise_ridge`. It must not be chosen by looking at the samples.
+            Ridge g >= 0, or 'noise' for `noise_ridge`. It must not be chosen by looking at the samples.
 
         Raises
         ------
@@ -140,11 +126,8 @@ class NoisyGram:
         """
         d = self.num_features
         check_memory(4 * 8 * d * d, f"solving for {d} features", "project the features to fewer")
-        g = self.noise_ridge if ridge == "noise" else ridge
-        if isinstance(g, str) or not (math.isfinite(g) and g >= 0):
-            raise BadInput(
-                f"ridge={ridge!r} is neither a number >= 0 nor 'noise': 'gcv' counts samples, which is a release"
-            )
+        remedy = "or say 'noise'; 'gcv' counts samples, which is a release"
+        g = self.noise_ridge if ridge == "noise" else checks.number("ridge", ridge, least=0, remedy=remedy)
         plain = self.real()
         gram, cross = plain.gram.cpu(), plain.cross.cpu()
         check_finite(gram, cross)
@@ -161,44 +144,3 @@ class NoisyGram:
     def solve(self, ridge: float | str = "noise") -> Float64[Tensor, "d c"]:
         """Return the weight of `solution`."""
         return self.solution(ridge).weight
-
-
-def pack_noisy(statistics: NoisyGram) -> dict[str, np.ndarray]:
-    """Return noisy statistics as named flat arrays, whose sizes and types tell nothing of the samples."""
-    return {
-        "shape": np.array([statistics.num_features, statistics.num_classes], dtype=np.int64),
-        "scale": np.array([statistics.scale or 0.0]),
-        "variance": np.array([statistics.gram_variance, statistics.cross_variance]),
-        "gram": flatten(statistics.gram.cpu().numpy()),
-        "cross": statistics.cross.cpu().numpy().reshape(-1),
-    }
-
-
-def unpack_noisy(arrays: Mapping[str, np.ndarray]) -> NoisyGram:
-    """Return what `pack_noisy` packed.
-
-    Raises
-    ------
-    BadInput
-        A part is missing, has the wrong size or type, or holds NaN or infinite numbers.
-    """
-    lacking = [name for name in PARTS if name not in arrays]
-    if lacking:
-        raise BadInput(f"packed noisy statistics lack {', '.join(lacking)}")
-    expect("shape", arrays["shape"], 2, "i")
-    expect("scale", arrays["scale"], 1)
-    expect("variance", arrays["variance"], 2)
-    d, c = (int(v) for v in arrays["shape"])
-    scale, variance = float(arrays["scale"][0]), [float(v) for v in arrays["variance"]]
-    if min(d, c) < 1 or scale < 0 or min(variance) < 0:
-        raise BadInput(
-            f"packed noisy statistics name {d} features, {c} classes, scale {scale} and variances {variance}: "
-            "they cannot be"
-        )
-    kinds, kind = ("i", np.int64) if scale else ("f", np.float64)
-    expect("gram", arrays["gram"], triangle_entries(d), kinds)
-    expect("cross", arrays["cross"], d * c, kinds)
-    gram = unflatten(arrays["gram"], d, d, kind)
-    gram += np.triu(gram, 1).T
-    cross = arrays["cross"].reshape(d, c).astype(kind)
-    return NoisyGram(torch.from_numpy(gram), torch.from_numpy(cross), scale or None, *variance)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, TypeVar
 
 from fedlab.errors import BadInput
+from fedlab.stats.arithmetic.union import check_fits
+from fedlab.stats.class_counts import ClassCounts
 from fedlab.stats.gram import GramStats
 from fedlab.stats.gram_sum import GramSum
 from fedlab.stats.moments import ClassMoments, WithMoments
 from fedlab.stats.noisy import NoisyGram
-from fedlab.stats.per_class import ClassCounts, PerClass, PerClassSum
+from fedlab.stats.per_class import PerClass
+from fedlab.stats.per_class_sum import PerClassSum
 
 
 class StatisticsTotal:
@@ -18,7 +22,7 @@ class StatisticsTotal:
     Parameters
     ----------
     kind
-        Which; None for whatever the first is.
+        Kind of the statistics; None for that of the first.
     """
 
     def __init__(self, kind: type | None = None) -> None:
@@ -42,6 +46,23 @@ class StatisticsTotal:
         if self._sum is None:
             raise BadInput("there are no statistics to add: no client has answered")
         return self._sum.result()
+
+
+T = TypeVar("T")
+
+
+def total_of(parts: Iterable[T]) -> T:
+    """Return the sum of statistics of one kind; of Gram matrices in O(d^2 + dc) memory, one product per d rows.
+
+    Raises
+    ------
+    BadInput
+        If there is nothing to add, or two parts do not fit each other.
+    """
+    total = StatisticsTotal()
+    for part in parts:
+        total.add(part)
+    return total.result()
 
 
 def plain_sums(statistics: GramStats | PerClass | WithMoments) -> GramStats:
@@ -71,7 +92,7 @@ class _WithMomentsSum:
     def add(self, statistics: WithMoments) -> None:
         moments = self._moments.result()
         if isinstance(moments, ClassMoments):
-            moments.check_fits(statistics.moments)
+            check_fits(moments, statistics.moments)
         self._sums.add(statistics.sums)
         self._moments.add(statistics.moments)
 

@@ -27,25 +27,25 @@ class Outcome:
     Attributes
     ----------
     strategy
-        What ran, by its class.
+        Strategy that ran, by its class.
     seed, clients, rounds
-        With which seed, over how many clients, in how many rounds.
+        Seed of the run, number of its clients and of its rounds.
     accuracy
-        On the test split, after the last round.
+        Accuracy on the test split, after the last round.
     metrics
-        Everything else that was measured, by name.
+        Metrics of all other kinds, by name.
     statistics_sha256, head_sha256
-        Equal digests, equal bits.
+        Digests: equal digests, equal bits.
     bytes_up_per_client, bytes_down_per_client
-        Sent and received by a client, on average, over all rounds.
+        Bytes sent and received by a client, on average, over all rounds.
     seconds
-        By phase; see `PHASES`.
+        Seconds by phase; see `PHASES`.
     peak_rss_bytes
-        Of the process that ran the server.
+        Peak memory of the process that ran the server.
     privacy
-        epsilon, delta and unit; null without a promise.
+        Privacy budget (epsilon, delta and unit); null without one.
     faults
-        What went wrong and was tolerated.
+        Faults that were tolerated.
     """
 
     strategy: str

@@ -29,11 +29,11 @@ PACKAGES = (
 
 def versions() -> dict[str, str]:
     """Version of each package that is installed, read from its metadata: nothing is imported."""
-    found = {}
+    installed = {}
     for package in PACKAGES:
         with suppress(metadata.PackageNotFoundError):
-            found[package] = metadata.version(package)
-    return found
+            installed[package] = metadata.version(package)
+    return installed
 
 
 def checkout(source: Path) -> dict[str, Any] | None:
@@ -42,7 +42,7 @@ def checkout(source: Path) -> dict[str, Any] | None:
     Parameters
     ----------
     source
-        A file of the code. That it is tracked is asked first: an installation inside somebody's checkout is
+        File of the code. That it is tracked is checked first: an installation inside somebody's checkout is
         not that checkout.
     """
     environment = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}

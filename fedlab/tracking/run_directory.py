@@ -8,7 +8,6 @@ is told as `BadInput`, with the file and the remedy.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import math
 import os
@@ -23,9 +22,11 @@ from pathlib import Path
 from typing import Any
 
 from fedlab.errors import BadInput
+from fedlab.tracking.append_log import AppendLog, cannot_write
 from fedlab.tracking.provenance import checkout, versions
 
 Event = dict[str, Any]
+_REMEDY = "Free some space or choose a writable folder, for example hydra.run.dir=FOLDER"
 
 
 class RunDirectory:
@@ -37,7 +38,7 @@ class RunDirectory:
     Parameters
     ----------
     path
-        The folder; it and its parents are made.
+        Folder of the run; it and its parents are made.
 
     Examples
     --------
@@ -53,16 +54,11 @@ class RunDirectory:
         self._listeners: list[Callable[[Event], None]] = []
         # Re-entrant, for a listener may itself emit an event (a warning, say).
         self._lock = threading.RLock()
-        self._events = -1
-        metrics = self.path / "metrics.jsonl"
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            self._events = os.open(metrics, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
-            if _ends_torn(self._events):
-                os.write(self._events, b"\n")
+            self._events = AppendLog(self.path / "metrics.jsonl")
+            self._events.end_line()
         except OSError as error:
-            self.close()
-            raise _refused(self.path, error) from error
+            raise cannot_write(self.path, error, _REMEDY) from error
 
     def __enter__(self) -> RunDirectory:
         return self
@@ -76,9 +72,9 @@ class RunDirectory:
         Parameters
         ----------
         kind
-            What happened: method, round, result, warning, ...
+            Kind of the event: method, round, result, warning, ...
         **fields
-            JSON values; numpy scalars and arrays too. NaN and infinity become null.
+            Values for JSON; numpy scalars and arrays too. NaN and infinity become null.
         """
         record = _record(kind, fields)
         line = (json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n").encode()
@@ -92,9 +88,9 @@ class RunDirectory:
         Parameters
         ----------
         kind
-            progress or features; an `event=` among the fields says the same.
+            Kind of the event, progress or features; an `event=` among the fields says the same.
         **fields
-            As for `event`.
+            Values, as for `event`.
         """
         record = _record(kind, fields)
         with self._lock:
@@ -108,7 +104,7 @@ class RunDirectory:
                 length += len(line)
                 if any(map(keep, parse_events([line]))):
                     kept = length
-            os.ftruncate(self._events, kept)
+            self._events.truncate(kept)
 
     def claim(self) -> None:
         """Keep the folder for this process until `close`, or its death, however sudden.
@@ -119,13 +115,11 @@ class RunDirectory:
             Another process has it.
         """
         try:
-            fcntl.flock(self._events, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._events.lock()
         except BlockingIOError as error:
             raise BadInput(
                 f"{self.path} belongs to a run that is still under way: wait for its end, or stop it first"
             ) from error
-        except OSError:  # a file system without locks: nobody can be asked
-            pass
 
     def subscribe(self, listener: Callable[[Event], None]) -> None:
         """Call `listener` with each further event, in the thread that emits it."""
@@ -146,9 +140,9 @@ class RunDirectory:
         Parameters
         ----------
         name
-            Relative to the run directory; may name a sub-folder ("figures/accuracy.png").
+            Name relative to the run directory; may name a sub-folder ("figures/accuracy.png").
         data
-            The whole content.
+            Content, whole.
 
         Returns
         -------
@@ -167,7 +161,7 @@ class RunDirectory:
         Parameters
         ----------
         **extra
-            Added as it is; `seeds` belongs here.
+            Entries to add as they are; `seeds` belongs here.
         """
         record = {
             "time": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -184,25 +178,15 @@ class RunDirectory:
 
     def close(self) -> None:
         """Close the event file; what was written stays. Closing twice is harmless."""
-        descriptor, self._events = self._events, -1
-        if descriptor >= 0:
-            os.close(descriptor)
+        self._events.close()
 
     def _append(self, line: bytes) -> None:
-        if self._events < 0:
+        if self._events.closed:
             raise BadInput(f"cannot record an event in {self.path}: the run directory is closed")
-        former: int | None = None
         try:
-            former = os.fstat(self._events).st_size
-            # A write cut short by a full disk says so only when the rest is tried.
-            rest = memoryview(line)
-            while rest:
-                rest = rest[os.write(self._events, rest) :]
+            self._events.append(line)
         except OSError as error:
-            if former is not None:
-                with suppress(OSError):
-                    os.ftruncate(self._events, former)
-            raise _refused(self.path / "metrics.jsonl", error) from error
+            raise cannot_write(self._events.path, error, _REMEDY) from error
 
     def _tell(self, record: Event) -> None:
         for listener in tuple(self._listeners):
@@ -239,11 +223,11 @@ def write_atomically(target: Path, data: bytes, mode: int = 0o666) -> None:
     Parameters
     ----------
     target
-        The file; its folder is made.
+        File to write; its folder is made.
     data
-        Its whole content, on the disk before the name appears.
+        Content, whole, on the disk before the name appears.
     mode
-        Its permissions at most, from the first byte on; the umask takes its own.
+        Permissions at most, from the first byte on; the umask takes its own.
     """
     temporary = target.with_name(f".{target.name}.{os.getpid()}-{threading.get_ident()}.tmp")
     try:
@@ -258,7 +242,7 @@ def write_atomically(target: Path, data: bytes, mode: int = 0o666) -> None:
         finally:
             temporary.unlink(missing_ok=True)
     except OSError as error:
-        raise _refused(target, error) from error
+        raise cannot_write(target, error, _REMEDY) from error
 
 
 def remove(folder: Path, patterns: Iterable[str]) -> None:
@@ -267,9 +251,9 @@ def remove(folder: Path, patterns: Iterable[str]) -> None:
     Parameters
     ----------
     folder
-        Where they lie.
+        Folder of the files.
     patterns
-        Relative to it and one after the other, as `Path.glob` takes them; 'name/' is a sub-folder.
+        Patterns relative to it, one after the other, as `Path.glob` takes them; 'name/' is a sub-folder.
     """
     for pattern in patterns:
         for path in list(folder.glob(pattern)):
@@ -283,7 +267,7 @@ def parse_events(lines: Iterable[str | bytes]) -> list[Event]:
     Parameters
     ----------
     lines
-        The file's lines.
+        Lines of the file.
     """
     events = []
     for line in lines:
@@ -295,16 +279,3 @@ def parse_events(lines: Iterable[str | bytes]) -> list[Event]:
 
 def _record(kind: str, fields: Mapping[str, object]) -> Event:
     return {"time": time.time(), "event": kind, **plain(fields)}
-
-
-def _refused(path: Path, error: OSError) -> BadInput:
-    reason = error.strerror or str(error)
-    return BadInput(
-        f"cannot write {path}: {reason}. Free some space or choose a writable folder, for example "
-        "hydra.run.dir=FOLDER"
-    )
-
-
-def _ends_torn(descriptor: int) -> bool:
-    size = os.fstat(descriptor).st_size
-    return size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"

@@ -62,7 +62,7 @@ def test_what_passes_the_range_is_clipped_and_counted_once():
 
 
 def test_a_map_that_cannot_be_is_refused():
-    with pytest.raises(BadInput, match="0 random features"):
+    with pytest.raises(BadInput, match="width=0 must be a whole number >= 1"):
         DualReLUTanh(0)
     with pytest.raises(BadInput, match="seed=-1"):
         DualReLUTanh(seed=-1)

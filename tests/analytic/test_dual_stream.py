@@ -9,7 +9,7 @@ from clients.dsal import DSAL
 from fedlab.analytic import DualReLUTanh, DualStream
 from fedlab.analytic.dual_stream import squared_error
 from fedlab.errors import BadInput
-from fedlab.stats import GramStats, one_hot
+from fedlab.stats import GramStats, one_hot, total_of
 from tests.draws import FIXED, same, samples, seeds
 
 MODES = pytest.mark.parametrize("mode", ["float64", "exact"])
@@ -80,7 +80,7 @@ def test_the_ratio_scales_the_compensation_and_zero_is_the_main_head_alone():
     model, phases = learner(), stream()
     once, half, none = (model_fit(learner(ratio=r), phases) for r in (1.0, 0.5, 0.0))
     assert torch.equal(once[:W], none[:W]) and torch.equal(half[W:], once[W:] / 2) and not none[W:].any()
-    union = GramStats.total(model.observe(*phase) for phase in phases)
+    union = total_of(model.observe(*phase) for phase in phases)
     main = replace(union, cross=union.cross[:W], rows=None, matrix=union.gram[:W, :W].contiguous())
     assert torch.allclose(once[:W], main.solve(0.1), rtol=0, atol=1e-12)
 
@@ -98,9 +98,9 @@ def test_neither_batches_nor_clients_nor_order_within_a_phase_matter(mode, seed,
     generator = torch.Generator().manual_seed(seed)
     cut, dealt = [], []
     for x, labels in phases:
-        cut.append(GramStats.total(map(model.observe, x.split(batch), labels.split(batch))))
+        cut.append(total_of(map(model.observe, x.split(batch), labels.split(batch))))
         parts = torch.randperm(len(x), generator=generator).tensor_split(clients)
-        dealt.append(GramStats.total(model.observe(x[rows], labels[rows]) for rows in parts))
+        dealt.append(total_of(model.observe(x[rows], labels[rows]) for rows in parts))
     whole = model_fit(model, phases)
     for found in (model.fit(cut), model.fit(dealt)):
         if mode == "exact":

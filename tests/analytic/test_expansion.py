@@ -35,7 +35,8 @@ def features(kind, n=7, d0=5, seed=0, device="cpu", bits=12):
 
 IN_ANOTHER_PROCESS = """
 import hashlib, torch
-from fedlab.stats import FixedPoint, RandomRBF, RandomReLU
+from fedlab.analytic import RandomRBF, RandomReLU
+from fedlab.stats import FixedPoint
 x = torch.linspace(-1, 1, 35, dtype=torch.float64).reshape(7, 5)
 digest = hashlib.sha256()
 for kind in (RandomReLU(width=16, seed=3), RandomRBF(width=16, seed=3, sigma=1.5, low=-1.0, high=1.0)):
@@ -190,8 +191,8 @@ def test_narrow_kernels_and_centres_beyond_the_range_stay_finite():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: RandomReLU(width=0), "0 random features"),
-        (lambda: RandomRBF(width=-3), "-3 random features"),
+        (lambda: RandomReLU(width=0), "width=0 must be"),
+        (lambda: RandomRBF(width=-3), "width=-3 must be"),
         (lambda: RandomReLU(seed=-1), "seed=-1"),
         (lambda: RandomRBF(seed=-1), "seed=-1"),
         (lambda: RandomRBF(sigma=0.0), r"sigma=0\.0"),

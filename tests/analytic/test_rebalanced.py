@@ -59,10 +59,10 @@ def test_a_checkpoint_keeps_a_memory():
 @pytest.mark.parametrize(
     ("build", "said"),
     [
-        (lambda: Tempered(tau=-0.1), "tau=-0.1 must lie in 0..2"),
-        (lambda: Filled(spread=float("nan")), "spread=nan must be finite"),
-        (lambda: Filled(seed=-1), "seed=-1 must be >= 0"),
-        (lambda: Filled(mode="decimal"), "mode='decimal'"),
+        (lambda: Tempered(tau=-0.1), "tau=-0.1 must be a finite number in"),
+        (lambda: Filled(spread=float("nan")), "spread=nan must be a finite number"),
+        (lambda: Filled(seed=-1), "seed=-1 must be a whole number >= 0"),
+        (lambda: Filled(mode="decimal"), "unknown mode 'decimal'"),
     ],
 )
 def test_a_memory_that_cannot_be_is_refused(build, said):

@@ -7,7 +7,7 @@ from clients.gacl import GACL
 from clients.gkeal import GKEAL
 from fedlab.analytic import Identity, RandomRBF, RandomReLU, SampledRBF
 from fedlab.errors import BadInput
-from fedlab.stats import GramStats, one_hot
+from fedlab.stats import one_hot, total_of
 from tests.draws import same, samples, seeds
 from tests.tolerance import FLOAT64, assert_near
 
@@ -47,7 +47,7 @@ def test_any_number_of_phases_gives_the_joint_head(mode, count):
     model, (x, labels) = ACIL(C, RandomReLU(D), mode), samples(N, D0, C, seed=7)
     phases = in_phases(count)
     assert len(phases) == count and sum(len(part) for part, _ in phases) == N
-    total = GramStats.total(model.observe(*phase) for phase in phases)
+    total = total_of(model.observe(*phase) for phase in phases)
     joint = model.observe(x, labels)
     h = model.features(x)
     ridge = h.T @ h + RIDGE * torch.eye(D, dtype=torch.float64)
@@ -67,7 +67,7 @@ def test_returning_classes_are_the_same_sum(mode):
     x, labels = samples(60, D0, 3)
     model = GACL(3, RandomReLU(D), mode)
     phases = list(zip(x.split(7), labels.split(7), strict=True))
-    total = GramStats.total(model.observe(*phase) for phase in phases)
+    total = total_of(model.observe(*phase) for phase in phases)
     assert torch.allclose(model.fit(total), recursion(model.features, phases, 3, RIDGE), rtol=0, atol=1e-10)
     assert torch.equal(model.fit(total), ACIL(3, RandomReLU(D), mode).fit(total))
 

@@ -6,7 +6,7 @@ from clients.afl import AFL
 from fedlab.analytic import RandomReLU
 from fedlab.analytic.learner import ROWS
 from fedlab.errors import BadInput
-from fedlab.stats import FixedPoint, GramStats, one_hot, unpack
+from fedlab.stats import FixedPoint, GramStats, one_hot, total_of, unpack
 from tests.draws import same, samples
 
 MODES = pytest.mark.parametrize("mode", ["exact", "float64"])
@@ -26,9 +26,7 @@ def test_long_batches_are_cut_without_a_trace(mode):
     x, labels = samples(2 * ROWS + 7, 3)
     learner = AFL(3, RandomReLU(width=8), mode)
     whole = learner.observe(x, labels)
-    parts = GramStats.total(
-        learner.observe(x[rows], labels[rows]) for rows in torch.arange(len(x)).split(1000)
-    )
+    parts = total_of(learner.observe(x[rows], labels[rows]) for rows in torch.arange(len(x)).split(1000))
     assert whole.count == len(x)
     if mode == "exact":
         assert same(whole, parts)
@@ -93,7 +91,7 @@ def test_the_message_is_the_packed_statistics_and_nothing_else():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"mode": "exakt"}, "mode='exakt': known are 'exact' and 'float64'"),
+        ({"mode": "exakt"}, "unknown mode 'exakt': known are exact, float64"),
         ({"num_classes": 0}, "num_classes=0"),
         ({"limit": -1.0}, r"limit=-1\.0"),
         ({"bits": 40}, "bits=40"),

@@ -33,6 +33,7 @@ METHODS = [
     Method("air"),
     Method("air_two_rounds"),
     Method("bulyan", EVERYONE, learns=0.4),
+    Method("discriminant"),
     Method("dp_afl", PRIVATE, learns=0.4),
     Method("dp_fedavg", (*PRIVATE, *EVERYONE), learns=0.0),
     Method("dp_secagg_afl", (*PRIVATE, "privacy.dropout=0.5"), learns=0.2),

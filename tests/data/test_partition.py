@@ -120,13 +120,13 @@ def test_nothing_is_printed(capfd):
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: Dirichlet(0), r"alpha=0 is outside \(0, 1e\+09\]"),
+        (lambda: Dirichlet(0), r"alpha=0 must be a finite number in \(0, 1000000000.0\]"),
         (lambda: Dirichlet(-1.0), "alpha=-1.0"),
         (lambda: Dirichlet(float("nan")), "alpha=nan"),
         (lambda: Quantity(float("inf")), "alpha=inf"),
         (lambda: Dirichlet("a"), "alpha='a'"),
         (lambda: Shards(0), "per_client=0"),
-        (lambda: Shards(1.5), "per_client=1.5 is not an integer"),
+        (lambda: Shards(1.5), "per_client=1.5 must be a whole number >= 1"),
         (lambda: Iid().split(LABELS, {}, 0, 0), "clients=0"),
         (lambda: Iid().split(LABELS, {}, -3, 0), "clients=-3"),
         (lambda: Iid().split(LABELS, {}, None, 0), "clients=null"),

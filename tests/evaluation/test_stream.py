@@ -1,4 +1,4 @@
-"""Marks over a course: who is judged on what, and what the marks come to."""
+"""Metrics over a client stream: what is evaluated when, and what the metrics come to."""
 
 import numpy as np
 import pytest
@@ -33,19 +33,19 @@ def always(label):
 
 
 def test_a_class_that_is_not_exposed_is_never_predicted():
-    marks = StreamEvaluation(client_stream(ClassIncremental(2, 1, "given"))).mark(0, always(2))
-    assert marks["accuracy"] == 1.0  # only class 0 is exposed, so everything is class 0
+    metrics = StreamEvaluation(client_stream(ClassIncremental(2, 1, "given"))).evaluate(0, always(2))
+    assert metrics["accuracy"] == 1.0  # only class 0 is exposed, so everything is class 0
 
 
 def test_steps_are_judged_on_what_is_exposed_and_tasks_apart():
-    exam = StreamEvaluation(client_stream(ClassIncremental(2, 1, "given")))
-    exam.mark(0, right())
-    exam.mark(1, always(1))
-    exam.mark(2, right())
-    assert [step["accuracy"] for step in exam.steps] == [1.0, 0.5, 1.0]
-    assert [step["samples"] for step in exam.steps] == [3, 5, 6]
-    assert [step["tasks"] for step in exam.steps] == [[1, None, None], [0, 1, None], [1, 1, 1]]
-    found = exam.summary()
+    evaluation = StreamEvaluation(client_stream(ClassIncremental(2, 1, "given")))
+    evaluation.evaluate(0, right())
+    evaluation.evaluate(1, always(1))
+    evaluation.evaluate(2, right())
+    assert [step["accuracy"] for step in evaluation.steps] == [1.0, 0.5, 1.0]
+    assert [step["samples"] for step in evaluation.steps] == [3, 5, 6]
+    assert [step["tasks"] for step in evaluation.steps] == [[1, None, None], [0, 1, None], [1, 1, 1]]
+    found = evaluation.summary()
     assert found["average_accuracy"] == found["amca"] == pytest.approx(2.5 / 3)
     assert found["a_auc"] == pytest.approx((1.0 * 3 + 0.5 * 2 + 1.0 * 1) / 6)
     assert found["forgetting"] == 0 and found["backward_transfer"] == 0 and found["forward_transfer"] is None
@@ -53,73 +53,73 @@ def test_steps_are_judged_on_what_is_exposed_and_tasks_apart():
     assert found["tail_accuracy"] == 1 and found["head_accuracy"] is found["medium_accuracy"] is None
 
 
-def test_the_last_mark_of_a_step_counts():
-    exam = StreamEvaluation(client_stream(SampleIncremental(2)))
-    exam.mark(0, right())
-    exam.mark(1, always(0))
-    exam.mark(1, right())
-    assert [step["accuracy"] for step in exam.steps] == [1, 1]
+def test_the_last_metrics_of_a_step_counts():
+    evaluation = StreamEvaluation(client_stream(SampleIncremental(2)))
+    evaluation.evaluate(0, right())
+    evaluation.evaluate(1, always(0))
+    evaluation.evaluate(1, right())
+    assert [step["accuracy"] for step in evaluation.steps] == [1, 1]
 
 
-def test_batches_of_a_task_are_one_exam():
+def test_batches_of_a_task_are_one_evaluation_task():
     evaluation_tasks = client_stream(Online(2, ClassIncremental(2, 1, "given"))).evaluation_tasks
-    assert [(exam.begun, exam.ended) for exam in evaluation_tasks] == [(0, 1), (2, 2), (3, 3)]
-    assert [TEST[exam.rows].tolist() for exam in evaluation_tasks] == [[0, 0], [1, 1], [2, 2]]
+    assert [(task.begun, task.ended) for task in evaluation_tasks] == [(0, 1), (2, 2), (3, 3)]
+    assert [TEST[task.rows].tolist() for task in evaluation_tasks] == [[0, 0], [1, 1], [2, 2]]
 
 
 def test_a_domain_not_yet_met_is_judged_for_forward_transfer_alone():
-    exam = StreamEvaluation(client_stream(DomainIncremental()))
+    evaluation = StreamEvaluation(client_stream(DomainIncremental()))
     # Domain b has rows 1, 3, 5: class 2 is unknown in domain a, which has rows 0, 2, 4 of the training split.
-    marks = exam.mark(0, right())
-    assert marks["accuracy"] == 1.0 and exam.steps[0]["tasks"] == [1, 1]
-    exam.mark(1, right())
-    assert exam.summary()["forward_transfer"] == 1.0
+    metrics = evaluation.evaluate(0, right())
+    assert metrics["accuracy"] == 1.0 and evaluation.steps[0]["tasks"] == [1, 1]
+    evaluation.evaluate(1, right())
+    assert evaluation.summary()["forward_transfer"] == 1.0
 
 
 def test_clients_at_different_phases_end_a_task_when_the_last_has_learnt_it():
     calendar = [[(0,), ()], [(1,), (0,)], [(), (1,)]]
     two = client_stream(SampleIncremental(2), calendar, clients=2)
-    assert [(exam.begun, exam.ended) for exam in two.evaluation_tasks] == [
+    assert [(task.begun, task.ended) for task in two.evaluation_tasks] == [
         (0, 2)
     ]  # one test split for both tasks
     two = client_stream(ClassIncremental(1, 2, "given"), calendar, clients=2)
     # The first client has class 0 alone: at step 1, when its turn is to meet the second task, nothing of it is met.
-    assert [(exam.begun, exam.ended) for exam in two.evaluation_tasks] == [(0, 1), (2, 2)]
+    assert [(task.begun, task.ended) for task in two.evaluation_tasks] == [(0, 1), (2, 2)]
 
 
 def test_a_step_without_test_rows_has_no_mark_and_the_others_count():
-    exam = StreamEvaluation(client_stream(ClassIncremental(2, 1, "given"), test=np.array([1, 1, 2])))
+    evaluation = StreamEvaluation(client_stream(ClassIncremental(2, 1, "given"), test=np.array([1, 1, 2])))
     scores = np.eye(3)[[1, 1, 2]]
-    assert exam.mark(0, scores) == {}
-    assert exam.summary() == {"steps": []}
-    exam.mark(1, scores)
-    exam.mark(2, scores)
-    assert [step["accuracy"] for step in exam.steps] == [None, 1.0, 1.0]
-    found = exam.summary()
+    assert evaluation.evaluate(0, scores) == {}
+    assert evaluation.summary() == {"steps": []}
+    evaluation.evaluate(1, scores)
+    evaluation.evaluate(2, scores)
+    assert [step["accuracy"] for step in evaluation.steps] == [None, 1.0, 1.0]
+    found = evaluation.summary()
     assert found["average_accuracy"] == found["amca"] == found["a_auc"] == 1.0
 
 
 def test_before_anyone_has_a_sample_there_is_nothing_to_judge():
     late = client_stream(SampleIncremental(1), [[()], [()], [(0,)]])
-    exam = StreamEvaluation(late)
-    assert exam.mark(0, right()) == {} and exam.steps == []
-    exam.mark(2, right())
-    assert [step["accuracy"] for step in exam.steps] == [None, None, 1.0]
-    assert exam.summary()["average_accuracy"] == 1.0 and exam.summary()["a_auc"] == 1.0
+    evaluation = StreamEvaluation(late)
+    assert evaluation.evaluate(0, right()) == {} and evaluation.steps == []
+    evaluation.evaluate(2, right())
+    assert [step["accuracy"] for step in evaluation.steps] == [None, None, 1.0]
+    assert evaluation.summary()["average_accuracy"] == 1.0 and evaluation.summary()["a_auc"] == 1.0
 
 
 def test_a_class_of_the_test_split_alone_is_never_judged():
-    exam = StreamEvaluation(client_stream(SampleIncremental(1), train=np.array([0, 0, 1])))
-    assert exam.mark(0, right())["accuracy"] == 1.0
-    assert exam.summary()["class_accuracy"] == [1, 1, None]
+    evaluation = StreamEvaluation(client_stream(SampleIncremental(1), train=np.array([0, 0, 1])))
+    assert evaluation.evaluate(0, right())["accuracy"] == 1.0
+    assert evaluation.summary()["class_accuracy"] == [1, 1, None]
 
 
-def test_a_checkpoint_keeps_the_marks():
+def test_a_checkpoint_keeps_the_metrics():
     one, two = (StreamEvaluation(client_stream(ClassIncremental(2, 1, "given"))) for _ in range(2))
-    one.mark(0, right())
+    one.evaluate(0, right())
     two.load_state_dict(one.state_dict())
-    for exam in (one, two):
-        exam.mark(1, always(1))
+    for evaluation in (one, two):
+        evaluation.evaluate(1, always(1))
     assert one.summary() == two.summary()
 
 

@@ -172,7 +172,7 @@ def test_a_hub_id_is_pinned_to_the_commit_on_this_machine(monkeypatch, tmp_path)
     ("options", "message"),
     [
         ({"id": "a", "pooling": "max"}, "unknown pooling 'max': known are auto, cls, mean"),
-        ({"id": "a", "max_tokens": 0}, "max_tokens 0: at least 1"),
+        ({"id": "a", "max_tokens": 0}, "max_tokens=0 must be a whole number >= 1"),
     ],
 )
 def test_bad_options_are_refused_at_once(options, message):

@@ -98,7 +98,7 @@ def test_the_start_is_the_same_for_everyone(network, d):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Hidden(0), "width=0 must be at least 1; network=linear has no hidden layer"),
+        (lambda: Hidden(0), "width=0 must be a whole number >= 1: network=linear has no hidden layer"),
         (lambda: CNN(width=0), "width=0"),
         (lambda: CNN(shape=(32, 32)), r"shape=\[32, 32\] must be 3 integers"),
         (lambda: CNN(channels=(32, 0)), r"channels=\[32, 0\] must be 2 integers"),

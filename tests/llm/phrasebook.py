@@ -26,25 +26,16 @@ class Phrasebook(LanguageModel):
     def fingerprint(self) -> str:
         return "phrasebook"
 
-    def complete(self, prompts, sampling, seeds, progress=None, *, arrived=None):
-        answers = []
+    def _complete(self, prompts, sampling, seeds, arrived):
         for index, (prompt, seed) in enumerate(zip(prompts, seeds, strict=True)):
             self.asked.append(prompt)
-            answers.append(self._answer(prompt, np.random.default_rng(seed)))
-            if arrived is not None:
-                arrived(index, answers[-1])
-        return answers
+            arrived(index, self._answer(prompt, np.random.default_rng(seed)))
 
-    def log_likelihood(self, prompts, continuations):
+    def _log_likelihood(self, prompts, continuations, rows):
         """The label whose words a text has is the likelier."""
-        found = []
-        for prompt, continuation in zip(prompts, continuations, strict=True):
-            said = sum(word in prompt for word in WORDS.get(continuation.strip(), ()))
-            found.append([float(said) - 3.0, 1.0])
-        return np.array(found)
-
-    def close(self) -> None:
-        pass
+        for row, (prompt, continuation) in enumerate(zip(prompts, continuations, strict=True)):
+            words = sum(word in prompt for word in WORDS.get(continuation.strip(), ()))
+            rows[row] = words - 3.0, 1.0
 
     def _answer(self, prompt: Prompt, draw: np.random.Generator) -> Completion:
         if not isinstance(prompt, str):

@@ -9,13 +9,13 @@ from rich.console import Console
 
 from fedlab.report.result import TextTable
 from fedlab.report.table import (
-    html_table,
     method_cells,
     study_cells,
     sweep_cells,
     sweep_table,
     table_text,
 )
+from fedlab.report.template import html_table
 from fedlab.report.words import human_bytes, percent, points, seconds, short_hash
 
 

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedlab.errors import BadInput
-from fedlab.stats import ClassWeights, GramStats, one_hot, pack, packed_bytes, unpack
+from fedlab.stats import ClassWeights, GramStats, one_hot, pack, packed_bytes, total_of, unpack
 from fedlab.stats.class_weights import FINEST
 from tests.draws import FIXED, gap, same, samples, seeds
 
@@ -73,7 +73,7 @@ def test_weighted_sums_do_not_depend_on_who_holds_what(fixed, seed, n, clients):
     weights = ClassWeights.tempered([40_000, 3, 200, 17])
     holder = torch.randint(clients, (n,), generator=torch.Generator().manual_seed(seed))
     held = [reduced(x[holder == k], labels[holder == k], fixed, weights) for k in range(clients)]
-    whole, total = reduced(x, labels, fixed, weights), GramStats.total(unpack(pack(p)) for p in held)
+    whole, total = reduced(x, labels, fixed, weights), total_of(unpack(pack(p)) for p in held)
     one_by_one = held[0]
     for part in held[1:]:
         one_by_one = one_by_one + part
@@ -105,7 +105,7 @@ def test_statistics_of_other_weights_are_refused():
     fine = reduced(x, labels, FIXED, ClassWeights.tempered([40_000, 3, 200, 17]))
     coarse = reduced(x, labels, FIXED, ClassWeights((0.5, 1.0, 1.0, 1.0)))
     for a, b in ((plain, fine), (fine, coarse), (coarse, plain)):
-        for combine in (lambda a, b: a + b, lambda a, b: a - b, lambda a, b: GramStats.total([a, b])):
+        for combine in (lambda a, b: a + b, lambda a, b: a - b, lambda a, b: total_of([a, b])):
             with pytest.raises(BadInput, match="must weight by the same counts"):
                 combine(a, b)
 

@@ -9,7 +9,7 @@ from sklearn.datasets import load_digits
 
 from fedlab.analytic import RandomReLU
 from fedlab.errors import BadInput
-from fedlab.stats import FixedPoint, GramStats, GramSum, one_hot, pack, unpack
+from fedlab.stats import FixedPoint, GramStats, GramSum, one_hot, pack, total_of, unpack
 from fedlab.stats.arithmetic.product import gram_product, recoverable
 from tests.draws import FIXED, client_sizes, gap, same, samples, seeds, statistics
 
@@ -42,10 +42,10 @@ def test_the_sum_is_the_union_in_any_order_and_grouping(fixed, sizes, seed, data
     for part in parts[1:]:
         total = total + part
     assert agree(total, union)
-    assert agree(GramStats.total(data.draw(st.permutations(parts))), union)
+    assert agree(total_of(data.draw(st.permutations(parts))), union)
     cut = data.draw(st.integers(0, len(parts) - 1))
     left, right = parts[: cut + 1], parts[cut + 1 :] or [GramStats.zeros(D, C, union.scale)]
-    assert agree(GramStats.total(left) + GramStats.total(right), union)
+    assert agree(total_of(left) + total_of(right), union)
 
 
 @MODES
@@ -71,7 +71,9 @@ def test_batches_do_not_matter(fixed, seed, n, batch):
     x, labels = samples(n, D, C, seed)
     y = one_hot(labels, C)
     stream = zip(x.split(batch), y.split(batch), strict=True)
-    assert agree(GramStats.from_batches(stream, fixed), GramStats.from_batch(x, y, fixed))
+    assert agree(
+        total_of(GramStats.from_batch(x, y, fixed) for x, y in stream), GramStats.from_batch(x, y, fixed)
+    )
 
 
 @MODES
@@ -122,7 +124,7 @@ def test_digits_have_one_digest_for_any_number_of_clients(device):
     for clients in (1, 7, 100, 1000):
         shuffled = torch.randperm(len(h), generator=torch.Generator().manual_seed(clients)).to(device)
         parts = shuffled.tensor_split(clients)
-        total = GramStats.total(GramStats.from_integers(h[rows], y[rows], fixed.scale) for rows in parts)
+        total = total_of(GramStats.from_integers(h[rows], y[rows], fixed.scale) for rows in parts)
         assert saturated + clipped + total.saturated == 0
         digests.add(total.sha256)
         heads.add(total.solve(1.0).numpy().tobytes())
@@ -176,7 +178,7 @@ def test_saturated_entries_are_counted_through_sums_and_differences():
     a = GramStats.from_batch(torch.tensor([[0.0, 2.0], [-3.0, 1.0]]), y, FIXED)
     b = GramStats.from_batch(torch.tensor([[0.5, 1.5], [0.1, 1.0]]), y, FIXED)
     assert (a.saturated, b.saturated, (a + b).saturated, (a + b - b).saturated) == (2, 1, 3, 2)
-    assert GramStats.total([a, b]).saturated == 3
+    assert total_of([a, b]).saturated == 3
     with pytest.raises(BadInput, match="cannot remove 2 saturated entries from 1"):
         _ = b - a
 
@@ -227,7 +229,7 @@ def test_exact_statistics_notice_a_stranger_of_the_same_size():
 @MODES
 def test_nothing_remains_of_nothing(fixed):
     everyone = [statistics(7, D, C, seed, fixed) for seed in range(20)]
-    left = GramStats.total(everyone)
+    left = total_of(everyone)
     for client in everyone:
         left = left - client
     # In float64 the last difference would be rounding noise of rank d, and its head of order 1.
@@ -247,8 +249,8 @@ def test_a_class_whose_last_holder_leaves_has_a_zero_column():
 
 def test_nothing_to_add():
     with pytest.raises(BadInput, match="no statistics to add"):
-        GramStats.total([])
-    assert same(GramStats.total([GramStats.zeros(D, C)] * 3), GramStats.zeros(D, C))
+        total_of([])
+    assert same(total_of([GramStats.zeros(D, C)] * 3), GramStats.zeros(D, C))
 
 
 def test_sums_past_int64_are_refused_and_the_total_stays():
@@ -315,11 +317,11 @@ def test_sums_of_factors_are_exact_for_every_word_length(bits):
     sent = [unpack(pack(part)) for part in parts]
     assert any(part.rows is not None and not torch.equal(part.rows, part.rows.round()) for part in sent)
     assert all(same(a, b) for a, b in zip(sent, parts, strict=True))
-    assert same(GramStats.total(sent), GramStats.total(parts))
+    assert same(total_of(sent), total_of(parts))
     by_pairs = sent[0]
     for part in sent[1:]:
         by_pairs = by_pairs + part
-    assert same(by_pairs, GramStats.total(parts))
+    assert same(by_pairs, total_of(parts))
 
 
 def test_recoverable_is_the_limit_of_a_factor():

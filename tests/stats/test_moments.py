@@ -130,9 +130,9 @@ def test_what_was_never_added_cannot_be_removed():
         with pytest.raises(BadInput, match=r"cannot remove \d+ samples of class"):
             _ = a - b
     x, labels = samples(6, D, 1)
-    with pytest.raises(BadInput, match="never part of the sum"):
+    with pytest.raises(BadInput, match="never part of"):
         _ = moments(x[:3] / 9, labels[:3], True, 1) - moments(x[3:], labels[3:], True, 1)
-    with pytest.raises(BadInput, match="cannot combine moments"):
+    with pytest.raises(BadInput, match="cannot combine statistics"):
         _ = moments(x, labels, True, 1) - moments(x, labels, False, 1)
 
 

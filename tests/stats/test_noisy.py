@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from fedlab.errors import BadInput
-from fedlab.stats import FixedPoint, GramStats, NoisyGram, StatisticsTotal, one_hot, pack, unpack
+from fedlab.stats import FixedPoint, GramStats, NoisyGram, StatisticsTotal, one_hot, pack, total_of, unpack
 
 
 def stats(n: int, d: int = 4, c: int = 3, seed: int = 0, fixed: FixedPoint | None = None) -> GramStats:
@@ -31,7 +31,7 @@ def test_sums_are_those_of_the_union(fixed: FixedPoint | None):
     total = StatisticsTotal(NoisyGram)
     for part in parts:
         total.add(part)
-    whole = NoisyGram.without_counts(GramStats.total(stats(n, seed=n, fixed=fixed) for n in (0, 3, 20)))
+    whole = NoisyGram.without_counts(total_of(stats(n, seed=n, fixed=fixed) for n in (0, 3, 20)))
     if fixed:
         assert total.result().sha256 == whole.sha256
     else:  # sums of 23 products of about 1
@@ -77,7 +77,7 @@ def test_size_on_the_wire_tells_nothing(fixed: FixedPoint | None):
 @pytest.mark.parametrize(
     ("part", "value", "said"),
     [
-        ("gram", None, "lack gram"),
+        ("gram", None, "gram is missing"),
         ("gram", np.zeros(3), "shape"),
         ("gram", np.full(10, np.nan), "NaN"),
         ("cross", np.zeros(12, np.int64), "type"),
@@ -109,5 +109,5 @@ def test_nothing_positive():
 
 
 def test_other_settings_do_not_add():
-    with pytest.raises(BadInput, match="same settings"):
+    with pytest.raises(BadInput, match="must use the same"):
         NoisyGram.without_counts(stats(5)) + NoisyGram.without_counts(stats(5, fixed=FixedPoint()))

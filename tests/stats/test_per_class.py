@@ -14,6 +14,7 @@ from fedlab.stats import (
     StatisticsTotal,
     one_hot,
     pack,
+    total_of,
     unpack,
 )
 from fedlab.stats.per_class import check_per_class, per_class_bytes
@@ -147,7 +148,7 @@ def test_statistics_that_do_not_fit_or_were_never_added_are_refused():
     with pytest.raises(BadInput, match="have no weight"):
         mine.weighted(ClassWeights.tempered([1, 0, 1, 1]))
     with pytest.raises(BadInput, match="no statistics to add"):
-        PerClass.total([])
+        total_of([])
     with pytest.raises(BadInput, match="cannot combine PerClass with GramStats"):
         running = StatisticsTotal()
         running.add(mine)
@@ -202,7 +203,7 @@ def test_clients_of_random_features_add_up_to_the_very_bits():
     x, labels = samples(300, 5, C)
     model = AIR(C, RandomReLU(width=64))
     statistics = model.observe(x, labels)
-    parts = PerClass.total(
+    parts = total_of(
         unpack(pack(model.observe(a, b))) for a, b in zip(x.split(7), labels.split(7), strict=True)
     )
     assert parts.sha256 == statistics.sha256

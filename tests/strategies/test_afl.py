@@ -9,7 +9,7 @@ from safetensors.numpy import load_file
 from fedlab.engine.messages.records import from_record, to_record
 from fedlab.engine.simulation.local_grid import LocalGrid
 from fedlab.errors import BadInput
-from fedlab.stats import FixedPoint, GramStats, pack, unpack
+from fedlab.stats import FixedPoint, GramStats, pack, total_of, unpack
 from strategies.afl import AFL
 from tests.draws import FIXED, gap, same, statistics
 
@@ -45,7 +45,7 @@ def head(arrays):
 @MODES
 def test_the_head_is_the_centralised_one_whatever_the_order(fixed):
     strategy = AFL(ridge=0.5)
-    joint = GramStats.total(held_by(k, fixed) for k in range(10))
+    joint = total_of(held_by(k, fixed) for k in range(10))
     forward = list(replies(strategy, lambda k: pack(held_by(k, fixed))))
     for order in (forward, forward[::-1], forward[5:] + forward[:5]):
         arrays, metrics = strategy.aggregate_train(1, iter(order))
@@ -61,7 +61,7 @@ def test_survivors_of_a_dropout_are_centralised_on_the_survivors():
     strategy = AFL(ridge=0.5)
     survivors = list(replies(strategy, lambda k: pack(held_by(k))))[::2]
     arrays, _ = strategy.aggregate_train(1, survivors)
-    joint = GramStats.total(held_by(k) for k in range(0, 10, 2))
+    joint = total_of(held_by(k) for k in range(0, 10, 2))
     assert strategy.statistics is not None and arrays is not None
     assert same(strategy.statistics, joint) and torch.equal(head(arrays), joint.solve(0.5))
 
@@ -118,7 +118,7 @@ def test_a_reply_that_does_not_fit_is_refused_by_name(name, culprit):
     # The others' replies are as good as before: the same strategy solves them without the culprit.
     strategy.aggregate_train(1, answers[:culprit] + answers[culprit + 1 :])
     assert strategy.statistics is not None
-    assert same(strategy.statistics, GramStats.total(held_by(k) for k in range(10) if k != culprit))
+    assert same(strategy.statistics, total_of(held_by(k) for k in range(10) if k != culprit))
 
 
 def test_a_refusal_leaves_the_former_result():
@@ -167,7 +167,7 @@ def test_kept_clients_can_be_subtracted(fixed, tmp_path):
             load_file(tmp_path / "new" / "clients" / f"{answers[k].metadata.src_node_id}.safetensors")
         )
         left = strategy.statistics - kept
-        rest = GramStats.total(held_by(other, fixed) for other in range(10) if other != k)
+        rest = total_of(held_by(other, fixed) for other in range(10) if other != k)
         assert same(left, rest) if fixed else gap(left, rest) <= 1e-12
         assert torch.allclose(left.solve(0.5), rest.solve(0.5), rtol=0, atol=0 if fixed else 1e-10)
 
@@ -214,7 +214,7 @@ def test_the_report_says_what_the_solve_says():
     assert strategy.report() == {}
     strategy.aggregate_train(1, replies(strategy, lambda k: pack(held_by(k))))
     told = strategy.report()
-    joint = GramStats.total(held_by(k) for k in range(10))
+    joint = total_of(held_by(k) for k in range(10))
     assert told["statistics_sha256"] == joint.sha256
     assert (told["samples"], told["ridge"], told["rank"], told["saturated"]) == (joint.count, 0.5, D, 0)
     assert told["notes"] == []
@@ -245,6 +245,6 @@ def test_features_that_were_rounded_away_are_said():
 def test_gcv_chooses_one_ridge_for_everyone():
     strategy = AFL(ridge="gcv")
     strategy.aggregate_train(1, replies(strategy, lambda k: pack(held_by(k))))
-    joint = GramStats.total(held_by(k) for k in range(10)).solution("gcv")
+    joint = total_of(held_by(k) for k in range(10)).solution("gcv")
     assert strategy.solution is not None and strategy.solution.ridge == joint.ridge
     assert torch.equal(strategy.solution.weight, joint.weight)

@@ -133,7 +133,7 @@ def test_what_is_no_strategy_is_refused():
 
 
 def test_a_client_that_raises_is_named():
-    with pytest.raises(ClientFailed, match=r"client 0 failed: Traceback[\s\S]+mode='decimal'"):
+    with pytest.raises(ClientFailed, match=r"client 0 failed: Traceback[\s\S]+unknown mode 'decimal'"):
         shown = {"config": json.dumps(config(client={"_target_": "clients.afl.AFL", "mode": "decimal"}))}
         good = {"config": json.dumps(config())}
         with LocalGrid(client_app, CLIENTS, shown) as grid:

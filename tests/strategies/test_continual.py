@@ -15,7 +15,7 @@ from fedlab.engine.simulation.faults import Corrupt, Dropout, Straggler
 from fedlab.engine.simulation.local_grid import LocalGrid
 from fedlab.engine.simulation.meter import MeteredGrid
 from fedlab.errors import BadInput
-from fedlab.stats import GramStats, pack
+from fedlab.stats import GramStats, pack, total_of
 from strategies.continual import Continual
 from tests.draws import FIXED, same, statistics
 
@@ -34,7 +34,7 @@ def asked(answer=observed, faults=()):
     def train(message, context):
         told, client = message.content.config_records["config"], int(context.node_config["partition-id"])
         rounds = [*told.get("missed-rounds", []), int(told["server-round"])]
-        packed = pack(GramStats.total(answer(client, t) for t in rounds))
+        packed = pack(total_of(answer(client, t) for t in rounds))
         return Message(RecordDict({"arrays": to_record(packed)}), reply_to=message)
 
     return LocalGrid(app, CLIENTS, chunk=2, faults=faults, seed=SEED)
@@ -47,14 +47,14 @@ def one_round(strategy, grid, server_round):
 
 
 def phase(server_round):
-    return GramStats.total(observed(k, server_round) for k in range(CLIENTS))
+    return total_of(observed(k, server_round) for k in range(CLIENTS))
 
 
 def test_every_round_ends_with_the_joint_solution_so_far():
     strategy, grid = Continual(Joint(ridge=0.5)), asked()
     for t in range(1, ROUNDS + 1):
         head = one_round(strategy, grid, t)
-        joint = GramStats.total(phase(s) for s in range(1, t + 1))
+        joint = total_of(phase(s) for s in range(1, t + 1))
         assert strategy.memory.total is not None and head is not None
         assert same(strategy.memory.total, joint) and torch.equal(head, joint.solve(0.5))
 
@@ -100,7 +100,7 @@ def test_a_refused_round_leaves_the_memory():
 def test_workers_may_add():
     strategy = Continual(Joint(ridge=0.5))
     history = run_rounds(strategy, MeteredGrid(asked()), ArrayRecord(), ROUNDS)
-    joint = GramStats.total(phase(s) for s in range(1, ROUNDS + 1))
+    joint = total_of(phase(s) for s in range(1, ROUNDS + 1))
     assert torch.equal(torch.from_numpy(from_record(history.arrays)["weight"].copy()), joint.solve(0.5))
     assert strategy.report()["samples"] == joint.count
 
@@ -118,7 +118,7 @@ def test_a_client_that_failed_tells_what_it_missed(fault, summed):
     history = run_rounds(strategy, MeteredGrid(asked(faults=[fault])), ArrayRecord(), rounds, tolerate=0.9)
     owed = {(node - 2, t) for node, missed in strategy.missed.items() for t in missed}
     told = [(k, t) for k in range(CLIENTS) for t in range(1, rounds + 1) if (k, t) not in owed]
-    assert same(strategy.memory.total, GramStats.total(observed(k, t) for k, t in told))
+    assert same(strategy.memory.total, total_of(observed(k, t) for k, t in told))
     # Some came back, and of some who did not it is said.
     assert {int(client) for client in history.failures} > {k for k, _ in owed} != set()
     assert (

@@ -29,7 +29,7 @@ from fedlab.engine.simulation.local_grid import LocalGrid
 from fedlab.engine.simulation.meter import MeteredGrid
 from fedlab.errors import BadInput, ClientFailed
 from fedlab.privacy.ridge.guarantee import Guarantee
-from fedlab.stats import GramStats
+from fedlab.stats import total_of
 from strategies.afl import AFL
 from strategies.air import TwoRounds
 from strategies.app import digest, run
@@ -62,7 +62,7 @@ def plain(gone: tuple[int, ...] = ()) -> tuple[str, str]:
     everyone = federate(Digits(seed=0), Dirichlet(0.1), CLIENTS, 0)
     learner = clients_afl.AFL(10, RandomReLU(width=24, seed=0))
     splits = [everyone.client(client) for client in range(CLIENTS) if client not in gone]
-    total = GramStats.total(
+    total = total_of(
         learner.observe(torch.from_numpy(split.inputs), torch.from_numpy(split.labels)) for split in splits
     )
     return digest(to_record({"weight": total.solve(1.0).numpy()})), total.sha256

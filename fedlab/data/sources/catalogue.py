@@ -11,31 +11,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fedlab.data.dataset import Dataset, Split, hold_out
+from fedlab import checks
+from fedlab.data.dataset import Dataset, Split, divided
 from fedlab.data.sources.hub import HuggingFace
 from fedlab.data.sources.local import CSV, ImageFolder, Numpy
 from fedlab.data.sources.packages import Package
 from fedlab.data.sources.phrases import Phrases
 from fedlab.data.sources.published import EMOJI, REVIEWS, Emoji, Reviews
 from fedlab.data.sources.tables import MLBENCH, Letter, Satellite, Shuttle
-from fedlab.errors import unknown
-
-__all__ = [
-    "CSV",
-    "SOURCES",
-    "Digits",
-    "Emoji",
-    "HuggingFace",
-    "ImageFolder",
-    "Letter",
-    "Listing",
-    "Numpy",
-    "Phrases",
-    "Reviews",
-    "Satellite",
-    "Shuttle",
-    "listing",
-]
 
 
 @dataclass(frozen=True)
@@ -45,10 +28,10 @@ class Digits:
     Parameters
     ----------
     split
-        "stratified" holds out a fifth of each class by seed; "last" takes the dataset's last fifth, which is
+        Test split: "stratified" holds out a fifth of each class by seed; "last" is the dataset's last fifth,
         another distribution than the rest (and harder).
     seed
-        Chooses the rows held out; without effect on "last".
+        Seed of the rows held out; without effect on "last".
     """
 
     split: str = "stratified"
@@ -64,17 +47,13 @@ class Digits:
         """
         from sklearn.datasets import load_digits
 
-        if self.split not in ("stratified", "last"):
-            raise unknown("split", self.split, ("stratified", "last"))
+        checks.choice("split", self.split, ("stratified", "last"))
         pixels, labels = load_digits(return_X_y=True)
-        everything = Split((np.asarray(pixels) / 16).astype(np.float32), np.asarray(labels))
-        if self.split == "stratified":
-            train, test = hold_out(everything.labels, 0.2, self.seed)
-        else:
-            train, test = np.split(np.arange(len(everything)), [len(everything) * 4 // 5])
-        return Dataset(
-            "digits", "tabular", everything.take(train), everything.take(test), tuple("0123456789")
-        )
+        splits = [Split((np.asarray(pixels) / 16).astype(np.float32), np.asarray(labels))]
+        if self.split == "last":
+            rows = np.arange(len(labels))
+            splits = [splits[0].take(part) for part in np.split(rows, [len(rows) * 4 // 5])]
+        return divided("digits", "tabular", splits, tuple("0123456789"), 0.2, self.seed)
 
 
 @dataclass(frozen=True)
@@ -84,9 +63,9 @@ class Listing:
     Parameters
     ----------
     title, kind, samples, classes, licence, origin
-        For the reader; None where the user's files decide.
+        Facts for the reader; None where the user's files decide.
     source
-        The class that loads it.
+        Class that loads it.
     packages
         Archives to fetch first; none for bundled and local data.
     """
@@ -112,89 +91,39 @@ class Listing:
         return f"fetched with {', '.join(clients)}" if clients else self.origin
 
 
+def _mlbench(title: str, samples: int, classes: int, source: type) -> Listing:
+    origin = "Debian package r-cran-mlbench"
+    return Listing(title, "tabular", samples, classes, MLBENCH.licence, origin, source, (MLBENCH,))
+
+
+def _own(title: str, kind: str, origin: str, source: type, licence: str = "yours") -> Listing:
+    return Listing(title, kind, None, None, licence, origin, source)
+
+
+_DIGITS = "handwritten digits, 8 x 8 pixels"
+_REVIEWS = "rated sentences from 4 domains (tweets, film, amazon, nyt)"
+_PHRASES = "made-up sentences of 3 domains, to try things out"
+_EMOJI = "emoji as two vendors draw them, 64 x 64 pixels"
+_VENDORS = "; ".join(f"{vendor}: {package.licence}" for vendor, package in EMOJI.items())
+_NPM = "npm packages emoji-datasource-google and -twitter 16.0.0"
+_LETTER = "capital letters in 20 fonts, 16 measurements each"
+_SHUTTLE = "states of a space shuttle's radiator, naturally long-tailed (45,586 samples to 10)"
+_SATELLITE = "soil under 3 x 3 pixels of a satellite image, 4 spectral bands"
+_HUB = ("any dataset of the hub, or saved in its format", "any", "downloaded by `datasets` when first used")
+_SDIST = "sdist of vaderSentiment 3.3.2"
+
 SOURCES: dict[str, Listing] = {
-    "digits": Listing(
-        "handwritten digits, 8 x 8 pixels",
-        "tabular",
-        1797,
-        10,
-        "BSD-3-Clause",
-        "bundled with scikit-learn",
-        Digits,
-    ),
-    "reviews": Listing(
-        "rated sentences from 4 domains (tweets, film, amazon, nyt)",
-        "text",
-        19_136,
-        2,
-        REVIEWS.licence,
-        "sdist of vaderSentiment 3.3.2",
-        Reviews,
-        (REVIEWS,),
-    ),
-    "phrases": Listing(
-        "made-up sentences of 3 domains, to try things out",
-        "text",
-        180,
-        2,
-        "Apache-2.0",
-        "made by fedlab",
-        Phrases,
-    ),
-    "emoji": Listing(
-        "emoji as two vendors draw them, 64 x 64 pixels",
-        "image",
-        3822,
-        10,
-        "; ".join(f"{vendor}: {package.licence}" for vendor, package in EMOJI.items()),
-        "npm packages emoji-datasource-google and -twitter 16.0.0",
-        Emoji,
-        tuple(EMOJI.values()),
-    ),
-    "letter": Listing(
-        "capital letters in 20 fonts, 16 measurements each",
-        "tabular",
-        20_000,
-        26,
-        MLBENCH.licence,
-        "Debian package r-cran-mlbench",
-        Letter,
-        (MLBENCH,),
-    ),
-    "shuttle": Listing(
-        "states of a space shuttle's radiator, naturally long-tailed (45,586 samples to 10)",
-        "tabular",
-        58_000,
-        7,
-        MLBENCH.licence,
-        "Debian package r-cran-mlbench",
-        Shuttle,
-        (MLBENCH,),
-    ),
-    "satellite": Listing(
-        "soil under 3 x 3 pixels of a satellite image, 4 spectral bands",
-        "tabular",
-        6435,
-        6,
-        MLBENCH.licence,
-        "Debian package r-cran-mlbench",
-        Satellite,
-        (MLBENCH,),
-    ),
-    "huggingface": Listing(
-        "any dataset of the hub, or saved in its format",
-        "any",
-        None,
-        None,
-        "the dataset's own",
-        "downloaded by `datasets` when first used",
-        HuggingFace,
-    ),
-    "csv": Listing("a table with a header row", "any", None, None, "yours", "a local file", CSV),
-    "numpy": Listing("arrays x and y in an .npz archive", "any", None, None, "yours", "a local file", Numpy),
-    "image_folder": Listing(
-        "one folder of images per class", "image", None, None, "yours", "a local folder", ImageFolder
-    ),
+    "digits": Listing(_DIGITS, "tabular", 1797, 10, "BSD-3-Clause", "bundled with scikit-learn", Digits),
+    "reviews": Listing(_REVIEWS, "text", 19_136, 2, REVIEWS.licence, _SDIST, Reviews, (REVIEWS,)),
+    "phrases": Listing(_PHRASES, "text", 180, 2, "Apache-2.0", "made by fedlab", Phrases),
+    "emoji": Listing(_EMOJI, "image", 3822, 10, _VENDORS, _NPM, Emoji, tuple(EMOJI.values())),
+    "letter": _mlbench(_LETTER, 20_000, 26, Letter),
+    "shuttle": _mlbench(_SHUTTLE, 58_000, 7, Shuttle),
+    "satellite": _mlbench(_SATELLITE, 6435, 6, Satellite),
+    "huggingface": _own(*_HUB, HuggingFace, "the dataset's own"),
+    "csv": _own("a table with a header row", "any", "a local file", CSV),
+    "numpy": _own("arrays x and y in an .npz archive", "any", "a local file", Numpy),
+    "image_folder": _own("one folder of images per class", "image", "a local folder", ImageFolder),
 }
 
 
@@ -206,6 +135,4 @@ def listing(name: str) -> Listing:
     BadInput
         No such name; names the closest.
     """
-    if name not in SOURCES:
-        raise unknown("dataset", name, SOURCES)
-    return SOURCES[name]
+    return SOURCES[checks.choice("dataset", name, SOURCES)]

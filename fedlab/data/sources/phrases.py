@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fedlab import checks
 from fedlab.data.dataset import Dataset, Split, hold_out
-from fedlab.errors import BadInput
 from fedlab.randomness import rng_for
 
 NOUNS = {
@@ -37,9 +37,9 @@ class Phrases:
     Parameters
     ----------
     each
-        Of a domain.
+        Sentences per domain.
     seed
-        Of the sentences and of the split.
+        Seed of the sentences and of the split.
     test
         Share held out, stratified by domain and label.
     """
@@ -56,8 +56,7 @@ class Phrases:
         BadInput
             Fewer than 10 sentences of a domain.
         """
-        if self.each < 10:
-            raise BadInput(f"each={self.each} sentences of a domain are too few: at least 10")
+        checks.integer("each", self.each, least=10, remedy="fewer sentences of a domain cannot be split")
         draw = rng_for(self.seed, "phrases")
         domains = np.repeat(list(NOUNS), self.each)
         labels = draw.integers(0, 2, len(domains))
@@ -75,5 +74,5 @@ class Phrases:
             return parts[int(draw.integers(len(parts)))]
 
         noun, other = one(NOUNS[domain]), one(NOUNS[domain])
-        said = f"{one(OPENINGS)} {noun} {one(VERBS)} {one(WORDS[label])}"
-        return f"{said} and the {other} {one(VERBS)} {one(WORDS[label])} {one(ENDINGS)}"
+        opinion = f"{one(OPENINGS)} {noun} {one(VERBS)} {one(WORDS[label])}"
+        return f"{opinion} and the {other} {one(VERBS)} {one(WORDS[label])} {one(ENDINGS)}"

@@ -15,33 +15,25 @@ from typing import Any
 
 import numpy as np
 
+from fedlab import checks
 from fedlab.data.dataset import Dataset, Split, encode, hold_out
-from fedlab.data.sources.packages import Package, verified
-from fedlab.errors import BadInput, unknown
+from fedlab.data.sources.packages import Package, member, read, verified
+from fedlab.errors import BadInput
 from fedlab.randomness import rng_for
 
 REVIEWS = Package(
-    "pypi",
-    "vaderSentiment",
-    "3.3.2",
-    megabytes=2.5,
+    *("pypi", "vaderSentiment", "3.3.2", 2.5),
     sha256="5d7c06e027fc8b99238edb0d53d970cf97066ef97654009890b83703849632f9",
     licence="MIT; texts by third parties (tweets, film and product reviews, newspaper)",
 )
 EMOJI = {
     "google": Package(
-        "npm",
-        "emoji-datasource-google",
-        "16.0.0",
-        megabytes=74.3,
+        *("npm", "emoji-datasource-google", "16.0.0", 74.3),
         sha256="fb5fd131b362aab7a55542d2a147a79708cce0a8b1c1bbacd470172708b5c438",
         licence="MIT; images Noto Emoji, Apache-2.0",
     ),
     "twitter": Package(
-        "npm",
-        "emoji-datasource-twitter",
-        "16.0.0",
-        megabytes=61.7,
+        *("npm", "emoji-datasource-twitter", "16.0.0", 61.7),
         sha256="f64a530c63bca463bd8317fdc4615ce63a53a0c65018e4ce2d848aaba7a28877",
         licence="MIT; images Twemoji, CC-BY-4.0",
     ),
@@ -61,11 +53,11 @@ class Reviews:
     Parameters
     ----------
     task
-        "sentiment" (negative, positive) or "domain" (amazon, movie, nyt, tweets).
+        Labels: "sentiment" (negative, positive) or "domain" (amazon, movie, nyt, tweets).
     seed
-        Chooses the rows held out.
+        Seed of the rows held out.
     threshold
-        Sentences whose mean rating lies within +-threshold are left out, of both tasks.
+        Mean rating within which, +-, sentences are left out, of both tasks.
     test
         Share held out, stratified by domain and sentiment.
     each
@@ -90,16 +82,11 @@ class Reviews:
         BadInput
             Not fetched, an unknown task, a threshold outside [0, 4), or each below 10.
         """
-        if self.each is not None and self.each < 10:
-            raise BadInput(
-                f"each={self.each} sentences of a domain are too few to hold some out: at least 10"
-            )
-        if self.task not in ("sentiment", "domain"):
-            raise unknown("task", self.task, ("sentiment", "domain"))
-        if not 0 <= self.threshold < 4:
-            raise BadInput(
-                f"threshold={self.threshold} is outside [0, 4): ratings lie in -4..4, 0.5 is usual"
-            )
+        if self.each is not None:
+            checks.integer("each", self.each, least=10, remedy="fewer sentences of a domain cannot be split")
+        checks.choice("task", self.task, ("sentiment", "domain"))
+        remedy = "ratings lie in -4..4, 0.5 is usual"
+        checks.number("threshold", self.threshold, least=0, below=4, remedy=remedy)
         texts, ratings, domains = _read_reviews()
         kept = np.flatnonzero(np.abs(ratings) > self.threshold)
         if self.each is not None:
@@ -120,11 +107,11 @@ def _read_reviews() -> tuple[list[str], np.ndarray, np.ndarray]:
     ratings: list[float] = []
     domains: list[str] = []
     with tarfile.open(verified(REVIEWS, "reviews")) as package:
-        inner = _member(package, "/hutto_ICWSM_2014.tar.gz")
+        inner = member(package, "/hutto_ICWSM_2014.tar.gz")
         with tarfile.open(fileobj=io.BytesIO(inner)) as resources:
             for domain, name in DOMAINS.items():
                 # Not splitlines(): a sentence may hold other characters that Python counts as breaks.
-                for line in _member(resources, "/" + name).decode("utf-8").split("\n"):
+                for line in member(resources, "/" + name).decode("utf-8").split("\n"):
                     if line.strip():
                         _, rating, text = line.rstrip("\r").split("\t")
                         texts.append(text)
@@ -142,9 +129,9 @@ class Emoji:
     Parameters
     ----------
     vendors
-        One or both of "google" and "twitter".
+        Vendors, one or both of "google" and "twitter".
     seed
-        Chooses the emoji held out.
+        Seed of the emoji held out.
     test
         Share held out, stratified by category.
     """
@@ -158,8 +145,7 @@ class Emoji:
             self, "vendors", (self.vendors,) if isinstance(self.vendors, str) else tuple(self.vendors)
         )
         for vendor in self.vendors:
-            if vendor not in EMOJI:
-                raise unknown("vendor", vendor, EMOJI)
+            checks.choice("vendor", vendor, EMOJI)
         if not self.vendors or len(set(self.vendors)) != len(self.vendors):
             raise BadInput(
                 f"vendors={list(self.vendors)}: name each of {', '.join(EMOJI)} at most once, at least one"
@@ -197,17 +183,8 @@ def _read_emoji(vendor: str) -> tuple[list[str], list[str], np.ndarray]:
     with tarfile.open(verified(EMOJI[vendor], "emoji")) as package:
         # One pass over the archive: seeking back in a compressed stream would decompress it again per image.
         wanted = ("package/emoji.json", f"package/img/{vendor}/64/")
-        files = {m.name: _bytes(package, m) for m in package if m.isfile() and m.name.startswith(wanted)}
+        files = {m.name: read(package, m) for m in package if m.isfile() and m.name.startswith(wanted)}
     table: list[dict[str, Any]] = [row for row in json.loads(files[wanted[0]]) if row[f"has_img_{vendor}"]]
     names = [row["image"] for row in table]
     images = [decode(files[wanted[1] + name], name, size=64) for name in names]
     return names, [row["category"] for row in table], np.stack(images)
-
-
-def _member(archive: tarfile.TarFile, ending: str) -> bytes:
-    return next(_bytes(archive, member) for member in archive if member.name.endswith(ending))
-
-
-def _bytes(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
-    file = archive.extractfile(member)
-    return file.read() if file else b""

@@ -11,23 +11,15 @@ import hashlib
 import io
 import tarfile
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 
 import numpy as np
 
-from fedlab.data.dataset import Dataset, Split, hold_out
-from fedlab.data.sources.packages import Package, verified
-from fedlab.errors import BadInput, unknown
+from fedlab import checks
+from fedlab.data.dataset import Dataset, Split, divided
+from fedlab.data.sources.packages import Package, member, verified
+from fedlab.errors import BadInput
 
-MLBENCH = Package(
-    "apt",
-    "r-cran-mlbench",
-    "current",
-    megabytes=1,
-    sha256="",
-    licence="GPL-2; data of the UCI repository",
-)
-SPLITS = ("published", "stratified")
+MLBENCH = Package("apt", "r-cran-mlbench", "current", 1, "", "GPL-2; data of the UCI repository")
 
 
 @dataclass(frozen=True)
@@ -37,15 +29,15 @@ class Table:
     Parameters
     ----------
     file, sha256
-        The file's name in the package and its digest.
+        Name of the file in the package, and its digest.
     label
-        The column of classes.
+        Column of classes.
     train
-        The first so many rows are the train split that everyone publishes on.
+        Number of first rows that are the train split everyone publishes on.
     low, high
         Smallest and largest value of each feature: one for all, or one per column, repeating.
     logarithmic
-        Whether features span orders of magnitude: they are scaled as sign(x) log(1 + |x|).
+        Scaling of features that span orders of magnitude, as sign(x) log(1 + |x|).
     """
 
     file: str
@@ -65,141 +57,74 @@ class Table:
         return np.round((x - low) / (high - low), 6).astype(np.float32)
 
 
+LETTER = "967a1a3e10b548d7269cbe50182bcecd6365cc58ea07638bbc34c51f17f34f1d"
+SHUTTLE = "5b1db218b76a47c83f575f1ff38d7a7d36e569b0e27d8bf4aa92eae6c0bcb826"
+SATELLITE = "29f8cf9bb1bc51b769d694c9caf740fd1c36ed6a7c87603edf5985962e330f64"
+SHUTTLE_LOW = (27, -4821, 21, -3939, -188, -26_739, -48, -353, -356)
+SHUTTLE_HIGH = (126, 5075, 149, 3830, 436, 15_164, 105, 270, 266)
 TABLES = {
-    "letter": Table(
-        "LetterRecognition.rda",
-        "967a1a3e10b548d7269cbe50182bcecd6365cc58ea07638bbc34c51f17f34f1d",
-        "lettr",
-        16_000,
-        (0,),
-        (15,),
-    ),
-    "shuttle": Table(
-        "Shuttle.rda",
-        "5b1db218b76a47c83f575f1ff38d7a7d36e569b0e27d8bf4aa92eae6c0bcb826",
-        "Class",
-        43_500,
-        (27, -4821, 21, -3939, -188, -26_739, -48, -353, -356),
-        (126, 5075, 149, 3830, 436, 15_164, 105, 270, 266),
-        logarithmic=True,
-    ),
-    "satellite": Table(
-        "Satellite.rda",
-        "29f8cf9bb1bc51b769d694c9caf740fd1c36ed6a7c87603edf5985962e330f64",
-        "classes",
-        4435,
-        (39, 27, 50, 29),
-        (104, 137, 145, 157),
-    ),
+    "letter": Table("LetterRecognition.rda", LETTER, "lettr", 16_000, (0,), (15,)),
+    "shuttle": Table("Shuttle.rda", SHUTTLE, "Class", 43_500, SHUTTLE_LOW, SHUTTLE_HIGH, logarithmic=True),
+    "satellite": Table("Satellite.rda", SATELLITE, "classes", 4435, (39, 27, 50, 29), (104, 137, 145, 157)),
 }
 
 
 @dataclass(frozen=True)
-class Letter:
+class MLBenchTable:
+    """A table of the package: "published" splits it as everyone does.
+
+    Parameters
+    ----------
+    split
+        Test split: "published" trains on the first rows, "stratified" holds a fifth of each class out by seed.
+    seed
+        Seed of the rows held out; without effect on "published".
+    """
+
+    split: str = "published"
+    seed: int = 0
+
+    def load(self) -> Dataset:
+        """Return (n, d) float32 features in [0, 1].
+
+        Raises
+        ------
+        BadInput
+            Not fetched, another content than was published, or an unknown split.
+        """
+        checks.choice("split", self.split, ("published", "stratified"))
+        name = type(self).__name__.lower()
+        table = TABLES[name]
+        x, labels, classes = _read(table, name)
+        everything = [Split(table.scaled(x), labels)]
+        if self.split == "published":
+            everything = [
+                everything[0].take(rows) for rows in np.split(np.arange(len(labels)), [table.train])
+            ]
+        return divided(name, "tabular", everything, classes, 0.2, self.seed)
+
+
+class Letter(MLBenchTable):
     """20,000 capital letters in 20 distorted fonts: 16 integer measurements each, 26 classes, nearly even.
 
-    Parameters
-    ----------
-    split
-        "published": the first 16,000 are for training, as everyone does it; "stratified" holds a fifth of each
-        class out by seed.
-    seed
-        Chooses the rows held out; without effect on "published".
-
-    References
-    ----------
-    Frey, Slate 1991, https://doi.org/10.1007/BF00114162
+    16,000 of them are for training. Frey, Slate 1991, https://doi.org/10.1007/BF00114162.
     """
 
-    split: str = "published"
-    seed: int = 0
 
-    def load(self) -> Dataset:
-        """Return (n, 16) float32 features, x / 15.
-
-        Raises
-        ------
-        BadInput
-            Not fetched, another content than was published, or an unknown split.
-        """
-        return _load("letter", self.split, self.seed)
-
-
-@dataclass(frozen=True)
-class Shuttle:
+class Shuttle(MLBenchTable):
     """58,000 states of a space shuttle's radiator, 9 integer readings, 7 classes from 45,586 samples to 10.
 
-    Readings reach -26,739, but most lie within 100 of 0: scaled in proportion they would all be one value, so they
-    are scaled as sign(x) log(1 + |x|).
-
-    Parameters
-    ----------
-    split
-        "published": the first 43,500 are for training (in the rarest classes 6 and 11, with 4 and 2 to test);
-        "stratified" holds a fifth of each class out by seed.
-    seed
-        Chooses the rows held out; without effect on "published".
-
-    References
-    ----------
-    Statlog (Shuttle), https://doi.org/10.24432/C5WS31
+    43,500 of them are for training (in the rarest classes 6 and 11, with 4 and 2 to test). Readings reach -26,739, but
+    most lie within 100 of 0: scaled in proportion they would all be one value, so they are scaled as
+    sign(x) log(1 + |x|). Statlog (Shuttle), https://doi.org/10.24432/C5WS31.
     """
 
-    split: str = "published"
-    seed: int = 0
 
-    def load(self) -> Dataset:
-        """Return (n, 9) float32 features.
+class Satellite(MLBenchTable):
+    """6,435 patches of a Landsat image, 3 x 3 pixels in 4 spectral bands, 6 kinds of soil; each band over its range.
 
-        Raises
-        ------
-        BadInput
-            Not fetched, another content than was published, or an unknown split.
-        """
-        return _load("shuttle", self.split, self.seed)
-
-
-@dataclass(frozen=True)
-class Satellite:
-    """6,435 patches of a Landsat image, 3 x 3 pixels in 4 spectral bands, 6 kinds of soil.
-
-    Parameters
-    ----------
-    split
-        "published": the first 4,435 are for training; "stratified" holds a fifth of each class out by seed.
-    seed
-        Chooses the rows held out; without effect on "published".
-
-    References
-    ----------
-    Statlog (Landsat Satellite), https://doi.org/10.24432/C55887
+    4,435 of them are for training. Statlog (Landsat Satellite), https://doi.org/10.24432/C55887.
     """
-
-    split: str = "published"
-    seed: int = 0
-
-    def load(self) -> Dataset:
-        """Return (n, 36) float32 features, each band over its range.
-
-        Raises
-        ------
-        BadInput
-            Not fetched, another content than was published, or an unknown split.
-        """
-        return _load("satellite", self.split, self.seed)
-
-
-def _load(name: str, split: str, seed: int) -> Dataset:
-    if split not in SPLITS:
-        raise unknown("split", split, SPLITS)
-    table = TABLES[name]
-    x, labels, classes = _read(table, name)
-    everything = Split(table.scaled(x), labels)
-    if split == "stratified":
-        train, test = hold_out(labels, 0.2, seed)
-    else:
-        train, test = np.split(np.arange(len(labels)), [table.train])
-    return Dataset(name, "tabular", everything.take(train), everything.take(test), classes)
 
 
 def _read(table: Table, name: str) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
@@ -207,13 +132,11 @@ def _read(table: Table, name: str) -> tuple[np.ndarray, np.ndarray, tuple[str, .
     import rdata
 
     with tarfile.open(verified(MLBENCH, name)) as package:
-        member = next((m for m in package if PurePosixPath(m.name).name == table.file), None)
-        file = package.extractfile(member) if member else None
-        content = file.read() if file else b""
-    found = hashlib.sha256(content).hexdigest()
-    if found != table.sha256:
+        content = member(package, f"/{table.file}")
+    digest = hashlib.sha256(content).hexdigest()
+    if digest != table.sha256:
         raise BadInput(
-            f"{MLBENCH.name} has {table.file} with SHA-256 {found[:12]}..., known is {table.sha256[:12]}...: "
+            f"{MLBENCH.name} has {table.file} with SHA-256 {digest[:12]}..., known is {table.sha256[:12]}...: "
             "your distribution has another version; take one that still has it (Debian 12)"
         )
     (frame,) = rdata.read_rda(io.BytesIO(content), default_encoding="utf-8").values()

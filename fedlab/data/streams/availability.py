@@ -1,4 +1,4 @@
-"""Attendance: who is there at which step, and so which tasks a client meets when.
+"""Availability: who is there at which step, and so which tasks a client meets when.
 
     present(k, s) -> client k meets every task t <= s - lag_k that it has not met before
 
@@ -14,7 +14,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fedlab.randomness import check_integer, check_share, rng_for
+from fedlab import checks
+from fedlab.randomness import rng_for
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Availability:
     Parameters
     ----------
     lag
-        Each client is between 0 and so many tasks behind, drawn by the seed.
+        Largest number of tasks that a client is behind, each drawn by the seed from 0.
     late
         Share of the clients that join after the first step, each at a step drawn by the seed.
     away
@@ -39,10 +40,10 @@ class Availability:
     spell: int = 1
 
     def __post_init__(self) -> None:
-        check_integer("lag", self.lag, least=0)
-        check_share("late", self.late)
-        check_share("away", self.away)
-        check_integer("spell", self.spell, least=1)
+        checks.integer("lag", self.lag, least=0)
+        checks.share("late", self.late)
+        checks.share("away", self.away)
+        checks.integer("spell", self.spell, least=1)
 
     @property
     def in_step(self) -> bool:
@@ -57,8 +58,8 @@ class Availability:
         BadInput
             Fewer than 1 client or 1 task, or a seed below 0.
         """
-        check_integer("clients", clients, least=1)
-        check_integer("tasks", tasks, least=1)
+        checks.integer("clients", clients, least=1)
+        checks.integer("tasks", tasks, least=1)
         rng = rng_for(seed, "attendance")
         steps = tasks + self.lag
         lags = rng.integers(0, self.lag + 1, size=clients)

@@ -17,9 +17,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fedlab import checks
 from fedlab.data.dataset import Split
 from fedlab.data.streams.tasks import Tasks
-from fedlab.randomness import check_integer, check_share, rng_for
+from fedlab.randomness import rng_for
 
 
 @dataclass(frozen=True)
@@ -29,13 +30,13 @@ class SiBlurry:
     Parameters
     ----------
     phases
-        T, at least 1.
+        Number of tasks T, at least 1.
     disjoint
-        d in [0, 1]: share of the classes that never return. 1, or blurry=0, is class-incremental.
+        Share d in [0, 1] of the classes that never return. 1, or blurry=0, is class-incremental.
     blurry
-        b in [0, 1]: share of the other classes' samples that stray. 1 with disjoint=0 is without order.
+        Share b in [0, 1] of the other classes' samples that stray. 1 with disjoint=0 is without order.
     stochastic
-        Whether tasks differ in size by the seed (Si-Blurry); False deals evenly (i-Blurry).
+        Sizes of tasks by the seed (Si-Blurry); False deals evenly (i-Blurry).
     """
 
     phases: int = 5
@@ -44,9 +45,9 @@ class SiBlurry:
     stochastic: bool = True
 
     def __post_init__(self) -> None:
-        check_integer("phases", self.phases, least=1)
-        check_share("disjoint", self.disjoint)
-        check_share("blurry", self.blurry)
+        checks.integer("phases", self.phases, least=1)
+        checks.share("disjoint", self.disjoint)
+        checks.share("blurry", self.blurry)
 
     def tasks(self, train: Split, test: Split, num_classes: int, seed: int) -> Tasks:
         """See `Stream.tasks`; a task's test rows are those of all classes that it has samples of."""

@@ -1,4 +1,4 @@
-"""A course: which samples each client meets at which step, when data arrive as a stream of tasks.
+"""A client stream: which samples each client meets at which step, when data arrive as a stream of tasks.
 
     met(k, s) = the rows of client k in the tasks that it observes at step s
 
@@ -29,14 +29,14 @@ NOTHING = np.zeros(0, dtype=np.int64)
 
 @dataclass(frozen=True, eq=False)
 class EvaluationTask:
-    """Test rows that are judged together, and when what they are about was learnt.
+    """An evaluation task: test rows that are scored together, and when what they are about was learnt.
 
     Attributes
     ----------
     rows
-        Of the test split.
+        Rows of the test split.
     begun, ended
-        The first and the last step at which anyone meets a sample of a task that they belong to.
+        Steps, the first and the last, at which anyone meets a sample of a task that they belong to.
     """
 
     rows: Int64[np.ndarray, " m"]
@@ -51,13 +51,13 @@ class ClientStream:
     Parameters
     ----------
     federation
-        Who holds which rows.
+        Federation: who holds which rows.
     tasks
-        The stream's tasks over all of them.
+        Tasks of the stream, over all rows.
     calendar
-        Per step, per client, the tasks that it observes; None where all keep step.
+        Tasks that a client observes, per step and client; None where all keep step.
     seed
-        Orders what a client with a memory keeps.
+        Seed of what a client with a memory keeps.
     """
 
     federation: Federation
@@ -116,7 +116,7 @@ class ClientStream:
 
     @cached_property
     def evaluation_tasks(self) -> tuple[EvaluationTask, ...]:
-        """What is judged apart: tasks that share their test rows are one exam."""
+        """What is evaluated apart: tasks that share their test rows are one."""
         places: dict[bytes, list[int]] = {}
         for task, rows in enumerate(self.tasks.test):
             places.setdefault(rows.tobytes(), []).append(task)
@@ -132,7 +132,7 @@ class ClientStream:
         return tuple(evaluation_tasks)
 
     def evaluated_rows(self, step: int) -> Int64[np.ndarray, " m"]:
-        """Return the test rows that a model is judged on after a step: of tasks begun, of classes exposed."""
+        """Return the test rows that a model is evaluated on after a step: of tasks begun, of classes exposed."""
         begun = sorted(self._begun[step])
         rows = np.unique(np.concatenate([NOTHING, *(self.tasks.test[task] for task in begun)]))
         return rows[np.isin(self.federation.dataset.test.labels[rows], self.exposed(step))]
@@ -188,7 +188,7 @@ class ClientStream:
             return [{step} if len(rows) else set() for step, rows in enumerate(self.tasks.rows)]
         held = [np.diff(self._deal(task)[1]) > 0 for task in range(len(self.tasks))]
         return [
-            {task for client, told in enumerate(day) for task in told if held[task][client]}
+            {task for client, tasks in enumerate(day) for task in tasks if held[task][client]}
             for day in self.calendar
         ]
 
@@ -209,16 +209,16 @@ class ClientStream:
 def client_stream(
     federation: Federation, stream: Stream, seed: int, availability: Availability | None = None
 ) -> ClientStream:
-    """Return the course of a federation over a stream; the same arguments, the same object.
+    """Return the client stream of a federation; the same arguments, the same object.
 
     Parameters
     ----------
     federation, stream
-        Who holds what, and what comes when.
+        Federation and stream: who holds what, and what comes when.
     seed
-        Of the stream, of attendance and of memories.
+        Seed of the stream, of availability and of memories.
     availability
-        Who is there when; None where all clients keep step.
+        Availability: who is there when; None where all clients keep step.
 
     Raises
     ------

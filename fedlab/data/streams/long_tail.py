@@ -11,13 +11,12 @@ c classes with training samples, held_y samples of class y, n_max of the largest
 from __future__ import annotations
 
 from dataclasses import dataclass
-from numbers import Real
 
 import numpy as np
 
+from fedlab import checks
 from fedlab.data.dataset import Split
 from fedlab.data.streams.tasks import SampleIncremental, Stream, Tasks
-from fedlab.errors import BadInput, unknown
 from fedlab.randomness import rng_for
 
 PLACES = ("given", "shuffled")
@@ -35,9 +34,9 @@ class LongTailed:
     rho
         Largest class over smallest, at least 1 (nothing is thinned). No class with samples loses its last.
     stream
-        What becomes of the rows that are left; None for one task with all of them.
+        Stream of the rows that are left; None for one task with all of them.
     places
-        "given": class y has place y, the first is the largest, as published; "shuffled": places by the seed.
+        Places of the classes. "given": class y has place y, the first is the largest, as published; "shuffled" by seed.
     """
 
     rho: float = 100
@@ -45,10 +44,8 @@ class LongTailed:
     places: str = "given"
 
     def __post_init__(self) -> None:
-        if isinstance(self.rho, bool) or not isinstance(self.rho, Real) or not 1 <= self.rho < float("inf"):
-            raise BadInput(f"rho={self.rho!r} is outside [1, inf): 1 thins nothing, 100 is usual")
-        if self.places not in PLACES:
-            raise unknown("places", self.places, PLACES)
+        checks.number("rho", self.rho, least=1, remedy="1 thins nothing, 100 is usual")
+        checks.choice("places", self.places, PLACES)
 
     def tasks(self, train: Split, test: Split, num_classes: int, seed: int) -> Tasks:
         """See `Stream.tasks`; rows of `train` that were thinned out are in no task."""

@@ -3,7 +3,7 @@
     tasks_1 + ... + tasks_T = the training rows, disjoint
 
 It knows nothing of clients: a partition deals the same rows, and a `ClientStream` puts both together. Each task has
-its own test rows, on which what became of it is judged later. Streams compose: `Online` cuts the tasks of
+its own test rows, on which what became of it is evaluated later. Streams compose: `Online` cuts the tasks of
 another into batches, `LongTailed` thins the rows and hands what is left to another.
 
 n training rows, c classes, T tasks.
@@ -14,14 +14,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from numbers import Real
 from typing import Protocol
 
 import numpy as np
 
+from fedlab import checks
 from fedlab.data.dataset import Split
 from fedlab.errors import BadInput, unknown
-from fedlab.randomness import check_integer, rng_for
+from fedlab.randomness import rng_for
 
 ORDERS = ("shuffled", "given", "descending", "ascending")
 
@@ -33,9 +33,9 @@ class Tasks:
     Parameters
     ----------
     rows
-        Per task, its rows of the train split in order of arrival.
+        Rows of the train split per task, in order of arrival.
     test
-        Per task, its own rows of the test split; tasks that differ in nothing but time share them all.
+        Rows of the test split per task; tasks that differ in nothing but time share them all.
     """
 
     rows: tuple[np.ndarray, ...]
@@ -47,7 +47,7 @@ class Tasks:
 
 
 class Stream(Protocol):
-    """How samples come; hashable, so that courses can be remembered by it."""
+    """How samples come; hashable, so that client streams can be remembered by it."""
 
     def tasks(self, train: Split, test: Split, num_classes: int, seed: int) -> Tasks:
         """Return the tasks of a dataset; the same seed gives the same ones, always.
@@ -71,7 +71,7 @@ class ClassIncremental:
     base
         Classes of the first task: a share of all in (0, 1), or their number.
     order
-        "shuffled" by the seed; "given": by label; "descending" and "ascending": by training samples.
+        Order of the classes: "shuffled" by the seed; "given" by label; "descending", "ascending" by training samples.
     """
 
     phases: int = 5
@@ -79,13 +79,12 @@ class ClassIncremental:
     order: str = "shuffled"
 
     def __post_init__(self) -> None:
-        check_integer("phases", self.phases, least=0)
-        if not isinstance(self.base, Real) or isinstance(self.base, bool) or not self.base > 0:
-            raise BadInput(f"base={self.base!r}: give a share of the classes in (0, 1), or their number")
+        checks.integer("phases", self.phases, least=0)
+        remedy = "give a share of the classes in (0, 1), or their number"
+        checks.number("base", self.base, above=0, remedy=remedy)
         if self.base >= 1 and not float(self.base).is_integer():
-            raise BadInput(f"base={self.base} is neither a share in (0, 1) nor a number of classes")
-        if self.order not in ORDERS:
-            raise unknown("order", self.order, ORDERS)
+            raise BadInput(f"base={self.base} is neither: {remedy}")
+        checks.choice("order", self.order, ORDERS)
 
     def tasks(self, train: Split, test: Split, num_classes: int, seed: int) -> Tasks:
         """See `Stream.tasks`."""
@@ -116,16 +115,16 @@ class SampleIncremental:
     Parameters
     ----------
     phases
-        T, at least 1; those past the number of samples are empty.
+        Number of tasks T, at least 1; those past the number of samples are empty.
     shuffled
-        By the seed first; False keeps the dataset's own order, such as time.
+        Shuffling by the seed first; False keeps the dataset's own order, such as time.
     """
 
     phases: int = 5
     shuffled: bool = True
 
     def __post_init__(self) -> None:
-        check_integer("phases", self.phases, least=1)
+        checks.integer("phases", self.phases, least=1)
 
     def tasks(self, train: Split, test: Split, num_classes: int, seed: int) -> Tasks:
         """See `Stream.tasks`."""
@@ -137,7 +136,7 @@ class SampleIncremental:
 class DomainIncremental:
     """A domain in every task, the same classes in each: natural ids in sorted order.
 
-    A domain that only the test split has comes in no task and is not judged.
+    A domain that only the test split has comes in no task and is not evaluated.
 
     Parameters
     ----------
@@ -160,7 +159,7 @@ class DomainIncremental:
 class Online:
     """Every sample once, a few at a time: the tasks of another stream, each shuffled and cut into batches.
 
-    A batch is a task of its own, judged on the test rows of the task that it was cut from; the last of each is
+    A batch is a task of its own, evaluated on the test rows of the task that it was cut from; the last of each is
     smaller where its samples do not divide, and a task without samples stays one empty batch. Aljundi et al.,
     Task-Free Continual Learning, CVPR 2019, https://arxiv.org/abs/1812.03596.
 
@@ -169,28 +168,28 @@ class Online:
     batch
         Samples of everyone that arrive together, at least 1.
     stream
-        What is cut; None for one task with all samples.
+        Stream that is cut; None for one task with all samples.
     """
 
     batch: int = 100
     stream: Stream | None = None
 
     def __post_init__(self) -> None:
-        check_integer("batch", self.batch, least=1)
+        checks.integer("batch", self.batch, least=1)
 
     def tasks(self, train: Split, test: Split, num_classes: int, seed: int) -> Tasks:
         """See `Stream.tasks`."""
         tasks = (self.stream or SampleIncremental(1)).tasks(train, test, num_classes, seed)
         rng = rng_for(seed, "online")
-        rows, judged = [], []
+        rows, test_rows = [], []
         for own, its_test in zip(tasks.rows, tasks.test, strict=True):
             batches = max(1, -(-len(own) // self.batch))
             shuffled = own[rng.permutation(len(own))]
             rows += [
                 shuffled[start : start + self.batch] for start in range(0, batches * self.batch, self.batch)
             ]
-            judged += [its_test] * batches
-        return Tasks(tuple(rows), tuple(judged))
+            test_rows += [its_test] * batches
+        return Tasks(tuple(rows), tuple(test_rows))
 
 
 def _by_value(train: np.ndarray, test: np.ndarray, values: Sequence[np.ndarray]) -> Tasks:

@@ -41,15 +41,15 @@ class FlowerApp:
     Attributes
     ----------
     folder
-        Where the app is; its modules are imported from there.
+        Folder of the app; its modules are imported from there.
     name
-        The project's name.
+        Name of the project.
     serverapp, clientapp
-        'module:attribute' of the components.
+        Components, as 'module:attribute'.
     run_config
-        What `context.run_config` shows to both: flat, overrides included.
+        Config that `context.run_config` shows to both: flat, overrides included.
     nodes
-        How many nodes the project itself asks to be simulated with; None where it does not say.
+        Number of nodes that the project itself asks to be simulated with; None where it does not say.
     """
 
     folder: Path
@@ -66,9 +66,9 @@ class FlowerApp:
         Parameters
         ----------
         folder
-            Holds the pyproject.toml.
+            Folder with the pyproject.toml.
         overrides
-            'key=value' as in `flwr run --run-config`, in TOML; or one path of a TOML file.
+            Pairs 'key=value' as in `flwr run --run-config`, in TOML; or one path of a TOML file.
 
         Raises
         ------
@@ -147,9 +147,8 @@ class FolderClient(BatchedClientApp):
         super().__init__()
         self._origin = (folder, reference)
         self._app = app = _load(reference, ClientApp, Path(folder))
-        self.modified = (
-            not isinstance(app, BatchedClientApp) or app.modified
-        )  # a Flower app answers one by one
+        # A Flower app answers one by one.
+        self.modified = not isinstance(app, BatchedClientApp) or app.modified
         if isinstance(app, BatchedClientApp):
             self.answers_together, self.answers_in_total = app.answers_together, app.answers_in_total
 
@@ -184,9 +183,8 @@ def _nodes(project: dict[str, Any]) -> int | None:
     nodes: Any = None
     with suppress(AttributeError, TypeError, KeyError):  # what has another form says nothing
         federations = project["tool"]["flwr"].get("federations", {})
-        nodes = federations.get(federations.get("default", "local-simulation"), {})["options"][
-            "num-supernodes"
-        ]
+        federation = federations.get(federations.get("default", "local-simulation"), {})
+        nodes = federation["options"]["num-supernodes"]
     if nodes is not None and (type(nodes) is not int or nodes < 1):
         raise BadInput(f"num-supernodes = {nodes!r} in pyproject.toml is no number of nodes: give 1 or more")
     return nodes
@@ -195,20 +193,20 @@ def _nodes(project: dict[str, Any]) -> int | None:
 def _load(reference: str, kind: type[App], folder: Path) -> App:
     name, _, attributes = reference.partition(":")
     _refuse_namesake(name.partition(".")[0], folder)
-    found: Any = _imported(name, kind.__name__, folder)
+    app: Any = _imported(name, kind.__name__, folder)
     for attribute in attributes.split("."):
-        if not hasattr(found, attribute):
+        if not hasattr(app, attribute):
             raise BadInput(
-                f"{kind.__name__} {reference!r} of {folder}: {found.__name__!r} has no {attribute!r}: "
+                f"{kind.__name__} {reference!r} of {folder}: {app.__name__!r} has no {attribute!r}: "
                 "correct [tool.flwr.app.components] in its pyproject.toml"
             )
-        found = getattr(found, attribute)
-    if not isinstance(found, kind):
+        app = getattr(app, attribute)
+    if not isinstance(app, kind):
         raise BadInput(
-            f"{kind.__name__} {reference!r} of {folder} is a {type(found).__name__}: correct "
+            f"{kind.__name__} {reference!r} of {folder} is a {type(app).__name__}: correct "
             "[tool.flwr.app.components] in its pyproject.toml"
         )
-    return found
+    return app
 
 
 def _imported(name: str, what: str, folder: Path) -> ModuleType:

@@ -18,26 +18,16 @@ SLACK = 1e-3
 """Of the norm; clipping multiplies in the model's own precision."""
 
 
-def excess(sent: Message, reply: Message) -> tuple[float, float] | None:
-    """Return (norm of the update, clipping norm) where a client went beyond the norm that it was sent.
+def excess(message: Message, reply: Message) -> tuple[float, float] | None:
+    """Return (norm of the update, clipping norm) where the reply to a model goes beyond the norm that came with it.
 
-    Parameters
-    ----------
-    sent
-        The message with the model.
-    reply
-        Its reply.
-
-    Returns
-    -------
-    tuple or None
-        None where no norm was sent, nothing comparable came back, or the update is within the norm.
+    None where the message has no norm, nothing comparable came back, or the update is within the norm.
     """
-    norms = [record.get(KEY_CLIPPING_NORM) for record in records_of(sent.content, ConfigRecord).values()]
+    norms = [record.get(KEY_CLIPPING_NORM) for record in records_of(message.content, ConfigRecord).values()]
     norm = next((value for value in norms if isinstance(value, float)), None)
     if norm is None or reply.has_error():
         return None
-    models = [list(records_of(message.content, ArrayRecord).values()) for message in (sent, reply)]
+    models = [list(records_of(one.content, ArrayRecord).values()) for one in (message, reply)]
     if [len(records) for records in models] != [1, 1]:
         return None
     before, after = (_flat(records[0]) for records in models)

@@ -9,22 +9,22 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from flwr.app import Error, Message
 
 from fedlab.engine.flower_apps.clipping import excess
 from fedlab.engine.messages.broadcast import Broadcast
-from fedlab.engine.messages.partial_sums import PartialSum, stands_for
+from fedlab.engine.messages.partial_sums import NewSum, stands_for
 from fedlab.engine.messages.records import round_of
 from fedlab.engine.simulation.meter import Emit, MeteredGrid
 from fedlab.engine.simulation.simulated import SimulatedGrid
 from fedlab.errors import BadInput
 
 RETRY_FOR = 10.0
-"""Seconds that a ServerApp may ask for nodes, and nothing else, before it is told that no more will come."""
-ASKED = 5
-"""How often it must have asked by then."""
+"""Seconds that a ServerApp may ask for nodes, and nothing else, before it hears that no more will come."""
+LOOKS = 5
+"""Number of times that it must have asked by then."""
 
 
 class WatchedGrid(MeteredGrid):
@@ -33,9 +33,9 @@ class WatchedGrid(MeteredGrid):
     Parameters
     ----------
     grid
-        The simulated Grid that does the work.
+        Simulated Grid that does the work.
     emit
-        Told ('warning', message=) once when clients do not clip as the strategy trusts them to,
+        Listener that gets ('warning', message=) once when clients do not clip as the strategy trusts them to,
         ('progress', what=, round=, done=, total=) after every reply, where `what` is the messages' type
         and `round` None unless they say it, and ('failed', client=, reason=) at the first error reply,
         with the client's traceback; the strategy gets the last line of each.
@@ -43,11 +43,11 @@ class WatchedGrid(MeteredGrid):
     Attributes
     ----------
     sent
-        Messages by their type: 'train', 'evaluate', 'query', ...
+        Number of messages by their type: 'train', 'evaluate', 'query', ...
     rounds
-        The highest 'server-round' that a message spoke of.
+        Highest 'server-round' that a message spoke of.
     errors
-        Error replies.
+        Number of error replies.
     """
 
     def __init__(self, grid: SimulatedGrid, emit: Emit | None = None):
@@ -55,7 +55,7 @@ class WatchedGrid(MeteredGrid):
         self._tell: Emit = emit or (lambda *_, **__: None)
         self._num_nodes = grid.num_nodes
         self._lock = threading.Lock()
-        self._asked: list[float] = []  # when nodes were asked for, since the last message
+        self._looks: list[float] = []  # when nodes were asked for, since the last message
         self._under_way = self._done = self._total = 0
         self._unclipped = False
         self.sent: Counter[str] = Counter()
@@ -63,11 +63,7 @@ class WatchedGrid(MeteredGrid):
         self.errors = 0
 
     def stream(
-        self,
-        messages: Iterable[Message],
-        *,
-        timeout: float | None = None,
-        partial_sum: Callable[[], PartialSum] | None = None,
+        self, messages: Iterable[Message], *, timeout: float | None = None, partial_sum: NewSum | None = None
     ) -> Iterator[Message]:
         """Yield replies as they come, watching them."""
         batch = messages if isinstance(messages, Broadcast) else list(messages)
@@ -113,9 +109,9 @@ class WatchedGrid(MeteredGrid):
         """
         # Flower's older apps look for nodes in a thread of their own, whatever the server does meanwhile.
         if threading.current_thread() is threading.main_thread() and not self._under_way:
-            self._asked.append(time.monotonic())
-            waited = self._asked[-1] - self._asked[0]
-            if len(self._asked) > ASKED and waited > RETRY_FOR:
+            self._looks.append(time.monotonic())
+            waited = self._looks[-1] - self._looks[0]
+            if len(self._looks) > LOOKS and waited > RETRY_FOR:
                 raise BadInput(
                     f"the ServerApp has looked for nodes for {waited:.0f} s and sent nothing: it waits for "
                     f"more than the {self._num_nodes} there are; give it more (--nodes), or let its strategy "
@@ -131,7 +127,7 @@ class WatchedGrid(MeteredGrid):
             kinds = Counter(message.metadata.message_type for message in batch)
         server_round = round_of(batch[0]) if len(batch) else None
         with self._lock:
-            self._asked.clear()
+            self._looks.clear()
             if not self._under_way:
                 self._done = self._total = 0
             self._under_way += 1
@@ -142,8 +138,8 @@ class WatchedGrid(MeteredGrid):
 
     def _check_clipping(self, batch: Sequence[Message], reply: Message) -> None:
         node = reply.metadata.src_node_id
-        sent = next((message for message in batch if message.metadata.dst_node_id == node), None)
-        if sent is None or (beyond := excess(sent, reply)) is None:
+        message = next((message for message in batch if message.metadata.dst_node_id == node), None)
+        if message is None or (beyond := excess(message, reply)) is None:
             return
         self._unclipped = True
         moved, norm = beyond

@@ -21,15 +21,15 @@ class Broadcast(Sequence[Message]):
     Parameters
     ----------
     content
-        What everyone is sent.
+        Content of every message.
     nodes
         Node ids, in the order of the messages.
     message_type
-        'train', 'evaluate' or 'query', with an action after a dot.
+        Type: 'train', 'evaluate' or 'query', with an action after a dot.
     group_id
-        Copied into every message.
+        Group of every message.
     name
-        What the messages' ids begin with; empty until they are sent.
+        Name that the messages' ids begin with; empty until they are sent.
 
     Examples
     --------

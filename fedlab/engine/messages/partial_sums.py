@@ -2,7 +2,7 @@
 
     sum over the clients of a block, in the worker;  sum over the blocks, in the strategy
 
-A strategy whose aggregate is a sum says so (`addition = ArraySum`), and the Grid returns one reply per block
+A strategy whose aggregate is a sum says so (`partial_sum = ArraySum`), and the Grid returns one reply per block
 of clients instead of one per client: the same sum, a thousandth of the traffic. Blocks are a property of the
 federation and are added in their order, so that floating-point sums do not depend on the number of workers.
 Error replies are never added: each comes back by itself.
@@ -10,6 +10,7 @@ Error replies are never added: each comes back by itself.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import numpy as np
@@ -33,6 +34,10 @@ class PartialSum(Protocol):
     def content(self) -> RecordDict:
         """Return the sum, as if one client had sent it."""
         ...
+
+
+NewSum = Callable[[], PartialSum]
+"""Maker of a sum that holds nothing yet: the class, or a function of it."""
 
 
 class ArraySum:
@@ -104,13 +109,7 @@ def packed_content(statistics: Any) -> RecordDict:
 
 
 def packed_of(content: RecordDict) -> dict[str, np.ndarray]:
-    """Return the packed statistics that a reply carries.
-
-    Raises
-    ------
-    BadInput
-        There are none.
-    """
+    """Return the packed statistics that a reply carries; a BadInput where there are none."""
     record = content.get("arrays")
     if not isinstance(record, ArrayRecord):
         raise BadInput(f"it holds {sorted(content)}: expected packed statistics under 'arrays'")

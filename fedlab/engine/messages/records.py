@@ -42,7 +42,7 @@ def _header(shape: tuple[int, ...], dtype: np.dtype) -> bytes:
 
 def from_record(record: ArrayRecord) -> dict[str, np.ndarray]:
     """Return the arrays of an ArrayRecord: copies, which are the caller's own."""
-    return {name: np.array(found) for name, found in views(record).items()}
+    return {name: np.array(array) for name, array in views(record).items()}
 
 
 def records_of(content: RecordDict, kind: type[Record]) -> dict[str, Record]:

@@ -14,7 +14,7 @@ import hashlib
 import json
 import random
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -45,16 +45,16 @@ class Checkpoints:
     Parameters
     ----------
     folder
-        Theirs alone.
+        Folder of theirs alone.
     config
-        The text that describes the run; a checkpoint of another is refused.
+        Text that describes the run; a checkpoint of another is refused.
     every
         Rounds from one to the next; None writes none, and reads those that are there.
     """
 
     def __init__(self, folder: Path | str, config: str, every: int | None = 1):
         self.folder, self.every = Path(folder), every
-        self._identity = hashlib.sha256(config.encode()).hexdigest()
+        self._identity = _identity(config)
         self._told: set[str] = set()
 
     # -- within a method -------------------------------------------------------------------------------------
@@ -65,9 +65,9 @@ class Checkpoints:
         Parameters
         ----------
         server_round
-            The round that has ended.
+            Round that has ended.
         state
-            Names to objects; see `fedlab.engine.persistence.state`.
+            Objects by name; see `fedlab.engine.persistence.state`.
 
         Returns
         -------
@@ -96,10 +96,10 @@ class Checkpoints:
         BadInput
             It is one of another run, or of a version that writes them differently.
         """
-        found = self._last
-        if found is not None:
-            unpack(*found[1], state)
-        whole = None if found is None else found[0]
+        newest = self._last
+        whole = None if newest is None else newest[0]
+        if newest is not None:
+            unpack(*newest[1], state)
         for number, path in self._rounds():
             if whole is None or number > whole:  # damaged: they must not count as kept
                 path.unlink(missing_ok=True)
@@ -109,8 +109,8 @@ class Checkpoints:
     @cached_property
     def last_round(self) -> int | None:
         """The round of the newest whole checkpoint; None if there is none."""
-        found = self._last
-        return None if found is None else found[0]
+        newest = self._last
+        return None if newest is None else newest[0]
 
     @property
     def _last(self) -> tuple[int, tuple[Any, dict[str, np.ndarray]]] | None:
@@ -141,14 +141,37 @@ class Checkpoints:
         """Remove all of them."""
         remove(self.folder, FILES)
 
+    def adopt(self, config: str, renamed: Callable[[Any], Any]) -> None:
+        """Write anew, as checkpoints of this config, those that were written under a former text of it.
+
+        Parameters
+        ----------
+        config
+            Text that described the run then.
+        renamed
+            Function from the tree of a state as it was written to the same in today's names.
+        """
+        for path in self.folder.glob("*.safetensors"):
+            match, data = _NAME.fullmatch(path.name), path.read_bytes()
+            metadata = _metadata(data)
+            if match and _digest(data) == match[2] and metadata.get("run") == _identity(config):
+                metadata |= {
+                    "run": self._identity,
+                    "state": json.dumps(renamed(json.loads(metadata["state"]))),
+                }
+                self._put(path.name.split(".")[0], save(load(data), metadata))
+                path.unlink()
+
     # -- one file --------------------------------------------------------------------------------------------
 
     def _write(self, stem: str, state: Mapping[str, Any]) -> list[str]:
         tree, arrays, left_out = pack(state)
         metadata = {"format": str(FORMAT), "run": self._identity, "state": json.dumps(tree)}
-        data = save(arrays, metadata)
-        write_atomically(self.folder / f"{stem}.{_digest(data)}.safetensors", data)
+        self._put(stem, save(arrays, metadata))
         return left_out
+
+    def _put(self, stem: str, data: bytes) -> None:
+        write_atomically(self.folder / f"{stem}.{_digest(data)}.safetensors", data)
 
     def _read(self, path: Path) -> tuple[Any, dict[str, np.ndarray]] | None:
         match = _NAME.fullmatch(path.name)
@@ -217,6 +240,10 @@ class NodeStates:
         ends = np.cumsum(state["lengths"]).tolist()
         parts = zip(state["nodes"].tolist(), [0, *ends], ends, strict=False)
         self._grid.set_node_states({node: state["bytes"][start:end] for node, start, end in parts})
+
+
+def _identity(config: str) -> str:
+    return hashlib.sha256(config.encode()).hexdigest()
 
 
 def _digest(data: bytes) -> str:

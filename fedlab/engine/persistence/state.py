@@ -89,8 +89,8 @@ class _Packer:
             return {KIND: "path", "value": str(value)}
         if isinstance(value, Enum):
             return {KIND: "enum", "class": _name(kind), "value": value.name}
-        if (told := _told(value)) is not None:
-            return {KIND: "object", "class": _name(kind), "told": self.pack(told, where)}
+        if (own := _own_state(value)) is not None:
+            return {KIND: "object", "class": _name(kind), "told": self.pack(own, where)}
         if isinstance(value, _CONSTANT) or id(value) in self._open:
             return {KIND: "constant"}
         if not (is_dataclass(value) or hasattr(value, "__dict__")):
@@ -143,9 +143,8 @@ def _unpack(node: Any, arrays: Mapping[str, np.ndarray], now: Any) -> Any:
     if kind in _SEQUENCES:
         here = list(now) if isinstance(now, (list, tuple, deque)) else []
         here += [None] * (len(node["items"]) - len(here))
-        return _SEQUENCES[kind](
-            _unpack(item, arrays, old) for item, old in zip(node["items"], here, strict=False)
-        )
+        pairs = zip(node["items"], here, strict=False)
+        return _SEQUENCES[kind](_unpack(item, arrays, old) for item, old in pairs)
     if kind in _MAPPINGS:
         pairs = ((_unpack(key, arrays, None), value) for key, value in node["items"])
         here = now if isinstance(now, Mapping) else {}
@@ -176,13 +175,13 @@ def _object(node: dict[str, Any], arrays: Mapping[str, np.ndarray], now: Any) ->
     if "told" in node:
         if not same:
             raise _changed(node["class"], now)
-        _tell(now, _unpack(node["told"], arrays, _told(now)))
+        _set_state(now, _unpack(node["told"], arrays, _own_state(now)))
         return now
     if not same or _frozen(now):
-        found = _class(node["class"], now)
-        if not (isinstance(found, type) and is_dataclass(found)):
+        kind = _class(node["class"], now)
+        if not (isinstance(kind, type) and is_dataclass(kind)):
             raise _changed(node["class"], now)
-        return found(**{name: _unpack(item, arrays, None) for name, item in node["attributes"].items()})
+        return kind(**{name: _unpack(item, arrays, None) for name, item in node["attributes"].items()})
     for name, item in node["attributes"].items():
         setattr(now, name, _unpack(item, arrays, getattr(now, name, None)))
     return now
@@ -198,7 +197,7 @@ def _attributes(value: Any) -> Iterator[tuple[str, Any]]:
     return iter(vars(value).items())
 
 
-def _told(value: Any) -> Any:
+def _own_state(value: Any) -> Any:
     """Return what an object that knows its own state says of it; None if it is no such object."""
     if isinstance(value, np.random.Generator):
         return value.bit_generator.state
@@ -211,15 +210,15 @@ def _told(value: Any) -> Any:
     return None
 
 
-def _tell(value: Any, told: Any) -> None:
+def _set_state(value: Any, state: Any) -> None:
     if isinstance(value, np.random.Generator):
-        value.bit_generator.state = told
+        value.bit_generator.state = state
     elif isinstance(value, random.Random):
-        value.setstate(unpack_random(told))
+        value.setstate(unpack_random(state))
     elif isinstance(value, torch.Generator):
-        value.set_state(told)
+        value.set_state(state)
     else:
-        value.load_state_dict(told)
+        value.load_state_dict(state)
 
 
 def pack_random(state: Any) -> tuple[Any, ...]:
@@ -241,12 +240,12 @@ def _name(kind: type) -> str:
 def _class(name: str, now: Any) -> Any:
     """Return a class that this process has loaded already: a checkpoint imports nothing."""
     module, _, path = name.partition(":")
-    found: Any = sys.modules.get(module)
+    kind: Any = sys.modules.get(module)
     for part in path.split("."):
-        found = getattr(found, part, None)
-    if not isinstance(found, type):
+        kind = getattr(kind, part, None)
+    if not isinstance(kind, type):
         raise _changed(name, now)
-    return found
+    return kind
 
 
 def _changed(name: str, now: Any) -> BadInput:

@@ -52,11 +52,11 @@ class Part:
     Attributes
     ----------
     stored
-        Its packed statistics.
+        File of its packed statistics.
     phase
-        The total that it is in.
+        Phase whose total it is in.
     rounds
-        The rounds whose samples it is of: its own, and those that the client had missed.
+        Rounds whose samples it is of: its own, and those that the client had missed.
     """
 
     stored: Stored
@@ -73,13 +73,13 @@ class State:
     totals
         Packed total of each phase: one, 0, where their order does not matter.
     clients
-        Node to its parts.
+        Parts by node.
     forgotten
-        Node to the rows of the training split that were deleted of it; None where everything was.
+        Rows of the training split that were deleted, by node; None where everything was.
     head
-        What the totals solve to; None where nobody had a sample yet.
+        Solution of the totals; None where nobody had a sample yet.
     certificates
-        Of all deletions, in their order.
+        Certificates of all deletions, in their order.
     """
 
     totals: Mapping[int, Stored] = field(default_factory=dict)
@@ -96,13 +96,7 @@ class State:
 
 
 class Kept:
-    """The folder.
-
-    Parameters
-    ----------
-    folder
-        It is made when something is written.
-    """
+    """The folder; it is made when something is written."""
 
     def __init__(self, folder: Path):
         self.folder = Path(folder)
@@ -110,13 +104,7 @@ class Kept:
     # -- reading ---------------------------------------------------------------------------------------------
 
     def state(self) -> State:
-        """Return the state as it was last committed.
-
-        Raises
-        ------
-        BadInput
-            There is none, or it is damaged.
-        """
+        """Return the state as it was last committed; a BadInput where there is none, or it is damaged."""
         path = self.folder / STATE
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
@@ -130,13 +118,7 @@ class Kept:
             raise BadInput(f"{path} is damaged ({type(error).__name__}: {error}): {REMEDY}") from error
 
     def arrays(self, stored: Stored) -> dict[str, np.ndarray]:
-        """Return what a file holds.
-
-        Raises
-        ------
-        BadInput
-            It is missing, or another than the state names.
-        """
+        """Return what a file holds; a BadInput where it is missing, or another than the state names."""
         path = self.folder / stored.file
         try:
             data = path.read_bytes()
@@ -154,15 +136,7 @@ class Kept:
     # -- writing ---------------------------------------------------------------------------------------------
 
     def store(self, kind: str, arrays: Mapping[str, np.ndarray]) -> Stored:
-        """Write arrays under a name that no other content has; they count once a state names them.
-
-        Parameters
-        ----------
-        kind
-            'part', 'total' or 'head'.
-        arrays
-            What to write.
-        """
+        """Write arrays, a 'part', 'total' or 'head', under a name of their own; they count once a state names it."""
         data = _bytes_of(arrays)
         digest = _digest(data)
         return self._write(f"{kind}.{digest[:16]}.safetensors", data, digest)
@@ -186,10 +160,10 @@ class Kept:
 
     def part(self, node: int, packed: Mapping[str, np.ndarray], phase: int, rounds: Iterable[int]) -> Part:
         """Write what a node sent in a round, the last of these."""
-        *_, last = told = tuple(rounds)
+        *_, last = numbers = tuple(rounds)
         data = _bytes_of(packed)
-        name = f"{node}.safetensors" if told == (1,) else f"{node}-{last}.safetensors"
-        return Part(self._write(name, data, _digest(data)), phase, told)
+        name = f"{node}.safetensors" if numbers == (1,) else f"{node}-{last}.safetensors"
+        return Part(self._write(name, data, _digest(data)), phase, numbers)
 
 
 class Keeper:
@@ -198,7 +172,7 @@ class Keeper:
     Parameters
     ----------
     folder
-        Where; a relative one lies in the run directory, once `keep_in` was told it.
+        Folder; a relative one lies in the run directory, once `keep_in` has it.
     """
 
     def __init__(self, folder: str):
@@ -217,14 +191,9 @@ class Keeper:
         return self._kept.folder
 
     def begin(self, server_round: int = 1, known: bool = False) -> None:
-        """Begin a round, or begin it again: what was kept of it and of later ones is void.
+        """Begin a round (1, 2, ...), or begin it again: what was kept of it and of later ones is void.
 
-        Parameters
-        ----------
-        server_round
-            Counted from 1.
-        known
-            Whether rounds before it are to count; if not, the folder begins anew.
+        Where rounds before it are not `known`, the folder begins anew.
         """
         if not known:
             remove(self.folder, [STATE])
@@ -244,13 +213,13 @@ class Keeper:
         Parameters
         ----------
         node
-            Who.
+            Node that sent it.
         packed
-            Its statistics.
+            Packed statistics.
         phase
-            The total that they are in.
+            Phase whose total they are in.
         rounds
-            The rounds whose samples they are of, the present one last.
+            Rounds whose samples they are of, the present one last.
 
         Raises
         ------
@@ -310,7 +279,6 @@ def _state(content: Mapping[str, Any]) -> State:
         Stored(**content["head"]) if content["head"] else None,
         tuple(content["certificates"]),
     )
-    lost = {part.phase for part in chain.from_iterable(state.clients.values())} - set(state.totals)
-    if lost:
+    if lost := {part.phase for parts in state.clients.values() for part in parts} - set(state.totals):
         raise ValueError(f"no total of phase {min(lost)}")
     return state

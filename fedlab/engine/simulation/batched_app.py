@@ -14,7 +14,7 @@ from typing import Any
 from flwr.app import RecordDict
 from flwr.clientapp import ClientApp
 
-from fedlab.engine.messages.partial_sums import PartialSum
+from fedlab.engine.messages.partial_sums import NewSum
 
 
 @dataclass(frozen=True)
@@ -24,22 +24,22 @@ class ClientBatch:
     Attributes
     ----------
     content
-        What they were sent.
+        Content that each of them got.
     partitions
-        Their partition ids.
+        Partition ids of them.
     num_partitions
         Size of the whole federation.
     run_config
-        What `context.run_config` shows to each of them.
+        Config that `context.run_config` shows to each of them.
     partial_sum
-        What makes one reply of theirs, where one is asked for.
+        Maker of one reply of theirs, where one is asked for.
     """
 
     content: RecordDict
     partitions: Sequence[int]
     num_partitions: int
     run_config: Mapping[str, Any]
-    partial_sum: Callable[[], PartialSum] | None = None
+    partial_sum: NewSum | None = None
 
 
 Together = Callable[[ClientBatch], Sequence[RecordDict] | None]
@@ -55,10 +55,10 @@ class BatchedClientApp(ClientApp):
 
     Examples
     --------
-    >>> app = CohortApp()
+    >>> app = BatchedClientApp()
     >>> @app.together("train")
-    ... def train_together(cohort: Cohort) -> list[RecordDict]:
-    ...     return [RecordDict() for _ in cohort.partitions]
+    ... def train_together(batch: ClientBatch) -> list[RecordDict]:
+    ...     return [RecordDict() for _ in batch.partitions]
     """
 
     def __init__(self, *args: Any, **kwargs: Any):

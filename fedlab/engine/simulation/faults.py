@@ -23,8 +23,9 @@ from typing import TypeVar
 import numpy as np
 from flwr.app import ArrayRecord, Message, RecordDict
 
+from fedlab import checks
 from fedlab.engine.messages.records import from_record, records_of, round_of, to_record
-from fedlab.errors import BadInput, unknown
+from fedlab.errors import BadInput
 
 DAMAGES = ("nan", "shape", "dtype", "keys")
 
@@ -47,9 +48,7 @@ class Fault:
     rate: float
 
     def __post_init__(self) -> None:
-        if not 0 <= self.rate <= 1:
-            name = type(self).__name__
-            raise BadInput(f"faults: {name}.rate={self.rate} lies outside [0, 1]: 0.1 strikes a tenth")
+        checks.share(f"faults: {type(self).__name__}.rate", self.rate, remedy="0.1 strikes a tenth")
 
 
 @dataclass(frozen=True)
@@ -66,7 +65,7 @@ class Straggler(Fault):
     delay
         Mean delay of those it strikes, in simulated seconds.
     deadline
-        Of the round, in simulated seconds.
+        Deadline of the round, in simulated seconds.
     """
 
     delay: float = 60.0
@@ -74,10 +73,8 @@ class Straggler(Fault):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not (self.delay > 0 and self.deadline > 0):
-            raise BadInput(
-                f"faults: delay={self.delay} and deadline={self.deadline} must both be > 0 seconds"
-            )
+        for name in ("delay", "deadline"):
+            checks.number(f"faults: Straggler.{name}", getattr(self, name), above=0, remedy="seconds")
 
 
 @dataclass(frozen=True)
@@ -92,15 +89,14 @@ class Corrupt(Fault):
     Parameters
     ----------
     damage
-        'nan', 'shape', 'dtype' or 'keys'; 'any' draws one.
+        Kind of damage: 'nan', 'shape', 'dtype' or 'keys'; 'any' draws one.
     """
 
     damage: str = "any"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.damage not in (*DAMAGES, "any"):
-            raise unknown("damage", self.damage, (*DAMAGES, "any"))
+        checks.choice("damage", self.damage, (*DAMAGES, "any"))
 
 
 @dataclass(frozen=True)
@@ -117,9 +113,9 @@ class FaultPlan:
     Parameters
     ----------
     faults
-        At most one of each kind.
+        Faults, at most one of each kind.
     seed
-        The same seed draws the same faults.
+        Seed; the same draws the same faults.
     """
 
     def __init__(self, faults: Iterable[Fault] = (), seed: int = 0):

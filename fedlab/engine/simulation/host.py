@@ -17,7 +17,6 @@ from dataclasses import replace
 from importlib import import_module
 from typing import TypeVar
 
-import torch
 from flwr.app import Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.common.constant import ErrorCode
@@ -26,11 +25,12 @@ from flwr.proto.recorddict_pb2 import RecordDict as RecordDictProto
 
 from fedlab.engine.messages.broadcast import Broadcast, nodes_of
 from fedlab.engine.messages.identity import FIRST_CLIENT_NODE, private_copy
-from fedlab.engine.messages.partial_sums import PartialSum, as_partial_sum
+from fedlab.engine.messages.partial_sums import NewSum, as_partial_sum
 from fedlab.engine.messages.records import content_bytes
 from fedlab.engine.simulation.batched_app import BatchedClientApp, ClientBatch
 from fedlab.engine.simulation.faults import Corrupt, Crash, Duplicate, FaultPlan, damaged
 from fedlab.errors import REFUSED, BadInput
+from fedlab.stats.arithmetic.solve import one_thread
 
 _LOG = logging.getLogger("fedlab")
 Answer = TypeVar("Answer")
@@ -42,13 +42,13 @@ class Host:
     Parameters
     ----------
     client_app
-        A ClientApp, or where to import it from as 'module:attribute'.
+        ClientApp, or where to import it from as 'module:attribute'.
     num_nodes
         Number of nodes in the whole federation; node ids are 2, 3, ..., partition ids 0, 1, ...
     run_config
-        What `context.run_config` shows to every client.
+        Config that `context.run_config` shows to every client.
     plan
-        The faults that strike clients where they run.
+        Faults that strike clients where they run.
     mortal
         Whether this is a worker process, which a `Crash` may kill.
     """
@@ -62,6 +62,7 @@ class Host:
         mortal: bool = False,
     ):
         self._app = load_client_app(client_app)
+        self._batched = self._app if isinstance(self._app, BatchedClientApp) else BatchedClientApp()
         self._num_nodes, self._run_config = num_nodes, dict(run_config)
         self._plan, self._mortal = plan or FaultPlan(), mortal
         # Only of nodes that remember something: a million nodes that do not cost nothing.
@@ -100,14 +101,11 @@ class Host:
     # -- answering ---------------------------------------------------------------------------------------------
 
     def answer(
-        self,
-        messages: Sequence[Message],
-        partial_sum: Callable[[], PartialSum] | None = None,
-        first_try: bool = True,
+        self, messages: Sequence[Message], partial_sum: NewSum | None = None, first_try: bool = True
     ) -> Iterator[list[Message]]:
         """Yield the replies to each message: one, or two where a duplicate strikes.
 
-        With an addition, yield a single list: the sum of all replies, and the error replies. A `Crash` kills
+        With a partial sum, yield a single list: the sum of all replies, and the error replies. A `Crash` kills
         the process on the first try only.
         """
         if partial_sum is not None:
@@ -122,9 +120,7 @@ class Host:
             twice = self._plan and not reply.has_error() and self._plan.strikes(Duplicate, message)
             yield [reply, reply] if twice else [reply]
 
-    def _sum(
-        self, messages: Sequence[Message], partial_sum: Callable[[], PartialSum], first_try: bool
-    ) -> list[Message]:
+    def _sum(self, messages: Sequence[Message], partial_sum: NewSum, first_try: bool) -> list[Message]:
         if (total := self._in_total(messages, partial_sum)) is not None:
             content, num_bytes = total
             return [Message(as_partial_sum(content, len(messages), num_bytes), reply_to=messages[0])]
@@ -164,17 +160,13 @@ class Host:
             run_config=dict(self._run_config),
         )
         started = time.monotonic()
-        # One thread per client: its bits then do not depend on how many workers share the cores.
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)
         try:
-            reply: object = self._app(private_copy(message), context)
+            with one_thread():  # a client's bits then do not depend on how many workers share the cores
+                reply: object = self._app(private_copy(message), context)
             if not isinstance(reply, Message):
                 raise TypeError(f"the ClientApp returned a {type(reply).__name__}, not a Message")
         except (Exception, SystemExit):  # a client that exits ends its own turn, not the federation
             return _failure(message, ErrorCode.CLIENT_APP_RAISED_EXCEPTION, traceback.format_exc())
-        finally:
-            torch.set_num_threads(threads)
         if context.run_config != self._run_config:
             return _failure(
                 message, ErrorCode.UNKNOWN, "the client changed its run_config, which is the run's"
@@ -199,26 +191,22 @@ class Host:
 
     def _together(self, messages: Sequence[Message]) -> Sequence[RecordDict] | None:
         """Return the contents of all replies, made in one call; None where each is to be made by itself."""
-        if not isinstance(self._app, BatchedClientApp) or (batch := self._batch(messages)) is None:
+        if (batch := self._batch(messages)) is None:
             return None
-        function = self._app.answers_together.get(_message_type(messages))
-        contents = _attempt(function, batch)
+        contents = _attempt(self._batched.answers_together.get(_message_type(messages)), batch)
         if contents is not None and len(contents) != len(messages):
             raise TypeError(f"{len(messages)} clients were asked together, {len(contents)} replies came")
         return contents
 
-    def _in_total(
-        self, messages: Sequence[Message], partial_sum: Callable[[], PartialSum]
-    ) -> tuple[RecordDict, int] | None:
+    def _in_total(self, messages: Sequence[Message], partial_sum: NewSum) -> tuple[RecordDict, int] | None:
         """Return the sum of all replies and their bytes, made in one call; None as above."""
-        if not isinstance(self._app, BatchedClientApp) or (batch := self._batch(messages)) is None:
+        if (batch := self._batch(messages)) is None:
             return None
         batch = replace(batch, partial_sum=partial_sum)
-        return _attempt(self._app.answers_in_total.get(_message_type(messages)), batch)
+        return _attempt(self._batched.answers_in_total.get(_message_type(messages)), batch)
 
     def _batch(self, messages: Sequence[Message]) -> ClientBatch | None:
-        app = self._app
-        if not isinstance(app, BatchedClientApp) or app.modified or self._plan or not len(messages):
+        if self._app is not self._batched or self._batched.modified or self._plan or not len(messages):
             return None
         if not isinstance(messages, Broadcast):
             first = messages[0]
@@ -240,17 +228,14 @@ def _attempt(function: Callable[[ClientBatch], Answer | None] | None, batch: Cli
     """Call a function for many clients; where it fails, each is asked by itself, so that the culprit is named."""
     if function is None:
         return None
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
     try:
-        return function(batch)
+        with one_thread():
+            return function(batch)
     except Exception as error:
         _LOG.info(
             "%d clients are asked one by one, for together they failed: %s", len(batch.partitions), error
         )
         return None
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _message_type(messages: Sequence[Message]) -> str:
@@ -283,13 +268,11 @@ def load_client_app(client_app: ClientApp | str) -> ClientApp:
         return client_app
     module, _, attribute = client_app.partition(":")
     try:
-        found = getattr(import_module(module), attribute)
+        app = getattr(import_module(module), attribute)
     except (ImportError, AttributeError, ValueError) as error:
         raise BadInput(
             f"client app {client_app!r} cannot be loaded ({error}): give 'module:attribute'"
         ) from error
-    if not isinstance(found, ClientApp):
-        raise BadInput(
-            f"client app {client_app!r} is a {type(found).__name__}, not a flwr.clientapp.ClientApp"
-        )
-    return found
+    if not isinstance(app, ClientApp):
+        raise BadInput(f"client app {client_app!r} is a {type(app).__name__}, not a flwr.clientapp.ClientApp")
+    return app

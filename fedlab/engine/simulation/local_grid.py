@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 from flwr.app import Message
 from flwr.clientapp import ClientApp
 
 from fedlab.engine.messages.broadcast import take
-from fedlab.engine.messages.partial_sums import PartialSum
+from fedlab.engine.messages.partial_sums import NewSum
 from fedlab.engine.simulation.faults import Fault
 from fedlab.engine.simulation.host import Host
 from fedlab.engine.simulation.schedule import Call
@@ -23,19 +23,11 @@ class LocalGrid(SimulatedGrid):
     Parameters
     ----------
     client_app
-        A Flower ClientApp, or 'module:attribute'.
-    num_nodes
-        Number of simulated nodes.
+        ClientApp of Flower, or 'module:attribute'.
     run_config
-        What `context.run_config` shows to the clients.
-    chunk
-        Clients that are summed, or trained together, at a time; None chooses by the number of nodes.
-    sizes
-        Samples of every client; in one process, of no consequence.
-    faults
-        What goes wrong, as in `fedlab.engine.simulation.faults`.
-    seed
-        Draws the faults.
+        Config that `context.run_config` shows to the clients.
+    num_nodes, chunk, sizes, faults, seed
+        As of a `SimulatedGrid`; in one process `sizes` are of no consequence.
 
     Examples
     --------
@@ -58,11 +50,7 @@ class LocalGrid(SimulatedGrid):
         self._host = Host(client_app, num_nodes, run_config or {}, self.plan)
 
     def _answers(
-        self,
-        messages: Sequence[Message],
-        waiting: list[Call],
-        partial_sum: Callable[[], PartialSum] | None,
-        deadline: float,
+        self, messages: Sequence[Message], waiting: list[Call], partial_sum: NewSum | None, deadline: float
     ) -> Iterator[tuple[int, list[Message]]]:
         """Run each message, or each block, when its reply is asked for."""
         for call in waiting:

@@ -15,14 +15,15 @@ from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 
 from fedlab.engine.messages.broadcast import Broadcast
-from fedlab.engine.messages.partial_sums import PartialSum, stands_for
+from fedlab.engine.messages.partial_sums import NewSum, stands_for
 from fedlab.engine.messages.records import content_bytes
-from fedlab.engine.simulation.deployed import stream
 from fedlab.engine.simulation.host import partition_of
 from fedlab.engine.simulation.simulated import SimulatedGrid
 
 Emit = Callable[..., None]
 """Receives `emit(kind, **fields)`."""
+PAUSE = 0.5
+"""Seconds between two looks for the replies of a deployment; a SuperNode looks for messages every 3."""
 
 
 @dataclass
@@ -40,9 +41,9 @@ class MeteredGrid(Grid):
     Parameters
     ----------
     grid
-        The Grid that does the work.
+        Grid that does the work.
     emit
-        Told ('progress', done=, total=) after every reply.
+        Listener that gets ('progress', done=, total=) after every reply.
     """
 
     def __init__(self, grid: Grid, emit: Emit | None = None):
@@ -51,23 +52,19 @@ class MeteredGrid(Grid):
         self.traffic = Traffic()
 
     def stream(
-        self,
-        messages: Iterable[Message],
-        *,
-        timeout: float | None = None,
-        partial_sum: Callable[[], PartialSum] | None = None,
+        self, messages: Iterable[Message], *, timeout: float | None = None, partial_sum: NewSum | None = None
     ) -> Iterator[Message]:
         """Yield replies as they come, counting them; a Grid that cannot add them returns each by itself."""
-        sent = messages if isinstance(messages, Broadcast) else list(messages)
-        self.traffic.bytes_down += _weight(sent)
+        batch = messages if isinstance(messages, Broadcast) else list(messages)
+        self.traffic.bytes_down += _weight(batch)
         started = time.perf_counter()
         if isinstance(self._grid, SimulatedGrid):
-            replies = self._grid.stream(sent, timeout=timeout, partial_sum=partial_sum)
+            replies = self._grid.stream(batch, timeout=timeout, partial_sum=partial_sum)
         else:
-            replies = stream(self._grid, list(sent), timeout)
-        yield from self._counted(replies, len(sent), started)
+            replies = _stream(self._grid, list(batch), timeout)
+        yield from self._counted(replies, len(batch), started)
 
-    def stream_late(self, *, partial_sum: Callable[[], PartialSum] | None = None) -> Iterator[Message]:
+    def stream_late(self, *, partial_sum: NewSum | None = None) -> Iterator[Message]:
         """Yield the replies that came after their round's deadline, counting them."""
         if isinstance(self._grid, SimulatedGrid):
             yield from self._counted(self._grid.stream_late(partial_sum=partial_sum), 0, time.perf_counter())
@@ -147,9 +144,9 @@ class MeteredGrid(Grid):
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """Push messages, counting them."""
-        sent = list(messages)
-        self.traffic.bytes_down += _weight(sent)
-        return self._grid.push_messages(sent)
+        batch = list(messages)
+        self.traffic.bytes_down += _weight(batch)
+        return self._grid.push_messages(batch)
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
         """Pull replies, counting them."""
@@ -177,3 +174,20 @@ def _weight(messages: Sequence[Message]) -> int:
                 weighed[id(content)] = content_bytes(content)
             total += weighed[id(content)]
     return total
+
+
+def _stream(grid: Grid, messages: Sequence[Message], timeout: float | None) -> Iterator[Message]:
+    """Send messages over Flower's own Grid and yield each reply when it is there.
+
+    That Grid returns them all together, at the end; `messages` is a sequence, for Flower walks it twice.
+    """
+    deadline = float("inf") if timeout is None else time.monotonic() + timeout
+    waiting = set(grid.push_messages(messages))
+    while waiting:
+        for reply in grid.pull_messages(waiting):
+            waiting.discard(reply.metadata.reply_to_message_id)
+            yield reply
+        if waiting and (left := deadline - time.monotonic()) > 0:
+            time.sleep(min(PAUSE, left))
+        elif waiting:
+            return

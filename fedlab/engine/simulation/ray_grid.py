@@ -12,7 +12,7 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -22,8 +22,9 @@ from flwr.app import Message
 from flwr.clientapp import ClientApp
 from ray.exceptions import ObjectLostError, RayActorError
 
+from fedlab import checks
 from fedlab.engine.messages.broadcast import take
-from fedlab.engine.messages.partial_sums import PartialSum
+from fedlab.engine.messages.partial_sums import NewSum
 from fedlab.engine.simulation import cluster
 from fedlab.engine.simulation.faults import Fault
 from fedlab.engine.simulation.host import load_client_app, partition_of
@@ -44,25 +45,17 @@ class RayGrid(SimulatedGrid):
     Parameters
     ----------
     client_app
-        A Flower ClientApp, or 'module:attribute'.
-    num_nodes
-        Number of simulated nodes.
+        ClientApp of Flower, or 'module:attribute'.
     run_config
-        What `context.run_config` shows to the clients.
+        Config that `context.run_config` shows to the clients.
     num_workers
         Number of actors.
     cpus_per_worker, gpus_per_worker
-        What each actor reserves; a fraction of a GPU is legal.
+        Share of the machine that each actor reserves; a fraction of a GPU is legal.
     address
-        None starts Ray here; 'auto' or 'host:port' joins a running cluster.
-    chunk
-        Messages per call of an actor, and clients in a sum; None chooses by the number of nodes.
-    sizes
-        Samples of every client: nodes are shared out so that workers have equally much to do.
-    faults
-        What goes wrong, as in `fedlab.engine.simulation.faults`.
-    seed
-        Draws the faults.
+        Address of a running cluster, 'auto' or 'host:port'; None starts Ray here.
+    num_nodes, chunk, sizes, faults, seed
+        As of a `SimulatedGrid`; nodes are shared out so that workers have equally much to do.
     """
 
     def __init__(
@@ -79,11 +72,9 @@ class RayGrid(SimulatedGrid):
         faults: Iterable[Fault] = (),
         seed: int = 0,
     ):
-        if num_workers < 1:
-            raise BadInput(f"engine: num_workers={num_workers} must be at least 1")
-        for name, value in {"cpus_per_worker": cpus_per_worker, "gpus_per_worker": gpus_per_worker}.items():
-            if not 0 <= value < math.inf:
-                raise BadInput(f"engine: {name}={value} must be a number of at least 0; 0.5 is half of one")
+        checks.integer("engine.num_workers", num_workers, least=1)
+        checks.number("engine.cpus_per_worker", cpus_per_worker, least=0, remedy="0.5 is half of one")
+        checks.number("engine.gpus_per_worker", gpus_per_worker, least=0, remedy="0.5 is half of one")
         num_workers = min(num_workers, num_nodes) if isinstance(num_nodes, int) and num_nodes > 0 else 1
         super().__init__(num_nodes, num_workers, chunk, sizes, faults, seed)
         load_client_app(client_app)  # what cannot be loaded here is better refused before anything starts
@@ -120,11 +111,7 @@ class RayGrid(SimulatedGrid):
         )
 
     def _answers(
-        self,
-        messages: Sequence[Message],
-        waiting: list[Call],
-        partial_sum: Callable[[], PartialSum] | None,
-        deadline: float,
+        self, messages: Sequence[Message], waiting: list[Call], partial_sum: NewSum | None, deadline: float
     ) -> Iterator[tuple[int, list[Message]]]:
         """Make calls, at most `IN_FLIGHT` to a worker, and yield what they return in its order."""
         if not self._workers:
@@ -138,7 +125,7 @@ class RayGrid(SimulatedGrid):
         longest = self.chunk if partial_sum is not None else min(self.chunk, LONGEST_CALL)
         room = 2 * IN_FLIGHT * longest * len(self._workers)
         under_way: dict[Any, Call] = {}
-        asked = itertools.count()
+        turn = itertools.count()
         replies: dict[int, list[Message]] = {}
         for place in places:
             while place not in replies:
@@ -152,7 +139,7 @@ class RayGrid(SimulatedGrid):
                             call = self._help(worker, queues, place + room)
                         if call is None:
                             break
-                        call = replace(call, asked=next(asked))
+                        call = replace(call, asked=next(turn))
                         under_way[self._ask(call, messages, partial_sum, left)] = call
                 ready, _ = ray.wait(list(under_way), timeout=None if math.isinf(left) else left)
                 for reference in ready:
@@ -182,17 +169,11 @@ class RayGrid(SimulatedGrid):
         call = longest.give_away(before) if len(longest) else None
         return None if call is None else replace(call, worker=worker)
 
-    def _ask(
-        self,
-        call: Call,
-        messages: Sequence[Message],
-        partial_sum: Callable[[], PartialSum] | None,
-        left: float,
-    ) -> Any:
+    def _ask(self, call: Call, messages: Sequence[Message], partial_sum: NewSum | None, left: float) -> Any:
         # With a deadline, replies are fetched often: who is late keeps few others out.
-        retry_for = left / 20 if math.isfinite(left) else math.inf
+        seconds = left / 20 if math.isfinite(left) else math.inf
         worker = self._workers[call.worker]
-        return worker.answer.remote(take(messages, call.places), partial_sum, call.tries == 0, retry_for)
+        return worker.answer.remote(take(messages, call.places), partial_sum, call.tries == 0, seconds)
 
     def _learn(self, states: Mapping[int, bytes]) -> None:
         for node, state in states.items():

@@ -11,11 +11,13 @@ from __future__ import annotations
 import heapq
 import math
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 
 import numpy as np
 
+from fedlab import checks
 from fedlab.errors import BadInput
 
 LARGEST_CHUNK, BLOCKS = 1024, 16
@@ -32,18 +34,18 @@ class Call:
     Attributes
     ----------
     worker
-        Who answers.
+        Worker that answers.
     places
-        Their places in the list of messages, ascending.
+        Places of the messages in their list, ascending.
     weight
-        How much work they are, in units of the sizes of clients.
+        Work that they are, in units of the sizes of clients.
     first
-        The place of its first message; of a block, of the block's first one, answered or not: who is lost then
+        Place of its first message; of a block, of the block's first one, answered or not: who is lost then
         does not change the order in which the sums of blocks are added.
     tries
-        How often the call has been made in vain.
+        Number of times that the call has been made in vain.
     asked
-        When it was made last, in the order of all calls.
+        Place in the order of all calls, of the last time it was made.
     """
 
     worker: int
@@ -57,9 +59,7 @@ class Call:
 def chunk_of(num_nodes: int, chunk: int | None) -> int:
     """Return the number of clients in a block: as given, or for at most 16 blocks, or 1024 where that is too many."""
     if chunk is not None:
-        if isinstance(chunk, bool) or not isinstance(chunk, int) or chunk < 1:
-            raise BadInput(f"engine: chunk={chunk} must be at least 1 message per call, or null to choose")
-        return chunk
+        return checks.integer("engine.chunk", chunk, 1, remedy="messages per call, or null to choose")
     return min(math.ceil(num_nodes / BLOCKS), LARGEST_CHUNK)
 
 
@@ -101,9 +101,9 @@ def calls(
     partitions
         Destination of every message, (m,).
     places
-        Which of them are to be answered, ascending.
+        Places of those that are to be answered, ascending.
     weights, home
-        As from `weights_of` and `homes`.
+        Work of the clients and workers of the blocks, as from `weights_of` and `homes`.
     chunk
         Clients in a block.
     by_block
@@ -142,23 +142,19 @@ class Queue:
         """Return the next call whose first message stands before this place; None if there is none."""
         if self._again:
             return self._again.pop(0)
-        open_now = []
-        while self._waiting and self._waiting[0].first < before:
-            open_now.append(self._waiting.popleft())
-        if not open_now:
-            return None
-        longest = max(open_now, key=lambda call: call.weight)
-        self._waiting.extendleft(reversed([call for call in open_now if call is not longest]))
-        return longest
+        return self._take(max, before)
 
     def give_away(self, before: int) -> Call | None:
         """Return the shortest call that may start and has not been tried, for a worker with nothing to do."""
-        open_now = [call for call in self._waiting if call.first < before]
+        return self._take(min, before)
+
+    def _take(self, choose: Callable[..., Call], before: int) -> Call | None:
+        open_now = list(takewhile(lambda call: call.first < before, self._waiting))
         if not open_now:
             return None
-        shortest = min(open_now, key=lambda call: call.weight)
-        self._waiting = deque(call for call in self._waiting if call is not shortest)
-        return shortest
+        chosen = choose(open_now, key=lambda call: call.weight)
+        self._waiting.remove(chosen)
+        return chosen
 
     def push(self, call: Call) -> None:
         """Put a call back, to be made before all others."""

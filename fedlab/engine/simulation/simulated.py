@@ -10,7 +10,8 @@ import itertools
 import math
 import time
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 from flwr.app import Error, Message, RecordDict
@@ -18,14 +19,14 @@ from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 
+from fedlab import checks
 from fedlab.engine.messages.broadcast import Broadcast, nodes_of
 from fedlab.engine.messages.identity import FIRST_CLIENT_NODE, SERVER_NODE, become, fresh_id, stamp
-from fedlab.engine.messages.partial_sums import PartialSum
+from fedlab.engine.messages.partial_sums import NewSum
 from fedlab.engine.simulation.allocator import keep_freed_memory
 from fedlab.engine.simulation.faults import Fault, FaultPlan
 from fedlab.engine.simulation.host import node_of
 from fedlab.engine.simulation.schedule import Call, calls, chunk_of, homes, weights_of
-from fedlab.errors import BadInput
 
 _runs = itertools.count(1)
 
@@ -38,15 +39,15 @@ class SimulatedGrid(Grid):
     num_nodes
         Number of nodes.
     workers
-        Among how many the nodes are shared out.
+        Number of workers that the nodes are shared out among.
     chunk
         Clients in a block, and messages per call; None chooses by the number of nodes.
     sizes
         Samples of every client, (num_nodes,): who has more is started earlier. None takes all for equal.
     faults
-        What goes wrong, as in `fedlab.engine.simulation.faults`.
+        Faults that strike clients, as in `fedlab.engine.simulation.faults`.
     seed
-        Draws the faults.
+        Seed of the faults.
     """
 
     simulated = True
@@ -61,9 +62,7 @@ class SimulatedGrid(Grid):
         faults: Iterable[Fault] = (),
         seed: int = 0,
     ):
-        if isinstance(num_nodes, bool) or not isinstance(num_nodes, int) or num_nodes < 1:
-            raise BadInput(f"clients={num_nodes}: a federation needs at least 1 client")
-        self.num_nodes = num_nodes
+        self.num_nodes = checks.integer("clients", num_nodes, least=1)
         self.chunk = chunk_of(num_nodes, chunk)
         self._weights = weights_of(num_nodes, sizes)
         self._home = homes(self._weights, self.chunk, workers)
@@ -76,70 +75,53 @@ class SimulatedGrid(Grid):
 
     @abstractmethod
     def _answers(
-        self,
-        messages: Sequence[Message],
-        waiting: list[Call],
-        partial_sum: Callable[[], PartialSum] | None,
-        deadline: float,
+        self, messages: Sequence[Message], waiting: list[Call], partial_sum: NewSum | None, deadline: float
     ) -> Iterator[tuple[int, list[Message]]]:
         """Yield (place, replies) in the order of the places, holding only a few at a time.
 
-        Without an addition a place is a message's; with one it is a call's first, and the replies are the sum
+        Without a partial sum a place is a message's; with one it is a call's first, and the replies are the sum
         and the error replies.
         """
 
     def stream(
-        self,
-        messages: Iterable[Message],
-        *,
-        timeout: float | None = None,
-        partial_sum: Callable[[], PartialSum] | None = None,
+        self, messages: Iterable[Message], *, timeout: float | None = None, partial_sum: NewSum | None = None
     ) -> Iterator[Message]:
         """Yield the replies in the order of the messages, holding only a few at a time.
 
         Parameters
         ----------
         messages
-            A `Broadcast` is never made into a list.
+            Messages; a `Broadcast` is never made into a list.
         timeout
             Seconds; replies that are not ready then are left out, as Flower does.
         partial_sum
-            Makes a sum of replies: one reply per block of clients then stands for all of them
+            Maker of a sum of replies: one reply per block of clients then stands for all of them
             (`fedlab.engine.messages.partial_sums.stands_for`), and only error replies come one by one.
         """
-        sent = self._sent(messages)
-        refused = self._refusals(sent)
-        places = np.arange(len(sent))
+        batch = self._sent(messages)
+        refused = self._refusals(batch)
+        places = np.arange(len(batch))
         if refused:
             places = np.delete(places, list(refused))
-        partitions = nodes_of(sent) - FIRST_CLIENT_NODE
+        partitions = nodes_of(batch) - FIRST_CLIENT_NODE
         waiting = calls(partitions, places, self._weights, self._home, self.chunk, partial_sum is not None)
         deadline = math.inf if timeout is None else time.monotonic() + timeout
-        unheard = iter(sorted(refused))
-        following = next(unheard, None)
-        for place, replies in self._answers(sent, waiting, partial_sum, deadline):
-            while following is not None and following < place:
-                yield refused[following]
-                following = next(unheard, None)
+        unheard = deque(sorted(refused))
+        for place, replies in self._answers(batch, waiting, partial_sum, deadline):
+            while unheard and unheard[0] < place:
+                yield refused[unheard.popleft()]
             yield from replies
-        while following is not None:
-            yield refused[following]
-            following = next(unheard, None)
+        yield from (refused[place] for place in unheard)
 
     def block(self, node_id: int) -> range:
         """Return the nodes whose replies are summed with this node's, where replies are summed."""
         first = (node_id - FIRST_CLIENT_NODE) // self.chunk * self.chunk + FIRST_CLIENT_NODE
         return range(first, min(first + self.chunk, FIRST_CLIENT_NODE + self.num_nodes))
 
-    def late(self) -> Sequence[Message]:
-        """Return the messages whose replies were late since the last call; to be asked again."""
-        late, self._late = self._late, []
-        return late
-
-    def stream_late(self, *, partial_sum: Callable[[], PartialSum] | None = None) -> Iterator[Message]:
+    def stream_late(self, *, partial_sum: NewSum | None = None) -> Iterator[Message]:
         """Yield the replies that came after their round's deadline; they are no longer late."""
-        late, plan = self.late(), self.plan
-        self.plan = FaultPlan()
+        late, plan = self._late, self.plan
+        self._late, self.plan = [], FaultPlan()
         try:
             yield from self.stream(late, partial_sum=partial_sum)
         finally:
@@ -148,21 +130,21 @@ class SimulatedGrid(Grid):
     def _sent(self, messages: Iterable[Message]) -> Sequence[Message]:
         if isinstance(messages, Broadcast):
             return messages.named(fresh_id())
-        sent = list(messages)
-        for message in sent:
+        batch = list(messages)
+        for message in batch:
             stamp(message)
-        return sent
+        return batch
 
-    def _refusals(self, sent: Sequence[Message]) -> dict[int, Message]:
+    def _refusals(self, batch: Sequence[Message]) -> dict[int, Message]:
         """Return the error replies to messages that reach no node, or whose answer is not there in time."""
-        nodes = nodes_of(sent)
+        nodes = nodes_of(batch)
         unknown = np.flatnonzero((nodes < node_of(0)) | (nodes >= node_of(self.num_nodes)))
         refused = {
-            i: _unavailable(sent[i], f"node {nodes[i]} is not one of {self.num_nodes} simulated nodes")
+            i: _unavailable(batch[i], f"node {nodes[i]} is not one of {self.num_nodes} simulated nodes")
             for i in unknown.tolist()
         }
         if self.plan:
-            for i, message in enumerate(sent):
+            for i, message in enumerate(batch):
                 if i not in refused and (why := self.plan.refusal(message)) is not None:
                     reason, comes_later = why
                     refused[i] = _unavailable(message, reason)
@@ -229,10 +211,10 @@ class SimulatedGrid(Grid):
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """Run the messages and keep their replies for `pull_messages`; return the messages' ids."""
-        sent = list(messages)
-        for reply in self.stream(sent):
+        batch = list(messages)
+        for reply in self.stream(batch):
             self._replies[reply.metadata.reply_to_message_id] = reply
-        return [message.metadata.message_id for message in sent]
+        return [message.metadata.message_id for message in batch]
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
         """Return the replies to these messages, each once."""

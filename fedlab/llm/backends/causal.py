@@ -10,9 +10,9 @@ in its tail. With one prompt a batch nothing changes at all.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -21,9 +21,13 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from fedlab.errors import BadInput
-from fedlab.features.encoders import frozen, loading, torch_device
-from fedlab.features.transformer import quiet
-from fedlab.llm.language_model import Arrived, Completion, Progress, Prompt, Sampling, paired
+from fedlab.extras import needs
+from fedlab.features.encoders import frozen, torch_device
+from fedlab.features.transformer import reading, refuse_incomplete
+from fedlab.llm.backends.generation import generate
+from fedlab.llm.language_model import Arrived, Completion, Prompt, Sampling, refuse_long
+
+T = TypeVar("T")
 
 
 def load(
@@ -34,35 +38,20 @@ def load(
     Raises
     ------
     BadInput
-        If they cannot be loaded, weights are missing, or there is no such device.
+        They cannot be loaded, weights are missing, or there is no such device.
     """
     where = torch_device(device)
     options: dict[str, Any] = {"revision": revision} if revision else {}
-    try:
-        with loading(), quiet():
-            models: Any = transformers.AutoModelForCausalLM
-            network, report = models.from_pretrained(
-                source, dtype=getattr(torch, dtype), output_loading_info=True, **options
-            )
-            tokenizer = transformers.AutoTokenizer.from_pretrained(source, **options)
-            if adapter is not None:
-                network.load_adapter(str(adapter))
-    except ImportError as error:
-        raise BadInput(
-            f"the adapter {adapter} needs the package peft: pip install 'fedlab-analytic[llm]'"
-        ) from error
-    except (OSError, ValueError, RuntimeError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise BadInput(
-            f"cannot load {source!r}{f' with the adapter {adapter}' if adapter else ''} as a causal language model "
-            f"({reason}): expected weights, config.json and a tokenizer"
-        ) from error
-    missing = sorted(report["missing_keys"])
-    if missing:
-        raise BadInput(
-            f"the checkpoint {source!r} lacks {len(missing)} weights of its model (first {missing[0]}): choose a "
-            "complete checkpoint of a causal language model"
+    what = f"a causal language model{f' with the adapter {adapter}' if adapter else ''}"
+    models: Any = transformers.AutoModelForCausalLM
+    with needs(f"the language model {source!r}", "llm"), reading(source, what):
+        network, report = models.from_pretrained(
+            source, dtype=getattr(torch, dtype), output_loading_info=True, **options
         )
+        tokenizer = transformers.AutoTokenizer.from_pretrained(source, **options)
+        if adapter is not None:
+            network.load_adapter(str(adapter))
+    refuse_incomplete(source, report["missing_keys"])
     return frozen(network, where), tokenizer
 
 
@@ -72,9 +61,9 @@ class Causal:
     Parameters
     ----------
     name
-        For people.
+        Name, for people.
     network, tokenizer
-        Of Hugging Face.
+        Model of Hugging Face.
     batch
         Prompts at once; halved when memory does not suffice.
     context
@@ -91,46 +80,33 @@ class Causal:
             config.pad_token_id = None
 
     def complete(
-        self,
-        prompts: Sequence[Prompt],
-        sampling: Sampling,
-        seeds: Sequence[int],
-        progress: Progress | None,
-        arrived: Arrived | None,
-    ) -> list[Completion]:
-        """See `LanguageModel.complete`."""
-        paired(prompts, seeds, "seeds")
-        read = [self._ids(prompt) for prompt in prompts]
-        self._refuse_long([len(ids) + sampling.max_tokens for ids in read])
-        done: dict[int, Completion] = {}
-        # similar lengths together waste the least; the longest first, so that memory fails at once if it does
-        order = sorted(range(len(read)), key=lambda i: -len(read[i]))
-        for rows, written in self._batches(
-            order, lambda rows: self._written([read[i] for i in rows], sampling, [seeds[i] for i in rows])
-        ):
+        self, prompts: Sequence[Prompt], sampling: Sampling, seeds: Sequence[int], arrived: Arrived
+    ) -> None:
+        """Write one text per prompt; see `LanguageModel`."""
+        ids = [self._ids(prompt) for prompt in prompts]
+        refuse_long([len(row) + sampling.max_tokens for row in ids], self.context, self.name)
+
+        def write(rows: list[int]) -> list[list[int]]:
+            return self._written([ids[i] for i in rows], sampling, [seeds[i] for i in rows])
+
+        for rows, written in self._batches([len(row) for row in ids], write):
             for index, tokens in zip(rows, written, strict=True):
-                done[index] = self._completion(read[index], tokens, sampling)
-                if arrived is not None:
-                    arrived(index, done[index])
-                if progress is not None:
-                    progress(len(done), len(prompts))
-        return [done[index] for index in range(len(prompts))]
+                arrived(index, self._completion(ids[index], tokens, sampling))
 
     def log_likelihood(
-        self, prompts: Sequence[str], continuations: Sequence[str]
-    ) -> Float64[np.ndarray, "n 2"]:
-        """See `LanguageModel.log_likelihood`. The two are tokenised apart, so a prompt does not change a token."""
-        paired(prompts, continuations, "continuations")
+        self, prompts: Sequence[str], continuations: Sequence[str], rows: Float64[np.ndarray, "n 2"]
+    ) -> None:
+        """Fill in rows; see `LanguageModel`. The two are tokenised apart, so a prompt does not change a token."""
         before = [self._ids(prompt) for prompt in prompts]
         after = [self.tokenizer(text, add_special_tokens=False)["input_ids"] for text in continuations]
-        self._refuse_long([len(a) + len(b) for a, b in zip(before, after, strict=True)])
-        found = np.zeros((len(prompts), 2))
-        order = sorted(range(len(before)), key=lambda i: -len(before[i]) - len(after[i]))
-        for rows, sums in self._batches(
-            order, lambda rows: self._sums([before[i] for i in rows], [after[i] for i in rows])
-        ):
-            found[rows] = [[total, len(after[i])] for i, total in zip(rows, sums, strict=True)]
-        return found
+        sizes = [len(a) + len(b) for a, b in zip(before, after, strict=True)]
+        refuse_long(sizes, self.context, self.name)
+
+        def sums(chosen: list[int]) -> list[float]:
+            return self._sums([before[i] for i in chosen], [after[i] for i in chosen])
+
+        for chosen, totals in self._batches(sizes, sums):
+            rows[chosen] = [[total, len(after[i])] for i, total in zip(chosen, totals, strict=True)]
 
     def _ids(self, prompt: Prompt) -> list[int]:
         if isinstance(prompt, str):
@@ -151,16 +127,11 @@ class Causal:
         end = self.tokenizer.eos_token_id
         return 0 if end is None else end
 
-    def _refuse_long(self, sizes: Sequence[int]) -> None:
-        long = [index for index, size in enumerate(sizes) if size > self.context]
-        if long:
-            raise BadInput(
-                f"{len(long)} of {len(sizes)} prompts do not fit (first: prompt {long[0]}, {sizes[long[0]]} tokens "
-                f"with those to be written; the context of {self.name} is {self.context}): shorten them or ask for "
-                "fewer tokens"
-            )
-
-    def _batches(self, order: list[int], work: Any) -> Iterator[tuple[list[int], Any]]:
+    def _batches(
+        self, sizes: Sequence[int], work: Callable[[list[int]], list[T]]
+    ) -> Iterator[tuple[list[int], list[T]]]:
+        # similar lengths together waste the least; the longest first, so that memory fails at once if it does
+        order = sorted(range(len(sizes)), key=lambda i: -sizes[i])
         start = 0
         while start < len(order):
             rows = order[start : start + self.batch]
@@ -180,57 +151,54 @@ class Causal:
             yield rows, result
             start += len(rows)
 
-    def _written(self, read: list[list[int]], sampling: Sampling, seeds: list[int]) -> list[list[int]]:
-        width = max(map(len, read))
-        device = self.network.device
-        ids = torch.tensor([[self._end()] * (width - len(r)) + r for r in read], device=device)
-        mask = torch.tensor([[0] * (width - len(r)) + [1] * len(r) for r in read], device=device)
+    def _written(self, prompts: list[list[int]], sampling: Sampling, seeds: list[int]) -> list[list[int]]:
+        tokens, mask = self._padded(prompts, left=True)
         ends = self.network.generation_config.eos_token_id
         ends = [self.tokenizer.eos_token_id] if ends is None else ends if isinstance(ends, list) else [ends]
-        ends = [end for end in ends if end is not None]
-        # a config of its own: the model's defaults (other temperatures, penalties) are not what was asked for
-        config = transformers.GenerationConfig(
+        stopping = [_StopStrings(self.tokenizer, tokens.shape[1], sampling.stop)] if sampling.stop else []
+        return generate(
+            self.network,
+            tokens,
+            mask,
+            [end for end in ends if end is not None],
+            self._end(),
+            sampling.max_tokens,
             do_sample=False,
-            max_new_tokens=sampling.max_tokens,
-            eos_token_id=ends or None,
-            pad_token_id=self._end(),
-        )
-        stopping = [_StopStrings(self.tokenizer, width, sampling.stop)] if sampling.stop else []
-        found = self.network.generate(
-            input_ids=ids,
-            attention_mask=mask,
-            generation_config=config,
             logits_processor=transformers.LogitsProcessorList([_Draw(sampling, seeds)]),
             stopping_criteria=transformers.StoppingCriteriaList(stopping),
         )
-        rows = found[:, width:].tolist()
-        return [next((row[: i + 1] for i, token in enumerate(row) if token in ends), row) for row in rows]
 
-    def _completion(self, read: list[int], tokens: list[int], sampling: Sampling) -> Completion:
+    def _padded(self, rows: list[list[int]], *, left: bool) -> tuple[Tensor, Tensor]:
+        """Return rows of one width, and where they are tokens of a text."""
+        width, end, device = max(map(len, rows)), self._end(), self.network.device
+        gaps = [width - len(row) for row in rows]
+        filled = [
+            [end] * gap + row if left else row + [end] * gap for row, gap in zip(rows, gaps, strict=True)
+        ]
+        mask = [[0] * gap + [1] * (width - gap) if left else [1] * (width - gap) + [0] * gap for gap in gaps]
+        return torch.tensor(filled, device=device), torch.tensor(mask, device=device)
+
+    def _completion(self, prompt: list[int], tokens: list[int], sampling: Sampling) -> Completion:
         # some tokenizers drop the space before a first token: it is there when the prompt is
-        before, both = (self.tokenizer.decode(ids, skip_special_tokens=True) for ids in (read, read + tokens))
+        before, both = (self.tokenizer.decode(i, skip_special_tokens=True) for i in (prompt, prompt + tokens))
         text = both[len(before) :] if both.startswith(before) else self.tokenizer.decode(tokens)
         cuts = [at for stop in sampling.stop if (at := text.find(stop)) >= 0]
         ended = len(tokens) < sampling.max_tokens or tokens[-1] in self.tokenizer.all_special_ids
         if cuts:
             text = text[: min(cuts)]
             ended = True
-            tokens = self._until(read, before, tokens, min(cuts))
-        return Completion(text, len(tokens), len(read), "stop" if ended else "length")
+            tokens = self._until(prompt, before, tokens, min(cuts))
+        return Completion(text, len(tokens), len(prompt), "stop" if ended else "length")
 
-    def _until(self, read: list[int], before: str, tokens: list[int], cut: int) -> list[int]:
+    def _until(self, prompt: list[int], before: str, tokens: list[int], cut: int) -> list[int]:
         """Tokens up to the one in which the stop string begins: what follows are its neighbours' steps."""
         for n in range(1, len(tokens)):
-            if len(self.tokenizer.decode(read + tokens[:n], skip_special_tokens=True)) - len(before) > cut:
+            if len(self.tokenizer.decode(prompt + tokens[:n], skip_special_tokens=True)) - len(before) > cut:
                 return tokens[:n]
         return tokens
 
     def _sums(self, before: list[list[int]], after: list[list[int]]) -> list[float]:
-        both = [a + b for a, b in zip(before, after, strict=True)]
-        width = max(map(len, both))
-        device = self.network.device
-        ids = torch.tensor([row + [self._end()] * (width - len(row)) for row in both], device=device)
-        mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in both], device=device)
+        ids, mask = self._padded([a + b for a, b in zip(before, after, strict=True)], left=False)
         logits = self.network(input_ids=ids, attention_mask=mask).logits[:, :-1].float()
         chosen = logits.gather(2, ids[:, 1:, None])[:, :, 0] - logits.logsumexp(2)
         return [

@@ -14,17 +14,18 @@ import json
 import logging
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Self, overload
+from typing import Self
 
-from fedlab.data.sources.packages import cache_folder
+from fedlab import checks
+from fedlab.cache_folder import cache_folder
 from fedlab.errors import BadInput
 from fedlab.llm.language_model import Completion, LanguageModel, Progress, Prompt, Sampling, Usage
+from fedlab.tracking.append_log import AppendLog
 
 _LOG = logging.getLogger("fedlab")
-_BLOCK = 1 << 16
 
 
 class Texts:
@@ -35,12 +36,12 @@ class Texts:
     Parameters
     ----------
     folder
-        Holds the file `texts.jsonl`; both are made when the first completion is put.
+        Folder of the file `texts.jsonl`; both are made when the first completion is put.
 
     Raises
     ------
     BadInput
-        If the file cannot be read.
+        The file cannot be read.
     """
 
     def __init__(self, folder: str | os.PathLike[str]):
@@ -67,12 +68,14 @@ class Texts:
         Raises
         ------
         BadInput
-            If the file cannot be written.
+            The file cannot be written.
         """
         line = json.dumps({"key": key, **asdict(completion)}, ensure_ascii=False) + "\n"
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            _append(self.path, line.encode("utf-8", "surrogatepass"))
+            with AppendLog(self.path) as log:
+                log.lock(wait=True)
+                log.cut()
+                log.append(line.encode("utf-8", "surrogatepass"))
         except OSError as error:
             raise BadInput(
                 f"cannot keep texts in {self.path} ({error.strerror or error}): name a writable folder, or set "
@@ -102,63 +105,18 @@ class Texts:
             )
 
 
-def _append(path: Path, line: bytes) -> None:
-    """Write a line after the last whole one. The lock is the kernel's: a process that dies gives it back."""
-    import fcntl
+class Answers(list[Completion]):
+    """Completions in the order of their prompts.
 
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        size = os.fstat(descriptor).st_size
-        end = _end_of_last_line(descriptor, size)
-        if end != size:
-            os.ftruncate(descriptor, end)
-        view = memoryview(line)
-        while view:
-            written = os.pwrite(descriptor, view, end)
-            view, end = view[written:], end + written
-    finally:
-        os.close(descriptor)
-
-
-def _end_of_last_line(descriptor: int, size: int) -> int:
-    end = size
-    while end > 0:
-        start = max(0, end - _BLOCK)
-        newline = os.pread(descriptor, end - start, start).rfind(b"\n")
-        if newline >= 0:
-            return start + newline + 1
-        end = start
-    return 0
-
-
-@dataclass(frozen=True)
-class Answers(Sequence[Completion]):
-    """n completions in the order of their prompts, and what they took.
-
-    Parameters
+    Attributes
     ----------
-    completions
-        n of them.
     usage
-        What was asked for now, and how many texts were recalled.
+        Cost of what was asked for now, and how many texts were recalled.
     """
 
-    completions: tuple[Completion, ...]
-    usage: Usage
-
-    def __len__(self) -> int:
-        return len(self.completions)
-
-    @overload
-    def __getitem__(self, index: int) -> Completion: ...
-    @overload
-    def __getitem__(self, index: slice) -> tuple[Completion, ...]: ...
-    def __getitem__(self, index: int | slice) -> Completion | tuple[Completion, ...]:
-        return self.completions[index]
-
-    def __iter__(self) -> Iterator[Completion]:
-        return iter(self.completions)
+    def __init__(self, completions: Iterable[Completion], usage: Usage):
+        super().__init__(completions)
+        self.usage = usage
 
 
 def complete_all(
@@ -171,7 +129,7 @@ def complete_all(
     *,
     chunk: int = 256,
 ) -> Answers:
-    """Write one text per prompt, asking the model only for what was not paid for.
+    """Return one text per prompt in their order and what they took, asking the model only for what was not paid for.
 
     A prompt's seed comes from `seed`, the prompt and the how manieth it is among its equals: the k-th text of a
     prompt stays the same when other prompts are added, left out or moved.
@@ -181,59 +139,46 @@ def complete_all(
     model, prompts, sampling
         See `LanguageModel.complete`.
     seed
-        Of all the texts together.
+        Seed of all the texts together.
     cache
-        Where texts are kept as they arrive; None keeps them nowhere.
+        Store of texts as they arrive; None keeps them nowhere.
     progress
-        Called as progress(done, n), recalled texts first.
+        Listener, called as progress(done, n), recalled texts first.
     chunk
         Prompts per call of the model, at least 1.
-
-    Returns
-    -------
-    n completions in the order of the prompts, and what they took
 
     Raises
     ------
     BadInput
         Whatever the model raises, and a chunk below 1. What arrived before is kept.
     """
-    if chunk < 1:
-        raise BadInput(f"chunk {chunk}: at least 1")
+    checks.integer("chunk", chunk, least=1)
     n = len(prompts)
     seeds = prompt_seeds(prompts, seed)
-    fingerprint = model.fingerprint() if cache is not None and n else ""
-    keys = [
-        key_of(fingerprint, p, sampling, s) if cache is not None else ""
-        for p, s in zip(prompts, seeds, strict=True)
-    ]
-    found: dict[int, Completion] = {}
-    if cache is not None:
-        found = {i: known for i, key in enumerate(keys) if (known := cache.get(key)) is not None}
-    recalled = len(found)
-    missing = [index for index in range(n) if index not in found]
-    if progress is not None and recalled:
-        progress(recalled, n)
-    usage = Usage(recalled=recalled)
+    completions: dict[int, Completion] = {}
+    keys: list[str] = []
+    if cache is not None and n:
+        fingerprint = model.fingerprint()
+        keys = [key_of(fingerprint, p, sampling, s) for p, s in zip(prompts, seeds, strict=True)]
+        completions = {i: known for i, key in enumerate(keys) if (known := cache.get(key)) is not None}
+    usage = Usage(recalled=len(completions))
+    missing = [index for index in range(n) if index not in completions]
+    if progress is not None and completions:
+        progress(len(completions), n)
     for start in range(0, len(missing), chunk):
-        asked = missing[start : start + chunk]
+        rows = missing[start : start + chunk]
 
-        def arrived(position: int, completion: Completion, asked: list[int] = asked) -> None:
-            index = asked[position]
-            if cache is not None and index not in found:
-                cache.put(keys[index], completion)
-            found[index] = completion
+        def arrived(position: int, completion: Completion, rows: list[int] = rows) -> None:
+            if cache is not None:
+                cache.put(keys[rows[position]], completion)
+            completions[rows[position]] = completion
             if progress is not None:
-                progress(len(found), n)
+                progress(len(completions), n)
 
-        answers = model.complete(
-            [prompts[i] for i in asked], sampling, [seeds[i] for i in asked], arrived=arrived
+        usage += model.cost(
+            model.complete([prompts[i] for i in rows], sampling, [seeds[i] for i in rows], arrived=arrived)
         )
-        for position, answer in enumerate(answers):  # a model may call back for none of them
-            if asked[position] not in found:
-                arrived(position, answer)
-        usage += model.cost(answers)
-    return Answers(tuple(found[index] for index in range(n)), usage)
+    return Answers((completions[index] for index in range(n)), usage)
 
 
 def prompt_seeds(prompts: Sequence[Prompt], seed: int) -> list[int]:

@@ -1,4 +1,4 @@
-"""Several texts at once, told in the calling thread as each arrives; the first that fails stops the others."""
+"""Several texts at once, handed over in the calling thread as each arrives; the first that fails stops the others."""
 
 from __future__ import annotations
 
@@ -8,77 +8,74 @@ from queue import SimpleQueue
 from threading import Event
 from typing import TypeVar
 
-from fedlab.llm.language_model import Arrived, Completion, Progress
-
 Worker = TypeVar("Worker")
+Result = TypeVar("Result")
 
 
 def at_once(
     workers: Sequence[Worker],
-    work: Callable[[Worker, int], Completion],
+    work: Callable[[Worker, int], Result],
     n: int,
-    progress: Progress | None,
-    arrived: Arrived | None,
+    arrived: Callable[[int, Result], object],
     stop: Event | None = None,
-) -> list[Completion]:
-    """Return work(worker, i) for i < n in their order, each worker at one text at a time.
+) -> None:
+    """Do work(worker, i) for i < n, each worker one at a time.
 
     Parameters
     ----------
     workers
-        At least one; one that can do several texts at once stands here several times.
+        Those at work, at least one; one that can do several texts at once stands here several times.
     work
-        Runs in a thread.
-    progress, arrived
-        See `LanguageModel.complete`.
+        Task of a thread.
+    n
+        Number of tasks.
+    arrived
+        Listener, called as arrived(i, result) in the calling thread.
     stop
-        Set as soon as nobody waits for the texts any more, so that whoever waits in `work` may leave.
+        Event that is set as soon as nobody waits any more, so that whoever waits in `work` may leave.
     """
     stop = Event() if stop is None else stop
     free: SimpleQueue[Worker] = SimpleQueue()
     for worker in workers:
         free.put(worker)
-    failed: list[BaseException] = []
+    errors: list[BaseException] = []
 
-    def one(index: int) -> Completion:
+    def one(index: int) -> Result:
         worker = free.get()
         try:
             if stop.is_set():  # seen here, not by the caller, who may be late
                 raise CancelledError
             return work(worker, index)
         except BaseException as error:
-            failed.append(error)
+            errors.append(error)
             stop.set()
             raise
         finally:
             free.put(worker)
 
-    done: dict[int, Completion] = {}
+    handed: set[int] = set()
 
-    def tell(future: Future[Completion]) -> None:
+    def hand_over(future: Future[Result]) -> None:
         index = futures[future]
-        if index in done or future.cancelled() or future.exception() is not None:
-            return
-        done[index] = future.result()
-        if arrived is not None:
-            arrived(index, done[index])
-        if progress is not None:
-            progress(len(done), n)
+        if index not in handed and not future.cancelled() and future.exception() is None:
+            handed.add(index)
+            arrived(index, future.result())
 
     pool = ThreadPoolExecutor(len(workers), thread_name_prefix="fedlab-llm")
     futures = {pool.submit(one, index): index for index in range(n)}
     try:
         for future in as_completed(futures):
-            tell(future)
-    except BaseException:  # an interrupt: the texts that are being written were paid for, and are told too
+            hand_over(future)
+    except (
+        BaseException
+    ):  # an interrupt: the texts that are being written were paid for, and are handed over too
         stop.set()
         pool.shutdown(wait=True, cancel_futures=True)
         for future in futures:
-            tell(future)
+            hand_over(future)
         raise
     finally:
         stop.set()
         pool.shutdown(wait=True, cancel_futures=True)
-    if failed:
-        raise failed[0]
-    return [done[index] for index in range(n)]
+    if errors:
+        raise errors[0]

@@ -20,22 +20,14 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64
 
+from fedlab import checks
 from fedlab.errors import BadInput
+from fedlab.extras import needs
 from fedlab.features.weights import fingerprint_of
 from fedlab.llm.backends.concurrent import at_once
-from fedlab.llm.backends.openai_format import echoed, reason, retry_after, text_of
+from fedlab.llm.backends.openai_format import echoed, messages_of, reason, retry_after, text_of
 from fedlab.llm.backends.retry import MALFORMED, Pace, Retry, Warn
-from fedlab.llm.extras import needs
-from fedlab.llm.language_model import (
-    Arrived,
-    Completion,
-    LanguageModel,
-    Progress,
-    Prompt,
-    Sampling,
-    Usage,
-    paired,
-)
+from fedlab.llm.language_model import Arrived, Completion, LanguageModel, Message, Prompt, Sampling, Usage
 
 _NO_KEY = "none"
 
@@ -49,45 +41,49 @@ class Endpoint(LanguageModel):
     Parameters
     ----------
     base_url
-        'http://127.0.0.1:8080/v1'.
+        Address: 'http://127.0.0.1:8080/v1'.
     model
-        As the endpoint calls it.
+        Name by which the endpoint calls it.
     key
         Name of the environment variable that holds the key; None for an endpoint that wants none.
     chat
         Whether a str is sent as what a user says in a chat, for a model that only chats. Chats always are.
+    json_schema
+        Whether an answer in a chat is held to a JSON schema where one is asked for (`response_format`); False for an
+        endpoint that refuses it, whose answers are then read as the text they are.
     timeout
         Seconds for one answer.
     retries
-        How often a malformed answer is asked for again.
+        Number of times that a malformed answer is asked for again.
     retry_for
         Seconds without any answer after which the endpoint is given up.
     backoff, longest
         Seconds of the first wait after a failure, and of the longest.
     concurrent
-        Requests at once.
+        Number of requests at once.
     per_minute
-        Requests started a minute; None does not hold back.
+        Number of requests started a minute; None does not hold back.
     price_in, price_out
-        Of a million tokens read and written.
+        Prices of a million tokens read and written.
     extra
-        Further fields of every request, such as {min_p: 0} for a llama.cpp server, which otherwise cuts off
+        Fields that every request has besides, such as {min_p: 0} for a llama.cpp server, which otherwise cuts off
         improbable tokens.
     seed
-        Of the jitter of the waits.
+        Seed of the jitter of the waits.
     warn
-        Told when the endpoint goes away and is back; None is the log.
+        Listener, called with a sentence when the endpoint goes away and is back; None is the log.
 
     Raises
     ------
     BadInput
-        If a number is out of its range.
+        A number is out of its range.
     """
 
     base_url: str
     model: str
     key: str | None = "OPENAI_API_KEY"
     chat: bool = False
+    json_schema: bool = True
     timeout: float = 120.0
     retries: int = 3
     retry_for: float = 300.0
@@ -101,19 +97,17 @@ class Endpoint(LanguageModel):
     seed: int = 0
     warn: Warn | None = field(default=None, compare=False)
     _client: Any = field(default=None, init=False, repr=False, compare=False)
-    _told: Counter[str] = field(default_factory=Counter, init=False, repr=False, compare=False)
+    _reported: Counter[str] = field(default_factory=Counter, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         self.extra = dict(self.extra)
-        for name in ("timeout", "patience", "backoff", "longest", "per_minute"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < float("inf"):
-                raise BadInput(f"{name} {value}: above 0 and finite")
-        if self.concurrent < 1:
-            raise BadInput(f"concurrent {self.concurrent}: at least 1 request at once")
-        for name in ("retries", "price_in", "price_out"):
-            if getattr(self, name) < 0:
-                raise BadInput(f"{name} {getattr(self, name)}: at least 0")
+        for name in ("timeout", "retry_for", "backoff", "longest", "per_minute"):
+            if (value := getattr(self, name)) is not None or name != "per_minute":
+                checks.number(name, value, above=0)
+        checks.integer("concurrent", self.concurrent, least=1, remedy="requests at once")
+        checks.integer("retries", self.retries, least=0)
+        for name in ("price_in", "price_out"):
+            checks.number(name, getattr(self, name), least=0)
         self._retry = Retry(
             self._name,
             self.retry_for,
@@ -140,74 +134,49 @@ class Endpoint(LanguageModel):
             "endpoint", url=self.base_url, model=self.model, chat=self.chat, extra=self.extra
         )
 
-    def complete(
-        self,
-        prompts: Sequence[Prompt],
-        sampling: Sampling,
-        seeds: Sequence[int],
-        progress: Progress | None = None,
-        *,
-        arrived: Arrived | None = None,
-    ) -> list[Completion]:
-        """Ask for texts, `concurrent` at once; see `LanguageModel.complete`.
+    @property
+    def follows_schema(self) -> bool:
+        """Whether its texts follow a schema, as it was told."""
+        return self.json_schema
 
-        Raises
-        ------
-        BadInput
-            If the endpoint refuses, stays away longer than `retry_for`, or answers malformed too often. What
-            arrived before was told.
-        """
-        paired(prompts, seeds, "seeds")
-        if not prompts:
-            return []
+    def _complete(
+        self, prompts: Sequence[Prompt], sampling: Sampling, seeds: Sequence[int], arrived: Arrived
+    ) -> None:
         client, stop = self._connected(), Event()
 
         def work(_: None, index: int) -> Completion:
             return self._completion(client, prompts[index], sampling, int(seeds[index]), stop)
 
-        return at_once([None] * self.concurrent, work, len(prompts), progress, arrived, stop)
+        at_once([None] * self.concurrent, work, len(prompts), arrived, stop)
 
-    def log_likelihood(
-        self, prompts: Sequence[str], continuations: Sequence[str]
-    ) -> Float64[np.ndarray, "n 2"]:
-        """Log p and number of tokens of each continuation, from an endpoint that can echo a prompt (vLLM can).
-
-        Raises
-        ------
-        BadInput
-            If the endpoint does not; names the models that do.
-        """
-        paired(prompts, continuations, "continuations")
-        rows = np.zeros((len(prompts), 2))
-        if not prompts:
-            return rows
+    def _log_likelihood(
+        self, prompts: Sequence[str], continuations: Sequence[str], rows: Float64[np.ndarray, "n 2"]
+    ) -> None:
+        """Ask an endpoint that can echo a prompt (vLLM can); any other is refused, with what to use instead."""
         client, stop = self._connected(), Event()
 
-        def work(_: None, index: int) -> Completion:
+        def work(_: None, index: int) -> tuple[float, int]:
             prompt, both = prompts[index], prompts[index] + continuations[index]
-            asked = {"prompt": both, "max_tokens": 1, "temperature": 0.0, "echo": True, "logprobs": 1}
-            answer = self._retry.answer(
-                lambda: echoed(client.completions.create(model=self.model, **asked)), self._why, stop
+            request = {"prompt": both, "max_tokens": 1, "temperature": 0.0, "echo": True, "logprobs": 1}
+            echo = self._retry.answer(
+                lambda: echoed(client.completions.create(model=self.model, **request)), self._why, stop
             )
-            if answer is None:
+            if echo is None:
                 raise BadInput(
                     f"{self._name} does not tell the probabilities of a prompt (echo with logprobs): use one that "
                     "does, such as vLLM, or a model on this machine (llm=huggingface, llm=gemma)"
                 )
-            offsets, values = answer
-            mine = [p for at, p in zip(offsets, values, strict=True) if len(prompt) <= at < len(both)]
-            rows[index] = sum(p or 0.0 for p in mine), len(mine)
-            return Completion("", 0, 0, "stop")
+            own = [p for at, p in zip(*echo, strict=True) if len(prompt) <= at < len(both)]
+            return sum(p or 0.0 for p in own), len(own)
 
-        at_once([None] * self.concurrent, work, len(prompts), None, None, stop)
-        return rows
+        at_once([None] * self.concurrent, work, len(prompts), rows.__setitem__, stop)
 
     def cost(self, completions: Sequence[Completion]) -> Usage:
         """Price these texts, and tell what went wrong since this was last asked."""
         usage = super().cost(completions)
         price = usage.prompt_tokens * self.price_in + usage.completion_tokens * self.price_out
         troubles = self.troubles
-        new, self._told = troubles - self._told, troubles
+        new, self._reported = troubles - self._reported, troubles
         return replace(usage, cost=price / 1e6, troubles=dict(new))
 
     def close(self) -> None:
@@ -219,7 +188,7 @@ class Endpoint(LanguageModel):
     def _connected(self) -> Any:
         """Make the client, and look once whether anyone is there."""
         if self._client is None:
-            with needs("an endpoint"):
+            with needs("an endpoint", "llm"):
                 import openai
             key = os.environ.get(self.key, "") if self.key else _NO_KEY
             if not key:
@@ -247,32 +216,31 @@ class Endpoint(LanguageModel):
     def _completion(
         self, client: Any, prompt: Prompt, sampling: Sampling, seed: int, stop: Event
     ) -> Completion:
-        options: dict[str, Any] = {
-            "model": self.model,
-            "max_tokens": sampling.max_tokens,
-            "temperature": sampling.temperature,
-            "top_p": sampling.top_p,
-            "seed": seed,
-        }
-        if sampling.stop:
-            options["stop"] = list(sampling.stop)
-        extra = ({"top_k": sampling.top_k} if sampling.top_k else {}) | dict(self.extra)
+        request: dict[str, Any] = sampling.as_dict() | {"model": self.model, "seed": seed}
+        top_k, schema = request.pop("top_k"), request.pop("schema", None)
+        if not sampling.stop:
+            del request["stop"]
+        extra = ({"top_k": top_k} if top_k else {}) | dict(self.extra)
         if extra:  # not the API's own, so an endpoint that does not know it may refuse
-            options["extra_body"] = extra
+            request["extra_body"] = extra
         if isinstance(prompt, str) and not self.chat:
-            route, asked = client.completions, {"prompt": prompt}
+            route = client.completions
+            request["prompt"] = prompt
         else:
-            said = [("user", prompt)] if isinstance(prompt, str) else [(m.role, m.content) for m in prompt]
+            chat = (Message("user", prompt),) if isinstance(prompt, str) else prompt
             route = client.chat.completions
-            asked = {"messages": [{"role": role, "content": content} for role, content in said]}
-        answer = self._retry.answer(lambda: text_of(route.create(**asked, **options)), self._why, stop)
+            request["messages"] = messages_of(chat)
+            if schema is not None and self.json_schema:
+                held_to = {"name": "answer", "schema": schema, "strict": True}
+                request["response_format"] = {"type": "json_schema", "json_schema": held_to}
+        answer = self._retry.answer(lambda: text_of(route.create(**request)), self._why, stop)
         if not answer.text.strip():
             self._retry.count("empty")
         if answer.finish == "length":
             self._retry.count("truncated")
         return answer
 
-    def _why(self, error: Exception) -> tuple[str, float]:
+    def _why(self, error: BaseException) -> tuple[str, float]:
         """Name what may pass and the seconds the endpoint wants, and raise what will not pass."""
         import openai
 
@@ -297,5 +265,5 @@ class Endpoint(LanguageModel):
             403: f"check what the key in the environment variable {self.key} may do",
             404: "check base_url (it ends in /v1 mostly), the model's name, and chat",
             429: "the account is used up: add credit or use another key",
-        }.get(error.status_code, "shorten the prompt, or change sampling or extra")
+        }.get(error.status_code, "shorten the prompt, or change sampling, extra or json_schema")
         return BadInput(f"{self._name} refused with {error.status_code} ({reason(error)}): {remedy}")

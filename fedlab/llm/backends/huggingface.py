@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fedlab.errors import BadInput, unknown
+from fedlab import checks
+from fedlab.errors import BadInput
+from fedlab.extras import needs
 from fedlab.features.huggingface import pinned, weights_of
 from fedlab.features.weights import file_digest, fingerprint_of
 from fedlab.llm.backends.packaged import gemma_folder, packaged_gemma
 from fedlab.llm.backends.transformers_model import LocalModel
-from fedlab.llm.extras import needs
 
 if TYPE_CHECKING:
     from fedlab.llm.backends.causal import Causal
@@ -33,15 +34,15 @@ class HuggingFace(LocalModel):
     Parameters
     ----------
     id
-        A hub id ('google/gemma-3-270m') or the path of a folder; None is the packaged Gemma 3 270M.
+        Hub id ('google/gemma-3-270m') or path of a folder; None is the packaged Gemma 3 270M.
     revision
         Branch, tag or commit of a hub id.
     adapter
         Folder of a LoRA adapter that peft saved; None for none.
     device
-        'cpu', 'cuda', 'cuda:1', ...
+        Device: 'cpu', 'cuda', 'cuda:1', ...
     dtype
-        'float32', 'bfloat16' or 'float16' of the weights.
+        Type of the weights: 'float32', 'bfloat16' or 'float16'.
     batch
         Prompts at once; halved when memory does not suffice.
     context
@@ -50,7 +51,7 @@ class HuggingFace(LocalModel):
     Raises
     ------
     BadInput
-        If the dtype is unknown, or batch or context below 1.
+        The dtype is unknown, or batch or context below 1.
     """
 
     id: str | None = None
@@ -62,12 +63,10 @@ class HuggingFace(LocalModel):
     context: int | None = None
 
     def __post_init__(self) -> None:
-        if self.dtype not in DTYPES:
-            raise unknown("dtype", self.dtype, DTYPES)
-        for name in ("batch", "context"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise BadInput(f"{name} {value}: at least 1")
+        checks.choice("dtype", self.dtype, DTYPES)
+        checks.integer("batch", self.batch, least=1)
+        if self.context is not None:
+            checks.integer("context", self.context, least=1)
 
     def fingerprint(self) -> str:
         """Hash the folder's files, or the commit the hub id resolves to, the adapter and the dtype."""
@@ -86,15 +85,12 @@ class HuggingFace(LocalModel):
             They cannot be loaded, or the extra is not installed.
         """
         name = self.id or "the packaged Gemma"
-        with needs(f"the language model {name!r}"):
+        with needs(f"the language model {name!r}", "llm"):
             from fedlab.llm.backends.causal import Causal, load
         source, commit = (str(gemma_folder()), None) if self.id is None else pinned(self.id, self.revision)
+        adapter = self._adapter_folder()
         network, tokenizer = load(
-            source,
-            revision=commit,
-            adapter=self._adapter_folder(),
-            device=self.device,
-            dtype=self.dtype,
+            source, revision=commit, adapter=adapter, device=self.device, dtype=self.dtype
         )
         return Causal(name, network, tokenizer, self.batch, self.context)
 

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from fedlab.errors import BadInput
-from fedlab.llm.extras import needs
+from fedlab.extras import needs
+from fedlab.llm.backends.openai_format import completion_of, messages_of
 from fedlab.llm.language_model import Completion, Prompt, Sampling
 
 _SILENT = -1
@@ -21,7 +22,7 @@ class Llama:
     Parameters
     ----------
     path
-        The GGUF file.
+        GGUF file.
     context
         Tokens of a prompt and its text, for each of the slots.
     slots
@@ -29,12 +30,12 @@ class Llama:
     threads, gpu_layers
         See `Gguf`.
     public_port
-        Of 127.0.0.1, for whoever asks; None wants a key that nobody is told.
+        Port of 127.0.0.1, for whoever asks; None wants a key that nobody is told.
 
     Raises
     ------
     BadInput
-        If the model cannot be loaded.
+        The model cannot be loaded.
     """
 
     def __init__(
@@ -46,7 +47,7 @@ class Llama:
         gpu_layers: int,
         public_port: int | None = None,
     ):
-        with needs("a GGUF model"):
+        with needs("a GGUF model", "llm"):
             from xllamacpp import CommonParams, Server  # pyright: ignore[reportAttributeAccessIssue]
         params = CommonParams()
         params.model.path = str(path)
@@ -81,18 +82,17 @@ class Llama:
         Raises
         ------
         BadInput
-            If llama.cpp refuses the prompt.
+            Llama.cpp refuses the prompt.
         """
         if isinstance(prompt, str):
-            answer = _checked(self._server.handle_completions({"prompt": prompt} | options))
-            text = answer["choices"][0]["text"]
+            answer = self._server.handle_completions({"prompt": prompt} | options)
         else:
-            messages = [{"role": m.role, "content": m.content} for m in prompt]
-            answer = _checked(self._server.handle_chat_completions({"messages": messages} | options))
-            text = answer["choices"][0]["message"]["content"] or ""
-        usage = answer["usage"]
-        finish = "length" if answer["choices"][0]["finish_reason"] == "length" else "stop"
-        return Completion(text, usage["completion_tokens"], usage["prompt_tokens"], finish)
+            answer = self._server.handle_chat_completions({"messages": messages_of(prompt)} | options)
+        (choice,), usage = _checked(answer)["choices"], answer["usage"]
+        text = choice["message"]["content"] if "message" in choice else choice["text"]
+        return completion_of(
+            text, choice["finish_reason"], usage["completion_tokens"], usage["prompt_tokens"]
+        )
 
     def log_likelihood(self, prompt: str, continuation: str) -> tuple[float, int]:
         """Return the sum of log p over a continuation's tokens, and their number; a request for each."""
@@ -100,14 +100,9 @@ class Llama:
         tokens = self._tokens(continuation, special=False)
         total = 0.0
         for index, token in enumerate(tokens):
-            asked = {
-                "prompt": before + tokens[:index],
-                "max_tokens": 1,
-                "n_probs": 1,
-                "temperature": 0.0,
-                "cache_prompt": False,
-            }
-            answer = _checked(self._server.handle_completions(asked | {"logit_bias": [[token, 1e6]]}))
+            request = {"prompt": before + tokens[:index], "max_tokens": 1, "n_probs": 1, "temperature": 0.0}
+            forced = {"cache_prompt": False, "logit_bias": [[token, 1e6]]}
+            answer = _checked(self._server.handle_completions(request | forced))
             total += answer["choices"][0]["logprobs"]["content"][0]["logprob"]
         return total, len(tokens)
 
@@ -129,16 +124,11 @@ class Llama:
 
 def options_of(sampling: Sampling) -> dict[str, Any]:
     """Return the fields of a request: temperature first, as everywhere else, and nothing that was not asked for."""
-    return {
-        "max_tokens": sampling.max_tokens,
-        "temperature": sampling.temperature,
-        "top_k": sampling.top_k,
-        "top_p": sampling.top_p,
-        "stop": list(sampling.stop),
-        # llama.cpp cuts off improbable tokens unless told not to, and applies the temperature last
-        "min_p": 0.0,
-        "samplers": ["temperature", "top_k", "top_p"],
-    }
+    options = sampling.as_dict()
+    schema = options.pop("schema", None)
+    # llama.cpp cuts off improbable tokens unless told not to, and applies the temperature last
+    options |= {"min_p": 0.0, "samplers": ["temperature", "top_k", "top_p"]}
+    return options if schema is None else options | {"json_schema": schema}
 
 
 def plain(prompt: Prompt) -> str:

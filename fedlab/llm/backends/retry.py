@@ -1,8 +1,11 @@
-"""An endpoint that is asked politely and waited for: so many requests a minute, and patience while it is away.
+"""An endpoint that is asked politely and waited for: so many requests a minute, and again while it is away.
 
 Whoever knows the endpoint's client says what an error is; here is only when to ask again, and when to stop.
 
 wait after the k-th failure = min(longest, first 2^(k - 1)) u,   u uniform in [1/2, 1], drawn by seed
+
+tenacity asks again and again. When to give up is ours, for no library has it: all requests share one clock, which an
+answer to any of them resets, and which is warned about once.
 """
 
 from __future__ import annotations
@@ -14,6 +17,8 @@ from collections import Counter
 from collections.abc import Callable
 from threading import Event, Lock
 from typing import TypeVar
+
+from tenacity import RetryCallState, Retrying, retry_if_not_exception_type, wait_exponential
 
 from fedlab.errors import BadInput
 
@@ -51,30 +56,30 @@ class Retry:
     Parameters
     ----------
     name
-        Of the endpoint, for people.
-    seconds
-        Without any answer after which it is given up.
+        Name of the endpoint, for people.
+    retry_for
+        Seconds without any answer after which it is given up.
     retries
-        Malformed answers to one request beyond which it is given up.
+        Number of malformed answers to one request beyond which it is given up.
     first, longest
-        Seconds of the waits.
+        Seconds of the first wait and of the longest.
     seed
-        Of u, which keeps requests that failed together from coming again together.
+        Seed of u, which keeps requests that failed together from coming again together.
     pace
-        When a request may start.
+        Pace at which requests may start.
     warn
-        Told when the endpoint goes and when it is back; None is the log.
+        Function told when the endpoint goes and when it is back; None is the log.
 
     Attributes
     ----------
     troubles
-        What went wrong and how often, over all requests.
+        Counts of what went wrong, over all requests.
     """
 
     def __init__(
         self,
         name: str,
-        seconds: float,
+        retry_for: float,
         *,
         retries: int,
         first: float,
@@ -84,8 +89,8 @@ class Retry:
         warn: Warn | None = None,
     ):
         self.troubles: Counter[str] = Counter()
-        self._name, self._seconds, self._retries = name, seconds, retries
-        self._first, self._longest = first, longest
+        self._name, self._retry_for, self._retries = name, retry_for, retries
+        self._backoff = wait_exponential(multiplier=first, max=longest)
         self._draw = random.Random(seed)
         self._pace = pace
         self._warn = warn or _LOG.warning
@@ -93,50 +98,60 @@ class Retry:
         self._lock = Lock()
 
     def answer(
-        self, ask: Callable[[], Answer], why: Callable[[Exception], tuple[str, float]], stop: Event
+        self, send: Callable[[], Answer], why: Callable[[BaseException], tuple[str, float]], stop: Event
     ) -> Answer:
-        """Return what `ask` returns in the end.
+        """Return what `send` returns in the end.
 
         Parameters
         ----------
-        ask
-            Sends the request and reads the answer.
+        send
+            Request that is sent and whose answer is read.
         why
-            Names what went wrong, and for how many seconds the endpoint wants to be left alone; raises what
-            asking again cannot mend.
+            Name of what went wrong, and seconds for which the endpoint wants to be left alone; raises what asking
+            again cannot mend.
         stop
-            Set when nobody waits for the answer any more.
+            Event that is set when nobody waits for the answer any more.
 
         Raises
         ------
         BadInput
-            After `seconds` without an answer for anyone, or too many malformed ones.
+            After `retry_for` seconds without an answer for anyone, or too many malformed ones.
         """
-        failures = malformed = 0
-        while not stop.is_set():
+        malformed = 0
+
+        def attempt() -> Answer:
+            if stop.is_set():
+                raise BadInput(f"{self._name} was not asked further: another request failed")
             self._pace.wait(stop)
-            try:
-                answer = ask()
-            except Exception as error:
-                what, at_least = why(error)
-            else:
-                self._answered()
-                return answer
-            self.count(what)
-            failures += 1
-            malformed += what == MALFORMED
+            return send()
+
+        def seconds(state: RetryCallState) -> float:
+            nonlocal malformed
+            error = state.outcome and state.outcome.exception()
+            assert error is not None
+            trouble, at_least = why(error)
+            self.count(trouble)
+            malformed += trouble == MALFORMED
             if malformed > self._retries:
                 raise BadInput(
                     f"{self._name} gave {malformed} malformed answers to one prompt (limit: retries {self._retries}): "
                     "expected what an OpenAI-compatible endpoint gives; look at what answers there"
                 )
-            self._wait(failures, at_least, self._failed(what), stop)
-        raise BadInput(f"{self._name} was not asked further: another request failed")
+            away = self._failed(trouble)
+            with self._lock:
+                backoff = self._backoff(state) * self._draw.uniform(0.5, 1.0)
+            # the last try comes when retry_for ends, not before it
+            return min(max(backoff, at_least), self._retry_for - away + 0.001)
 
-    def count(self, what: str) -> None:
+        again = Retrying(retry=retry_if_not_exception_type(BadInput), wait=seconds, sleep=stop.wait)
+        answer = again(attempt)
+        self._answered()
+        return answer
+
+    def count(self, trouble: str) -> None:
         """Count something that went wrong."""
         with self._lock:
-            self.troubles[what] += 1
+            self.troubles[trouble] += 1
 
     def _answered(self) -> None:
         with self._lock:
@@ -144,7 +159,7 @@ class Retry:
         if since is not None:
             self._warn(f"{self._name} answers again after {time.monotonic() - since:.1f} s")
 
-    def _failed(self, what: str) -> float:
+    def _failed(self, trouble: str) -> float:
         """Return for how many seconds nobody has had an answer."""
         now = time.monotonic()
         with self._lock:
@@ -153,17 +168,10 @@ class Retry:
             away = now - self._since
             counts = ", ".join(f"{name} {times}" for name, times in sorted(self.troubles.items()))
         if new:
-            self._warn(f"{self._name}: {what}; trying again for {self._seconds:g} s")
-        if away > self._seconds:
+            self._warn(f"{self._name}: {trouble}; trying again for {self._retry_for:g} s")
+        if away > self._retry_for:
             raise BadInput(
-                f"{self._name} gave no answer for {away:.1f} s (limit: patience {self._seconds:g} s; {counts}): start "
-                "it again or raise patience, then run again; texts that arrived are kept"
+                f"{self._name} gave no answer for {away:.1f} s (limit: retry_for {self._retry_for:g} s; {counts}): "
+                "start it again or raise retry_for, then run again; texts that arrived are kept"
             )
         return away
-
-    def _wait(self, failures: int, at_least: float, away: float, stop: Event) -> None:
-        with self._lock:
-            drawn = self._draw.uniform(0.5, 1.0)
-        backoff = min(self._longest, self._first * 2 ** min(failures - 1, 30)) * drawn
-        # the last try comes when patience ends, not before it
-        stop.wait(min(max(backoff, at_least), self._seconds - away + 0.001))

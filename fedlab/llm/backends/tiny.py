@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from fedlab import checks
 from fedlab.errors import BadInput
 from fedlab.features.weights import fingerprint_of
 from fedlab.llm.backends.transformers_model import LocalModel
-from fedlab.llm.extras import needs
 
 if TYPE_CHECKING:
     from fedlab.llm.backends.causal import Causal
@@ -29,15 +29,15 @@ def tiny(
     Parameters
     ----------
     texts
-        What the tokenizer learns pairs of bytes from, up to `vocabulary`; without any it knows bytes alone.
+        Texts from which the tokenizer learns pairs of bytes, up to `vocabulary`; without any it knows bytes alone.
     seed
-        Of the weights.
+        Seed of the weights.
     vocabulary
-        Tokens at most; at least 259, all bytes and three special ones.
+        Tokens there are at most; at least 259, all bytes and three special ones.
     width
-        Of the two layers, a multiple of 4.
+        Width of the two layers, a multiple of 4.
     context
-        Tokens at most.
+        Tokens of a text at most.
 
     Returns
     -------
@@ -46,20 +46,16 @@ def tiny(
     Raises
     ------
     BadInput
-        If a number is out of its range, or the extra is not installed.
+        A number is out of its range.
     """
-    if vocabulary < 256 + len(_SPECIAL):
-        raise BadInput(
-            f"vocabulary {vocabulary}: at least {256 + len(_SPECIAL)}, all bytes and special tokens"
-        )
-    if width < 4 or width % 4:
-        raise BadInput(f"width {width}: a multiple of 4, one for each head")
-    if context < 2:
-        raise BadInput(f"context {context}: at least 2 tokens")
-    with needs("the tiny language model"):
-        import tokenizers
-        import torch
-        import transformers
+    checks.integer("vocabulary", vocabulary, least=256 + len(_SPECIAL), remedy="all bytes and special tokens")
+    checks.integer("context", context, least=2)
+    if checks.integer("width", width, least=4) % 4:
+        raise BadInput(f"width={width} must be a multiple of 4, one for each head")
+    import tokenizers
+    import torch
+    import transformers
+
     core = tokenizers.Tokenizer(tokenizers.models.BPE())
     core.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)  # pyright: ignore[reportAttributeAccessIssue]
     core.decoder = tokenizers.decoders.ByteLevel()  # pyright: ignore[reportAttributeAccessIssue]
@@ -99,7 +95,7 @@ class Tiny(LocalModel):
     Parameters
     ----------
     seed
-        Of the weights.
+        Seed of the weights.
     context
         Tokens of a prompt and its text together; a token is a byte.
     batch

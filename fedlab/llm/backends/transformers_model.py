@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float64
 
-from fedlab.llm.language_model import Arrived, Completion, LanguageModel, Progress, Prompt, Sampling
+from fedlab.llm.language_model import Arrived, LanguageModel, Prompt, Sampling
 
 if TYPE_CHECKING:
     from fedlab.llm.backends.causal import Causal
@@ -23,38 +23,6 @@ class LocalModel(LanguageModel):
     @abstractmethod
     def load(self) -> Causal:
         """Return the model with its weights."""
-        ...
-
-    def complete(
-        self,
-        prompts: Sequence[Prompt],
-        sampling: Sampling,
-        seeds: Sequence[int],
-        progress: Progress | None = None,
-        *,
-        arrived: Arrived | None = None,
-    ) -> list[Completion]:
-        """Continue texts and answer chats; see `LanguageModel.complete`.
-
-        Raises
-        ------
-        BadInput
-            If prompts do not fit the context (says how many), there is a chat but the model has no template for
-            it, memory does not suffice for one prompt, or the model cannot be loaded.
-        """
-        return self._model().complete(prompts, sampling, seeds, progress, arrived)
-
-    def log_likelihood(
-        self, prompts: Sequence[str], continuations: Sequence[str]
-    ) -> Float64[np.ndarray, "n 2"]:
-        """Log p and number of tokens of each continuation; see `LanguageModel.log_likelihood`.
-
-        Raises
-        ------
-        BadInput
-            If the numbers differ, or a prompt with its continuation does not fit the context.
-        """
-        return self._model().log_likelihood(prompts, continuations)
 
     def module_and_tokenizer(self) -> tuple[Any, Any]:
         """Return the network and its tokenizer, for whoever tunes a copy of it.
@@ -70,6 +38,16 @@ class LocalModel(LanguageModel):
     def close(self) -> None:
         """Let the weights go."""
         self._loaded = None
+
+    def _complete(
+        self, prompts: Sequence[Prompt], sampling: Sampling, seeds: Sequence[int], arrived: Arrived
+    ) -> None:
+        self._model().complete(prompts, sampling, seeds, arrived)
+
+    def _log_likelihood(
+        self, prompts: Sequence[str], continuations: Sequence[str], rows: Float64[np.ndarray, "n 2"]
+    ) -> None:
+        self._model().log_likelihood(prompts, continuations, rows)
 
     def _model(self) -> Causal:
         if self._loaded is None:

@@ -15,12 +15,13 @@ import math
 from dataclasses import dataclass
 from functools import cached_property
 
+from fedlab import checks
 from fedlab.errors import BadInput
 from fedlab.llm.tuning.private_generator import PrivateGenerator
 from fedlab.privacy.accounting.budget import PrivacyBudget
+from fedlab.privacy.accounting.calibration import votes_multiplier
 from fedlab.privacy.accounting.release import Release
-from fedlab.privacy.mechanisms.gaussian import check_promise
-from fedlab.privacy.mechanisms.vote_histogram import votes_multiplier
+from fedlab.privacy.mechanisms.gaussian import check_budget
 
 
 @dataclass(frozen=True)
@@ -30,13 +31,13 @@ class Budget:
     Parameters
     ----------
     epsilon, delta
-        Of everything; epsilon None or infinite adds no noise, and promises nothing.
+        Privacy of everything; epsilon None or infinite adds no noise, and promises nothing.
     votes
-        Histograms; 0 asks clients for none, and what the server writes then knows nothing of them.
+        Histograms of votes; 0 asks clients for none, and what the server writes then knows nothing of them.
     labels
         Whether each client tells too, with the same noise, how many of its labelled texts have which label.
     generator
-        Its settings, whose epsilon is its share; None where clients only vote.
+        Settings of the generator, whose epsilon is its share; None where clients only vote.
 
     Raises
     ------
@@ -51,9 +52,8 @@ class Budget:
     generator: PrivateGenerator | None = None
 
     def __post_init__(self) -> None:
-        check_promise(1.0 if self.noiseless else self.epsilon or 0.0, self.delta)
-        if self.votes < 0:
-            raise BadInput(f"votes={self.votes} must be at least 0")
+        check_budget(1.0 if self.noiseless else self.epsilon or 0.0, self.delta)
+        checks.integer("votes", self.votes, least=0)
         if self.generator is not None and self.generator.noiseless != self.noiseless:
             raise BadInput(
                 f"epsilon={self.epsilon}, the generator's {self.generator.epsilon}: noise on the one and none on the "
@@ -89,8 +89,8 @@ class Budget:
     @property
     def told(self) -> list[float]:
         """What client and server must have the same: multipliers and steps."""
-        made = self.generator
-        steps = [] if made is None else [made.multiplier, made.sampling_probability, float(made.total_steps)]
+        own = self.generator
+        steps = [] if own is None else [own.multiplier, own.sampling_probability, float(own.total_steps)]
         return [self.votes_multiplier, float(self.votes), float(self.labels), *steps]
 
     def release(self, step: str, release_id: str, clients: tuple[int, ...], number: int) -> Release | None:
@@ -99,20 +99,20 @@ class Budget:
         Parameters
         ----------
         step
-            'synthesise', 'vote' or another.
+            Step of the protocol: 'synthesise', 'vote' or another.
         release_id
-            See `fedlab.privacy.accounting.release.id_of`.
+            Identity: see `fedlab.privacy.accounting.release.id_of`.
         clients
-            Who is asked.
+            Clients that are asked.
         number
-            Of the round.
+            Number of the round.
         """
         if self.noiseless:
             return None
         if step == "vote" or (step == "hello" and self.labels):
-            said = {"noise_multiplier": self.votes_multiplier, "clients": clients}
-            what = "votes" if step == "vote" else "labels"
-            return Release(release_id, f"FDKT: {what}, round {number}", "gaussian", **said)
+            label = f"FDKT: {'votes' if step == 'vote' else 'labels'}, round {number}"
+            noise = self.votes_multiplier
+            return Release(release_id, label, "gaussian", noise_multiplier=noise, clients=clients)
         if step == "synthesise" and self.generator is not None:
             return self.generator.release(release_id, f"FDKT: generator, round {number}", clients)
         return None

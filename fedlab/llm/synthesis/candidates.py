@@ -1,7 +1,7 @@
-"""The texts that a server has so far, by what was written, sifted, voted on and elected.
+"""The candidates that a server has so far: texts that were written, filtered, voted on and selected.
 
-    add       texts + new ones, all of them through the sieve: who stood already may be said again, and goes then
-    elect     of each domain and label the p with the most votes, in the order of their votes
+    add           texts + new ones, all of them through the filters: an old one that is repeated may go too
+    select_top    of each domain and label the p with the most votes, in the order of their votes
 
 Every stage is noted: how many texts came, how many stayed, and some of them for whoever reads the report.
 
@@ -30,22 +30,22 @@ class CandidatePool:
     Parameters
     ----------
     text_filter
-        What they have to pass; a fresh copy counts what does not.
+        Filters that they have to pass; a fresh copy counts what does not.
     writer
-        Whose demonstrations must not come back, and who judges.
+        Writer whose demonstrations must not come back, and whose model judges.
     embedder
-        A backbone of `fedlab.features`.
+        Backbone of `fedlab.features`.
     labels
-        What the classes are called.
+        Names of the classes.
 
     Attributes
     ----------
     texts
-        m of them.
+        Texts, m of them.
     embedded, votes
-        (m, d) float32 and (m,).
+        Embeddings (m, d) float32, and votes (m,).
     stages
-        What was noted: `stage`, `came`, `kept` and `samples`.
+        Notes of each stage: `stage`, `came`, `kept` and `samples`.
     """
 
     def __init__(self, text_filter: TextFilter, writer: Writer, embedder: Any, labels: Sequence[str]):
@@ -65,22 +65,22 @@ class CandidatePool:
 
     def by_code(self) -> Demonstrations:
         """Return the texts by domain and label, in their order."""
-        found: dict[tuple[str, str], list[str]] = {}
+        texts: dict[tuple[str, str], list[str]] = {}
         for one in self.texts:
-            found.setdefault((one.domain, one.label), []).append(one.text)
-        return found
+            texts.setdefault((one.domain, one.label), []).append(one.text)
+        return texts
 
     def add(self, new: Sequence[Text], stage: str, seed: int) -> None:
-        """Take in new texts, sift all, and open the votes anew.
+        """Take in new texts, filter all, and open the votes anew.
 
         Parameters
         ----------
         new
-            Written by a model or by clients' generators.
+            Texts written by a model or by clients' generators.
         stage
-            Under which it is noted.
+            Name under which it is noted.
         seed
-            Of the sieve's clusters.
+            Seed of the filter's clusters.
         """
         text_filter, writer = self.text_filter, self._writer
         kept = text_filter.words([*self.texts, *new], writer.prompts.texts())
@@ -89,7 +89,7 @@ class CandidatePool:
         kept = self._stay(kept, text_filter.meaning(self.embedded, seed))
         # A judge is asked last: it is paid for every text.
         self.texts = self._stay(
-            kept, text_filter.verdicts(kept, self.embedded, seed, writer.judge, writer.answer)
+            kept, text_filter.eligible(kept, self.embedded, seed, writer.judge, writer.answer)
         )
         self.votes = np.zeros(len(self.texts))
         self._note(stage, len(new))
@@ -100,9 +100,9 @@ class CandidatePool:
         Parameters
         ----------
         places
-            (domain, label, how many there are) to how many stay.
+            Function of (domain, label, how many there are) to how many stay.
         stage
-            Under which it is noted.
+            Name under which it is noted.
         """
         stays = np.zeros(len(self.texts), bool)
         for code in dict.fromkeys((one.domain, one.label) for one in self.texts):
@@ -135,7 +135,7 @@ class CandidatePool:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take up what `state_dict` once returned."""
-        self.texts = [Text(*said) for said in state["pool"]]
+        self.texts = [Text(*fields) for fields in state["pool"]]
         self.embedded, self.votes = state["embedded"], state["votes"]
         self.text_filter.dropped.update(state["dropped"])
         self.text_filter.asked.update(state["asked"])

@@ -1,8 +1,9 @@
 """A writer: a language model with its prompts, asked for texts of given domains and labels.
 
-    prompt(domain, label) = a own demonstrations + (k - a) won ones, in an order of chance, and room for another
+    prompt(domain, label) = a own demonstrations + (k - a) selected ones, in an order of chance, and room for another
 
-The prompts' own demonstrations are right about their label; those that won are like the clients' texts and less sure.
+The prompts' own demonstrations are right about their label; those that clients' votes selected are like the clients'
+texts and less sure.
 A prompt with both keeps the label from drifting. Demonstrations are drawn anew for every prompt, so that no text of
 theirs is in all. A base model goes on with the list until its tokens are spent, so that a prompt, once read, gives
 several texts. Answers are kept by the hash of what was asked: what was paid for is never asked again.
@@ -18,9 +19,11 @@ from typing import Any
 
 import numpy as np
 
+from fedlab import checks
 from fedlab.errors import BadInput
 from fedlab.llm.backends.completion_cache import Answers, Texts, complete_all
 from fedlab.llm.language_model import Completion, LanguageModel, Prompt, Sampling, Usage
+from fedlab.llm.synthesis.judge_answers import ELIGIBLE
 from fedlab.llm.synthesis.parsing import NO_FORMAT, first_text, records_in
 from fedlab.llm.synthesis.prompts import Prompts
 from fedlab.llm.synthesis.text_filter import Text
@@ -30,7 +33,7 @@ Demonstrations = Mapping[tuple[str, str], Sequence[str]]
 """Domain and label to texts of both, the best first."""
 Emit = Callable[..., object]
 LIST_ENDS = "\n\n"
-VERDICT = Sampling(max_tokens=96, temperature=0.0, top_p=1.0)
+JUDGING = Sampling(max_tokens=96, temperature=0.0, top_p=1.0)
 """How a judge answers: a list of numbers, and no chance in it."""
 
 
@@ -40,24 +43,24 @@ class Writer:
     Parameters
     ----------
     llm
-        The language model.
+        Language model.
     prompts
-        How domains and labels are asked for.
+        Templates with which domains and labels are asked for.
     shots
-        k: demonstrations in a prompt.
+        Demonstrations in a prompt, k.
     anchors
-        a: how many of them are the prompts' own where others have won.
+        Demonstrations among them that are the prompts' own where others were selected, a.
     texts_per_prompt
         Texts that a prompt is hoped to give: so many fewer prompts are read. A chat gives what its prompts ask for.
     max_tokens, temperature, top_p
-        How an answer is drawn; its tokens are those of all its texts.
+        Law of an answer, see `Sampling`; its tokens are those of all its texts.
     cache
         Folder of the answers; None keeps them beside the data.
 
     Attributes
     ----------
     dropped
-        Answers without a text: why to how many.
+        Reasons of answers without a text to how many.
 
     Raises
     ------
@@ -77,14 +80,10 @@ class Writer:
         top_p: float = 0.95,
         cache: str | None = None,
     ):
-        if shots < 1:
-            raise BadInput(f"shots={shots} must be at least 1: a base model only continues what it sees")
-        if not 0 <= anchors <= shots:
-            raise BadInput(f"anchors={anchors} must lie in 0..shots={shots}")
-        self.llm, self.prompts, self.shots, self.anchors = llm, prompts, shots, anchors
-        if texts_per_prompt < 1:
-            raise BadInput(f"texts_per_prompt={texts_per_prompt} must be at least 1 text of a prompt")
-        self.texts_per_prompt = texts_per_prompt
+        self.llm, self.prompts = llm, prompts
+        self.shots = checks.integer("shots", shots, 1, remedy="a base model only continues what it sees")
+        self.anchors = checks.integer("anchors", anchors, 0, shots, "no more than shots")
+        self.texts_per_prompt = checks.integer("texts_per_prompt", texts_per_prompt, least=1)
         stop = prompts.stop if texts_per_prompt == 1 or prompts.chat else (LIST_ENDS,)
         self.sampling = Sampling(max_tokens, temperature, 0, top_p, tuple(stop))
         self._folder = None if cache is None else Path(cache)
@@ -104,47 +103,44 @@ class Writer:
         Parameters
         ----------
         wanted
-            How many of each domain and label; answers may hold a few more or fewer.
+            Number of texts of each domain and label; answers may hold a few more or fewer.
         demonstrations
-            Those that won; of a domain and label without any, the prompts' own are taken alone.
+            Texts that were selected; of a domain and label without any, the prompts' own are taken alone.
         seed
-            Of the demonstrations and of the texts.
+            Seed of the demonstrations and of the texts.
         emit
-            Told how far it is.
+            Listener to how far it is.
 
         Raises
         ------
         BadInput
             A domain or label is unknown to the prompts, or the model does not answer.
         """
-        codes, asked = self._codes(wanted), self.prompts_of(wanted, demonstrations, seed)
-        answers = self._answers(asked, self.sampling, seed, emit)
-        return [
-            Text(text, *code)
-            for code, answer in zip(codes, answers, strict=True)
-            for text in self._texts(answer)
-        ]
+        prompts = self.prompts_of(wanted, demonstrations, seed)
+        answers = zip(self._codes(wanted), self._answers(prompts, self.sampling, seed, emit), strict=True)
+        return [Text(text, *code) for code, answer in answers for text in self._texts(answer)]
 
     def prompts_of(
         self, wanted: Mapping[tuple[str, str], int], demonstrations: Demonstrations, seed: int
     ) -> list[Prompt]:
         """Return what `write` asks."""
-        draw = rng_for(seed, "demonstrations")
-        return [self._prompt(*code, demonstrations.get(code, ()), draw) for code in self._codes(wanted)]
+        rng = rng_for(seed, "demonstrations")
+        return [self._prompt(*code, demonstrations.get(code, ()), rng) for code in self._codes(wanted)]
 
     def judge(self, texts: Sequence[Text]) -> Prompt:
         """Return the question which of some texts are eligible; see `Prompts.which`."""
         return self.prompts.which([(one.domain, one.label, one.text) for one in texts])
 
     def answer(self, prompts: Sequence[Prompt], emit: Emit | None = None) -> Answers:
-        """Return what the model most probably answers to each prompt.
+        """Return what the model most probably answers to each question of a judge, by schema where it can.
 
         Raises
         ------
         BadInput
             The model does not answer, or has no chat.
         """
-        return self._answers(prompts, VERDICT, 0, emit)
+        by_schema = replace(JUDGING, schema=ELIGIBLE) if self.llm.follows_schema else JUDGING
+        return self._answers(prompts, by_schema, 0, emit)
 
     def keep_in(self, folder: str | Path) -> None:
         """Keep answers in another folder from now on."""
@@ -184,26 +180,22 @@ class Writer:
         lines = answer.text.strip().splitlines()[: None if self.texts_per_prompt > 1 else 1] or [""]
         for index, line in enumerate(lines):
             if index and before and not line.startswith(before):
-                self.dropped[NO_FORMAT] += (
-                    1  # the model has left the list, and what follows is of something else
-                )
+                self.dropped[NO_FORMAT] += 1  # the model has left the list: what follows is something else
                 return
-            last = index == len(lines) - 1
-            one = replace(
-                answer, text=line.removeprefix(before).strip(), finish=answer.finish if last else "stop"
-            )
+            finish = answer.finish if index == len(lines) - 1 else "stop"
+            one = replace(answer, text=line.removeprefix(before).strip(), finish=finish)
             text = first_text(one, self.dropped)
             if text is not None:
                 yield text
 
-    def _prompt(self, domain: str, label: str, won: Sequence[str], draw: np.random.Generator) -> Prompt:
+    def _prompt(self, domain: str, label: str, selected: Sequence[str], rng: np.random.Generator) -> Prompt:
         own = self.prompts.own(domain, label)
-        if not (own or won):
+        if not (own or selected):
             raise BadInput(
                 f"domain {domain!r} has no demonstration of {label!r}: write some under prompts.demonstrations"
             )
-        anchors = min(self.anchors if won else self.shots, len(own))
-        others = min(self.shots - anchors, len(won))
-        shown = [own[row] for row in draw.permutation(len(own))[:anchors]]
-        shown += [won[row] for row in draw.permutation(len(won))[:others]]
-        return self.prompts.prompt(domain, label, [shown[row] for row in draw.permutation(len(shown))])
+        anchors = min(self.anchors if selected else self.shots, len(own))
+        others = min(self.shots - anchors, len(selected))
+        shown = [own[row] for row in rng.permutation(len(own))[:anchors]]
+        shown += [selected[row] for row in rng.permutation(len(selected))[:others]]
+        return self.prompts.prompt(domain, label, [shown[row] for row in rng.permutation(len(shown))])

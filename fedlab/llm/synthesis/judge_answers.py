@@ -1,5 +1,7 @@
 """What a judge answered when it was asked which of n numbered texts may stay.
 
+    by schema      {"eligible": [1, 3]}       of a model whose answers follow `ELIGIBLE`; of any other:
+
     numbers        1, 3 and 4         #1; #3          1-3          Eligible: 1, 3          one number a line
     a JSON list    [1, 3]             ["1", "3"]      []
     a word         none               all             all but 2
@@ -15,6 +17,7 @@ and none shall go unsaid.
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
 
@@ -26,6 +29,13 @@ def _words(line: str) -> set[str]:
     return set(re.findall(r"[^\W\d]+", line))
 
 
+ELIGIBLE = {
+    "type": "object",
+    "properties": {"eligible": {"type": "array", "items": {"type": "integer"}}},
+    "required": ["eligible"],
+    "additionalProperties": False,
+}
+"""JSON schema of an answer."""
 UNREADABLE, UNKNOWN = "unreadable", "unknown number"
 
 _THOUGHT = re.compile(r"^.*</think>", re.DOTALL)
@@ -53,41 +63,51 @@ def numbers_in(answer: Completion, n: int, unread: Counter[str]) -> set[int]:
     Parameters
     ----------
     answer
-        Of a judge.
+        Answer of a judge.
     n
-        How many texts it was asked about.
+        Number of texts it was asked about.
     unread
-        Counts what could not be read, and why.
+        Counter of what could not be read, and why.
     """
     everyone = set(range(1, n + 1))
     text = _THOUGHT.sub("", answer.text).strip()
-    if answer.finish == "length":
-        text = text.rpartition("\n")[0]  # of the last line nobody knows how it goes on
-        if not text.strip():
-            unread[TRUNCATED] += 1
-            return everyone
-    found = _read(text, n)
-    if found is None or (found and not found & everyone):
+    numbers = _by_schema(text)
+    if numbers is None:
+        if answer.finish == "length":
+            text = text.rpartition("\n")[0]  # of the last line nobody knows how it goes on
+            if not text.strip():
+                unread[TRUNCATED] += 1
+                return everyone
+        numbers = _in_words(text, n)
+    if numbers is None or (numbers and not numbers & everyone):
         unread[UNREADABLE] += 1
         return everyone
-    if found - everyone:
-        unread[UNKNOWN] += len(found - everyone)
-    return found & everyone
+    if numbers - everyone:
+        unread[UNKNOWN] += len(numbers - everyone)
+    return numbers & everyone
 
 
-def _read(text: str, n: int) -> set[int] | None:
+def _by_schema(text: str) -> set[int] | None:
+    try:
+        numbers = json.loads(text)["eligible"]
+    except (ValueError, KeyError, TypeError, IndexError):
+        return None
+    return set(numbers) if isinstance(numbers, list) and all(type(one) is int for one in numbers) else None
+
+
+def _in_words(text: str, n: int) -> set[int] | None:
     lists = list(_LIST.finditer(text))
     if len(lists) == 1:
         lead = text[: lists[0].start()].rpartition("\n")[2].lower()
         return None if _words(lead) & _DENIALS else set(map(int, _NUMBER.findall(lists[0][0])))
     text = _MARKUP.sub(" ", text).lower()
-    verdicts = {int(number): verdict in _YES for number, verdict in _ONE.findall(text)}
-    if verdicts and len(verdicts) == len(_NUMBER.findall(text)):
+    stays = {int(number): word in _YES for number, word in _ONE.findall(text)}
+    if stays and len(stays) == len(_NUMBER.findall(text)):
         # 'not 2' says nothing of the others
-        whole = all(verdicts.values()) or set(verdicts) >= set(range(1, n + 1))
-        return {number for number, stays in verdicts.items() if stays} if whole else None
+        whole = all(stays.values()) or set(stays) >= set(range(1, n + 1))
+        return {number for number, yes in stays.items() if yes} if whole else None
     lines = [line for line in text.splitlines() if line.strip()]
-    read = [found for line in lines if (found := _line(line, n)) is not None]
+    read = [numbers for line in lines if (numbers := _line(line, n)) is not None]
     if len(read) == len(lines) > 0 and not any(_words(line) & (_NONE | _ALL) for line in lines[1:]):
         return set().union(*read)
     return read[0] if len(read) == 1 else None  # a line of numbers, and talk around it
@@ -112,7 +132,7 @@ def _line(line: str, n: int) -> set[int] | None:
 
 def _spelled(line: str) -> set[int]:
     """Return the numbers of a line, ranges counted out."""
-    found = set(map(int, _NUMBER.findall(line)))
+    numbers = set(map(int, _NUMBER.findall(line)))
     for first, last in _RANGE.findall(line):
-        found |= set(range(int(first), min(int(last), int(first) + 999) + 1))
-    return found
+        numbers |= set(range(int(first), min(int(last), int(first) + 999) + 1))
+    return numbers

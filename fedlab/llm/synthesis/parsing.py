@@ -30,15 +30,15 @@ _QUOTES = {'"': '"', "'": "'", "“": "”", "‘": "’", "`": "`"}
 
 
 @dataclass(frozen=True)
-class Found:
+class Record:
     """A text that was found in an answer.
 
     Parameters
     ----------
     text
-        In one line.
+        Text in one line.
     domain, label
-        As the record names them, by their keys in the prompts; None where it does not.
+        Domain and label that the record names, by their keys in the prompts; None where it does not.
     """
 
     text: str
@@ -54,11 +54,11 @@ def first_text(answer: Completion, dropped: Counter[str], *, min_words: int = 1)
     Parameters
     ----------
     answer
-        Of a prompt that ends where a text begins.
+        Answer to a prompt that ends where a text begins.
     dropped
-        Counts why there is none.
+        Counter of why there is none.
     min_words
-        Fewer are dropped as short.
+        Words of a text at least; fewer are dropped as short.
     """
     text = answer.text.strip()
     line = next(iter(text.splitlines()), "")
@@ -68,22 +68,22 @@ def first_text(answer: Completion, dropped: Counter[str], *, min_words: int = 1)
 
 def records_in(
     answer: Completion, prompts: Prompts, dropped: Counter[str], *, min_words: int = 1
-) -> list[Found]:
+) -> list[Record]:
     """Return every record of an answer, in its order.
 
     Parameters
     ----------
     answer
-        Of a chat, or of a base model that was let write on.
+        Answer of a chat, or of a base model that was let write on.
     prompts
-        Whose record, domains and labels to look for. An answer without a record in this form may still be a
+        Prompts whose record, domains and labels to look for. An answer without a record in this form may still be a
         list: its items are texts that name no label.
     dropped
-        Counts what was dropped and why.
+        Counter of what was dropped and why.
     min_words
-        Fewer are dropped as short.
+        Words of a text at least; fewer are dropped as short.
     """
-    raw = _records(answer.text, prompts) or [Found(item["text"]) for item in _ITEM.finditer(answer.text)]
+    raw = _records(answer.text, prompts) or [Record(item["text"]) for item in _ITEM.finditer(answer.text)]
     if not raw:
         dropped[NO_FORMAT if answer.text.strip() else EMPTY] += 1
         return []
@@ -92,25 +92,21 @@ def records_in(
         cut = answer.finish == "length" and index == len(raw) - 1
         text = _accepted(one.text, cut, dropped, min_words)
         if text is not None:
-            kept.append(Found(text, one.domain, one.label))
+            kept.append(Record(text, one.domain, one.label))
     return kept
 
 
-def _records(text: str, prompts: Prompts) -> list[Found]:
+def _records(text: str, prompts: Prompts) -> list[Record]:
     """Split at every place where a record begins: what is between two is a text."""
     begins = list(_beginning(prompts).finditer(text))
-    found = []
+    records = []
     for here, following in zip(begins, [*begins[1:], None], strict=False):
         body = text[here.end() : following.start() if following else len(text)]
         # whatever a model says after its last record stands apart from it
         body = re.split(r"\n\s*\n", body.strip("\n"), maxsplit=1)[0]
-        groups = here.groupdict()
-        found.append(
-            Found(
-                body, _key(prompts.domains, groups.get("domain")), _key(prompts.labels, groups.get("label"))
-            )
-        )
-    return found
+        domain, label = (here.groupdict().get(name) for name in ("domain", "label"))
+        records.append(Record(body, _key(prompts.domains, domain), _key(prompts.labels, label)))
+    return records
 
 
 def _beginning(prompts: Prompts) -> re.Pattern[str]:

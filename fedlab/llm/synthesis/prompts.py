@@ -27,34 +27,34 @@ class Prompts:
     Parameters
     ----------
     record
-        A labelled text: '{domain} ({label}): {text}'. Must have the field text.
+        Template of a labelled text: '{domain} ({label}): {text}'. Must have the field text.
     domains
-        Domain to what it is called: {'amazon': 'Product review'}. A domain that is not here is refused.
+        Names of domains: {'amazon': 'Product review'}. A domain that is not here is refused.
     labels
-        Label to what it is called. Empty: a label is called what it is.
+        Names of labels. Empty: a label is called what it is.
     demonstrations
-        Domain to label to texts that are nobody's, for as long as there are no better ones.
+        Texts that are nobody's, by domain and label, for as long as there are no better ones.
     instruction
-        What stands before the records; fields domain, label. Empty for none.
+        Template before the records; fields domain, label. Empty for none.
     separator
-        Between records.
+        String between records.
     stop
-        A record ends before these.
+        Strings before which a record ends.
     question
-        What a label is asked with; fields text, domain. The label is the continuation.
+        Template with which a label is asked for; fields text, domain. The label is the continuation.
     chat
         Whether `prompt` gives messages instead of a text to continue.
     system
-        What a chat begins with; fields domain, label. Empty for none.
+        Template with which a chat begins; fields domain, label. Empty for none.
     request
-        What a chat asks after the records; fields domain, label.
+        Template of what a chat asks after the records; fields domain, label.
     code, code_alone
-        Behind what a generator learns a text of a label, and one whose label nobody knows; fields domain, label. Words
-        that a language model understands serve it from the first step.
+        Templates of the code behind which a generator learns a text of a label, and one whose label nobody knows;
+        fields domain, label. Words that a language model understands serve it from the first step.
     judge
-        What a judge is asked in a chat; field texts. Empty for prompts that ask no judge.
+        Template of the question to a judge in a chat; field texts. Empty for prompts that ask no judge.
     judged
-        How a text is shown to it, in a line; fields number, domain, label, text.
+        Template of a text that is shown to it, in a line; fields number, domain, label, text.
 
     Raises
     ------
@@ -113,7 +113,7 @@ class Prompts:
         Parameters
         ----------
         domain, label
-            As in `domains` and `labels`.
+            Keys of `domains` and `labels`.
         texts
             Demonstrations; line breaks in them become spaces, or they would end their record.
 
@@ -129,9 +129,9 @@ class Prompts:
             # a space before the text belongs to its first token: left here, it makes that token improbable
             begun = self.record[: self.record.index("{text}")].format(**names).rstrip(" ")
             return self.separator.join([*head, *records, begun])
-        asked = self.separator.join([*head, *records, self.request.format(**names)])
+        question = self.separator.join([*head, *records, self.request.format(**names)])
         system = [Message("system", self.system.format(**names))] if self.system else []
-        return (*system, Message("user", asked))
+        return (*system, Message("user", question))
 
     def own(self, domain: str, label: str) -> tuple[str, ...]:
         """Return the demonstrations that came with the prompts, perhaps none."""
@@ -157,7 +157,7 @@ class Prompts:
         Parameters
         ----------
         texts
-            Domain, label and text of each.
+            Triples of domain, label and text.
 
         Raises
         ------
@@ -165,15 +165,10 @@ class Prompts:
             There is no template `judge`, or a domain or label is unknown.
         """
         self.check_judge()
-        shown = [
-            self.judged.format(
-                number=number,
-                domain=self.called(domain),
-                label=self.label(label),
-                text=" ".join(text.split()),
-            )
-            for number, (domain, label, text) in enumerate(texts, 1)
-        ]
+        shown = []
+        for number, (domain, label, text) in enumerate(texts, 1):
+            names = {"domain": self.called(domain), "label": self.label(label)}
+            shown.append(self.judged.format(number=number, text=" ".join(text.split()), **names))
         return (Message("user", self.judge.format(texts="\n".join(shown))),)
 
     def codes(self, domain: str, labels: Sequence[str]) -> list[str]:
@@ -229,17 +224,17 @@ class Prompts:
 
 def _check(name: str, template: str, known: Sequence[str], *needed: str) -> None:
     try:
-        found = [(word, spec, how) for _, word, spec, how in Formatter().parse(template) if word is not None]
+        fields = [(word, spec, how) for _, word, spec, how in Formatter().parse(template) if word is not None]
     except ValueError as error:
         raise BadInput(
             f"template {name} {template!r}: {error}; write a brace that is no field twice"
         ) from error
-    for word, spec, how in found:
+    for word, spec, how in fields:
         if word not in known:
             raise unknown(f"field of the template {name}", word, known)
         if spec or how:
             raise BadInput(f"template {name} {template!r}: write the field as {{{word}}} and nothing more")
     for one in needed:
-        times = sum(word == one for word, _, _ in found)
+        times = sum(word == one for word, _, _ in fields)
         if times != 1:
             raise BadInput(f"template {name} {template!r} has {{{one}}} {times} times: once is needed")

@@ -3,7 +3,7 @@
     short        fewer than `min_words` words
     repeated     equal to one before it, or to a demonstration, when spaces, case and marks are taken away
     near         |e_i - e_j|^2 < 2 - 2 s for an earlier text j: the cosine of the two is above s
-    crowded      beyond the first `each` of its cluster: k-means, ceil(n / 4) clusters
+    crowded      beyond the first `per_cluster` of its cluster: k-means, ceil(n / 4) clusters
     doubtful     log p(label | text) below that of another label, by the language model that wrote it
     ineligible   left out by the same model in a chat, asked once for each cluster which of its texts are eligible
 
@@ -24,7 +24,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from jaxtyping import Bool, Float32, Int64
 
-from fedlab.errors import BadInput, unknown
+from fedlab import checks
 from fedlab.llm.language_model import Completion, Prompt
 from fedlab.llm.synthesis.judge_answers import numbers_in
 from fedlab.llm.synthesis.text_packing import normal
@@ -44,9 +44,9 @@ class Text:
     Attributes
     ----------
     text
-        What it says.
+        Words of the text.
     domain, label
-        What it was asked to be about, and to be.
+        Domain that it was to be about, and label that it was to have.
     """
 
     text: str
@@ -67,15 +67,15 @@ class TextFilter:
     per_cluster
         Texts of a cluster that are kept; None does not cluster.
     judge
-        'likelihood': texts go whose label the language model doubts, for a model that follows no instructions. 'chat':
-        those that it leaves out when it is asked, for one that does. None judges nothing.
+        Way in which the language model judges. 'likelihood': texts go whose label it doubts, for one that follows no
+        instructions. 'chat': those that it leaves out when it is asked, for one that does. None judges nothing.
 
     Attributes
     ----------
     dropped
-        Why to how many, of everything sifted so far.
+        Reasons to how many texts were dropped so far.
     asked
-        What the judge was asked and what of its answers could not be read: 'questions', and the reasons of
+        Number of 'questions' to the judge, and of answers that could not be read by the reasons of
         `fedlab.llm.synthesis.judge_answers`.
     """
 
@@ -87,14 +87,12 @@ class TextFilter:
     asked: Counter[str] = field(default_factory=Counter, compare=False)
 
     def __post_init__(self) -> None:
-        if self.min_words < 1:
-            raise BadInput(f"min_words={self.min_words} must be at least 1: an empty text teaches nothing")
-        if not -1 < self.similarity <= 1:
-            raise BadInput(f"similarity={self.similarity} must lie in (-1, 1]: 0.95 drops near copies")
-        if self.per_cluster is not None and self.per_cluster < 1:
-            raise BadInput(f"per_cluster={self.per_cluster} must be at least 1, or null for no clusters")
-        if self.judge is not None and self.judge not in JUDGES:
-            raise unknown("judge", self.judge, JUDGES)
+        checks.integer("min_words", self.min_words, least=1, remedy="an empty text teaches nothing")
+        checks.number("similarity", self.similarity, above=-1, most=1, remedy="0.95 drops near copies")
+        if self.per_cluster is not None:
+            checks.integer("per_cluster", self.per_cluster, least=1, remedy="or null for no clusters")
+        if self.judge is not None:
+            checks.choice("judge", self.judge, JUDGES)
 
     def fresh(self) -> TextFilter:
         """Return the same filters with nothing dropped yet."""
@@ -106,19 +104,19 @@ class TextFilter:
         Parameters
         ----------
         texts
-            In their order; the first of equal ones stays.
+            Texts in their order; the first of equal ones stays.
         known
             Demonstrations of the prompts, and whatever else must not come back.
         """
         kept, seen = [], set(map(normal, known))
         for one in texts:
-            said = normal(one.text)
+            words = normal(one.text)
             if len(one.text.split()) < self.min_words:
                 self.dropped["short"] += 1
-            elif said in seen:
+            elif words in seen:
                 self.dropped["repeated"] += 1
             else:
-                seen.add(said)
+                seen.add(words)
                 kept.append(one)
         return kept
 
@@ -128,9 +126,9 @@ class TextFilter:
         Parameters
         ----------
         embedded
-            Of unit norm, in the order in which they stay.
+            Embeddings of unit norm, in the order in which texts stay.
         seed
-            Of the clusters.
+            Seed of the clusters.
         """
         stays = np.ones(len(embedded), bool)
         if self.similarity < 1 and len(embedded):
@@ -141,12 +139,12 @@ class TextFilter:
         if self.per_cluster is None or stays.sum() < 2:
             return stays
         rows = np.flatnonzero(stays)
-        found, distance = clusters(embedded[rows], seed)
-        for cluster in range(found.max() + 1):
-            mine = rows[found == cluster]
-            order = np.argsort(distance[found == cluster], kind="stable")
-            stays[mine[order[self.per_cluster :]]] = False
-            self.dropped["crowded"] += max(0, len(mine) - self.per_cluster)
+        cluster_of, distance = clusters(embedded[rows], seed)
+        for cluster in range(cluster_of.max() + 1):
+            members = rows[cluster_of == cluster]
+            order = np.argsort(distance[cluster_of == cluster], kind="stable")
+            stays[members[order[self.per_cluster :]]] = False
+            self.dropped["crowded"] += max(0, len(members) - self.per_cluster)
         return stays
 
     def label_consistency(
@@ -161,27 +159,27 @@ class TextFilter:
         Parameters
         ----------
         texts
-            Of one domain or of several.
+            Texts of one domain or of several.
         labels
-            All there are.
+            Labels, all there are.
         question
-            (domain, text) to what is asked; a label is its continuation.
+            Function of (domain, text) to what is asked; a label is its continuation.
         likelihood
-            Of a language model.
+            Log likelihoods of a language model.
         """
         if self.judge != "likelihood" or not texts:
             return list(texts)
-        asked = [question(one.domain, one.text) for one in texts for _ in labels]
+        questions = [question(one.domain, one.text) for one in texts for _ in labels]
         answers = [f" {label}" for _ in texts for label in labels]
-        found = likelihood(asked, answers).reshape(len(texts), len(labels))
+        log_p = likelihood(questions, answers).reshape(len(texts), len(labels))
         # A model that prefers one label whatever it reads would drop all of the others: what counts is how it
         # differs from its own habit.
-        found = found - found.mean(0)
-        kept = [one for one, row in zip(texts, found, strict=True) if labels[int(row.argmax())] == one.label]
+        likeliest = (log_p - log_p.mean(0)).argmax(1).tolist()
+        kept = [one for one, label in zip(texts, likeliest, strict=True) if labels[label] == one.label]
         self.dropped["doubtful"] += len(texts) - len(kept)
         return kept
 
-    def verdicts(
+    def eligible(
         self,
         texts: Sequence[Text],
         embedded: Float32[np.ndarray, "n d"],
@@ -196,21 +194,21 @@ class TextFilter:
         Parameters
         ----------
         texts, embedded
-            n of them.
+            Texts and their embeddings, n of each.
         seed
-            Of the clusters.
+            Seed of the clusters.
         question
-            Makes a prompt that shows some texts by numbers from 1 on.
+            Function that makes a prompt, which shows some texts by numbers from 1 on.
         answer
-            Answers prompts, in their order.
+            Function that answers prompts, in their order.
         """
         stays = np.ones(len(texts), bool)
         if self.judge != "chat" or not texts:
             return stays
         groups = list(_groups(clusters(embedded, seed)[0]))
         prompts = [question([texts[row] for row in rows]) for rows in groups]
-        for rows, said in zip(groups, answer(prompts), strict=True):
-            numbers = numbers_in(said, len(rows), self.asked)
+        for rows, completion in zip(groups, answer(prompts), strict=True):
+            numbers = numbers_in(completion, len(rows), self.asked)
             stays[rows] = [number in numbers for number in range(1, len(rows) + 1)]
         self.asked["questions"] += len(groups)
         self.dropped["ineligible"] += int((~stays).sum())
@@ -225,23 +223,23 @@ def clusters(
     Parameters
     ----------
     embedded
-        n > 0 of them.
+        Embeddings, n > 0 of them.
     seed
-        Of the first means.
+        Seed of the first means.
     """
     from sklearn.cluster import KMeans
 
     # There are no more clusters than different texts: k-means would warn of empty ones.
     number = min(math.ceil(len(embedded) / 4), len(np.unique(embedded, axis=0)))
-    found = KMeans(number, n_init="auto", random_state=seed).fit(embedded)
-    labels = np.asarray(found.labels_, np.int64)
-    return labels, found.transform(embedded)[np.arange(len(embedded)), labels]
+    means = KMeans(number, n_init="auto", random_state=seed).fit(embedded)
+    labels = np.asarray(means.labels_, np.int64)
+    return labels, means.transform(embedded)[np.arange(len(embedded)), labels]
 
 
-def _groups(found: np.ndarray) -> Iterator[np.ndarray]:
+def _groups(cluster_of: np.ndarray) -> Iterator[np.ndarray]:
     """Yield the rows of each cluster, of a large one in parts."""
-    for cluster in range(found.max() + 1):
-        rows = np.flatnonzero(found == cluster)
+    for cluster in range(cluster_of.max() + 1):
+        rows = np.flatnonzero(cluster_of == cluster)
         yield from (rows[start : start + AT_ONCE] for start in range(0, len(rows), AT_ONCE))
 
 

@@ -22,7 +22,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from fedlab.errors import BadInput, unknown
+from fedlab import checks
+from fedlab.errors import BadInput
+from fedlab.extras import needs
 from fedlab.llm.tuning.losses import kind_of
 from fedlab.privacy.dpsgd.per_sample import check_module
 
@@ -60,9 +62,9 @@ class Adapters:
     Parameters
     ----------
     kind
-        One of `KINDS`.
+        Kind of adapters: one of `KINDS`.
     rank, alpha
-        r >= 1 and alpha > 0 of LoRA.
+        Rank r >= 1 and scale alpha > 0 of LoRA.
     targets
         Names of the layers beside which LoRA is trained; None takes those of `TARGETS`.
 
@@ -78,12 +80,9 @@ class Adapters:
     targets: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
-        if self.kind not in KINDS:
-            raise unknown("kind of adapters", self.kind, KINDS)
-        if self.rank < 1:
-            raise BadInput(f"rank={self.rank} must be at least 1")
-        if not self.alpha > 0:
-            raise BadInput(f"alpha={self.alpha} must be > 0: a common choice is twice the rank")
+        checks.choice("kind of adapters", self.kind, KINDS)
+        checks.integer("rank", self.rank, least=1)
+        checks.number("alpha", self.alpha, above=0, remedy="a common choice is twice the rank")
 
     def prepare(self, model: nn.Module, seed: int) -> nn.Module:
         """Return the model to train; the one that is given stays as it is, and shares its frozen weights.
@@ -91,9 +90,9 @@ class Adapters:
         Parameters
         ----------
         model
-            Of Hugging Face, without adapters.
+            Model of Hugging Face, without adapters.
         seed
-            Of the adapters' first weights, which must not depend on data.
+            Seed of the adapters' first weights, which must not depend on data.
 
         Raises
         ------
@@ -112,12 +111,10 @@ class Adapters:
         return prepared
 
     def _lora(self, model: nn.Module, seed: int) -> nn.Module:
-        try:
+        with needs("LoRA", "llm"):
             import peft
-        except ImportError as error:
-            raise BadInput('LoRA needs peft: pip install "fedlab-analytic[llm]"') from error
         family = family_of(model)
-        targets = self.targets or TARGETS.get(family) or _found(model)
+        targets = self.targets or TARGETS.get(family) or _projections(model)
         if not targets:
             raise BadInput(
                 f"LoRA does not know the layers of family {family!r}: known are {', '.join(sorted(TARGETS))}; give "
@@ -164,7 +161,7 @@ def family_of(model: nn.Module) -> str:
 _TASKS = {"causal": "CAUSAL_LM", "seq2seq": "SEQ_2_SEQ_LM", "class": "SEQ_CLS"}
 
 
-def _found(model: nn.Module) -> tuple[str, ...]:
+def _projections(model: nn.Module) -> tuple[str, ...]:
     """Return the projections of an unknown family that names them as most do."""
     there = {name.rpartition(".")[2] for name, _ in model.named_modules()}
     return tuple(name for name in _PROJECTIONS if name in there)

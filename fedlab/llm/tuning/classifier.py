@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from fedlab.errors import BadInput
 from fedlab.features.encoders import loading, masked_mean
-from fedlab.features.transformer import quiet
+from fedlab.features.transformer import reading, refuse_incomplete
 
 
 class Classifier(nn.Module):
@@ -27,9 +27,9 @@ class Classifier(nn.Module):
     Parameters
     ----------
     network
-        Of Hugging Face: a sequence classifier, or an encoder.
+        Sequence classifier or encoder of Hugging Face.
     head
-        (d -> k) of an encoder; None where the network has its own.
+        Layer (d -> k) of an encoder; None where the network has its own.
     """
 
     def __init__(self, network: Any, head: nn.Linear | None):
@@ -63,11 +63,11 @@ def load(source: str, *, revision: str | None, outputs: int, fingerprint: str) -
     Parameters
     ----------
     source, revision
-        A folder, or a hub id and its commit.
+        Folder, or hub id and its commit.
     outputs
-        k.
+        Number of outputs, k.
     fingerprint
-        What lies at the source: when that changes, it is loaded anew.
+        Hash of what lies at the source: when that changes, it is loaded anew.
 
     Returns
     -------
@@ -80,29 +80,18 @@ def load(source: str, *, revision: str | None, outputs: int, fingerprint: str) -
         They cannot be loaded, or the checkpoint lacks weights.
     """
     options: dict[str, Any] = {"revision": revision} if revision else {}
-    try:
-        with loading(), quiet():
-            config = transformers.AutoConfig.from_pretrained(source, **options)
-            tokenizer: Any = transformers.AutoTokenizer.from_pretrained(source, **options)
-            own = any("SequenceClassification" in name for name in config.architectures or ())
-            if own:
-                options |= {"num_labels": outputs, "ignore_mismatched_sizes": True}
-            kind: Any = transformers.AutoModelForSequenceClassification if own else transformers.AutoModel
-            network, report = kind.from_pretrained(
-                source, dtype=torch.float32, output_loading_info=True, **options
-            )
-    except (OSError, ValueError, RuntimeError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise BadInput(
-            f"cannot load {source!r} as an encoder of texts ({reason}): expected weights, config.json and a tokenizer"
-        ) from error
-    missing = sorted(report["missing_keys"])
-    lacking = [name for name in missing if own or "pooler" not in name]
-    if lacking:
-        raise BadInput(
-            f"the checkpoint {source!r} lacks {len(lacking)} weights of its model (first {lacking[0]}): choose a "
-            "complete checkpoint"
+    with reading(source, "an encoder of texts"):
+        config = transformers.AutoConfig.from_pretrained(source, **options)
+        tokenizer: Any = transformers.AutoTokenizer.from_pretrained(source, **options)
+        own = any("SequenceClassification" in name for name in config.architectures or ())
+        if own:
+            options |= {"num_labels": outputs, "ignore_mismatched_sizes": True}
+        kind: Any = transformers.AutoModelForSequenceClassification if own else transformers.AutoModel
+        network, report = kind.from_pretrained(
+            source, dtype=torch.float32, output_loading_info=True, **options
         )
+    missing = report["missing_keys"]
+    refuse_incomplete(source, (name for name in missing if own or "pooler" not in name))
     # what was drawn at random: an encoder's pooler, which is not used, and the layer of a classifier of other classes
     fresh = {*missing, *(name for name, *_ in report["mismatched_keys"])}
     with torch.no_grad():

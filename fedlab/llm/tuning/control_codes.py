@@ -9,12 +9,13 @@ Keskar et al., CTRL, 2019, https://arxiv.org/abs/1909.05858.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from torch import nn
 
 from fedlab.errors import BadInput
-from fedlab.llm.tuning.losses import Example
+from fedlab.llm.tuning.losses import Example, Examples, kind_of
 
 SEPARATOR = "\n"
 """What stands between a code and its text."""
@@ -28,11 +29,11 @@ def encode(tokenizer: Any, code: str, text: str, kind: str, room: int) -> tuple[
     Parameters
     ----------
     tokenizer
-        Of Hugging Face.
+        Tokenizer of Hugging Face.
     code, text
-        Any texts.
+        Texts of any kind.
     kind
-        'causal' or 'seq2seq'.
+        Kind of model: 'causal' or 'seq2seq'.
     room
         Tokens there may be: of code and text together, of each for a model that reads one and writes the other.
 
@@ -57,6 +58,54 @@ def encode(tokenizer: Any, code: str, text: str, kind: str, room: int) -> tuple[
         )
     target = _ids(tokenizer, text) + end
     return Example(source, target[:left]), len(target) > left
+
+
+def refuse_unpaired(codes: Sequence[str], texts: Sequence[str]) -> None:
+    """Refuse texts that do not stand behind one code each.
+
+    Raises
+    ------
+    BadInput
+        Naming both numbers.
+    """
+    if len(codes) != len(texts):
+        raise BadInput(f"{len(codes)} codes and {len(texts)} texts: every text stands behind one code")
+
+
+def examples_of(
+    model: nn.Module,
+    tokenizer: Any,
+    codes: Sequence[str],
+    texts: Sequence[str],
+    max_tokens: int,
+    learn_codes: bool = False,
+) -> tuple[Examples, int]:
+    """Return texts behind their codes as what a model learns, and how many of them were cut.
+
+    Parameters
+    ----------
+    model, tokenizer
+        Model of Hugging Face that writes, and its tokenizer.
+    codes, texts
+        Codes and the texts behind them, n of each.
+    max_tokens
+        Tokens of code, text and end together; the model's context is a limit too.
+    learn_codes
+        Whether the code's tokens count in the loss of a causal model.
+
+    Raises
+    ------
+    BadInput
+        Codes and texts do not belong together, or a code leaves no room for a text.
+    """
+    refuse_unpaired(codes, texts)
+    kind, room = kind_of(model), min(max_tokens, context_of(model))
+    encoded = [encode(tokenizer, code, text, kind, room) for code, text in zip(codes, texts, strict=True)]
+    start = getattr(model.config, "decoder_start_token_id", None) or 0
+    device = next(model.parameters()).device
+    return Examples([item for item, _ in encoded], kind, device, start, learn_codes), sum(
+        cut for _, cut in encoded
+    )
 
 
 def context_of(model: nn.Module) -> int:

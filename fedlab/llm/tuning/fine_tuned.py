@@ -24,14 +24,15 @@ import torch
 from jaxtyping import Float32, Int64
 from torch import nn
 
+from fedlab import checks
 from fedlab.errors import BadInput
+from fedlab.extras import needs
 from fedlab.features.backbones import minilm_folder
 from fedlab.features.encoders import torch_device
 from fedlab.features.huggingface import pinned, weights_of
 from fedlab.features.weights import fingerprint_of
-from fedlab.llm.extras import needs
 from fedlab.llm.tuning.losses import Example, Examples
-from fedlab.llm.tuning.small_model import Head, Labelled, Taught
+from fedlab.llm.tuning.small_model import Head, Labelled, Taught, check_weight
 from fedlab.llm.tuning.training import AT_ONCE, Training
 from fedlab.stats.arithmetic.solve import one_thread
 
@@ -53,11 +54,11 @@ class FineTuned:
     Parameters
     ----------
     id
-        A hub id, or the path of a folder, of an encoder or a sequence classifier; None is the packaged MiniLM.
+        Hub id, or path of a folder, of an encoder or a sequence classifier; None is the packaged MiniLM.
     revision
         Branch, tag or commit of a hub id.
     weight
-        w >= 0.
+        Weight w >= 0 of a synthetic text against a private one.
     shared_head
         Whether one head learns from both kinds of texts, or synthetic texts have one of their own.
     probe
@@ -67,11 +68,11 @@ class FineTuned:
         Share of each class of the private texts that is held out; 0 holds nothing out. Nothing is either where a class
         has a single text: all epochs are trained then.
     training
-        How the network descends, and when it stops.
+        Descent of the network, and when it stops.
     max_tokens
-        Longer texts are cut here, or at the model's own limit where that is shorter.
+        Tokens at which longer texts are cut, or the model's own limit where that is shorter.
     device
-        'cpu', 'cuda', 'cuda:1', ...
+        Device: 'cpu', 'cuda', 'cuda:1', ...
 
     Raises
     ------
@@ -90,14 +91,9 @@ class FineTuned:
     device: str = "cpu"
 
     def __post_init__(self) -> None:
-        if not 0 <= self.weight < float("inf"):
-            raise BadInput(
-                f"weight={self.weight} must be >= 0: 1 lets a synthetic text weigh as much as a private one"
-            )
-        if not 0 <= self.validation < 1:
-            raise BadInput(f"validation={self.validation} must lie in [0, 1): a share of the private texts")
-        if self.max_tokens < 1:
-            raise BadInput(f"max_tokens={self.max_tokens} must be at least 1")
+        check_weight(self.weight)
+        checks.number("validation", self.validation, least=0, below=1, remedy="a share of the private texts")
+        checks.integer("max_tokens", self.max_tokens, least=1)
 
     @property
     def judge(self) -> Head:
@@ -115,15 +111,15 @@ class FineTuned:
         private, sent
             Texts and labels, either of which may be none; embeddings are not looked at.
         num_classes
-            c.
+            Number of classes, c.
         seed
-            Of what is held out, of the order and of dropout.
+            Seed of what is held out, of the order and of dropout.
 
         Returns
         -------
         Taught
-            It tells `epochs` (of the weights kept), `trained` (in all), `held_out`, `losses` (of the held out texts,
-            at the beginning and after each epoch), `cut` (texts beyond the context) and `notes`.
+            Its report has `epochs` (of the weights kept), `trained` (in all), `held_out`, `losses` (of the held out
+            texts, at the beginning and after each epoch), `cut` (texts beyond the context) and `notes`.
 
         Raises
         ------
@@ -131,8 +127,8 @@ class FineTuned:
             Texts and labels do not fit each other, a label is none of c, the model cannot be loaded, or training
             diverged.
         """
-        for said, texts in (("private", private), ("sent", sent)):
-            _check(said, texts, num_classes)
+        for whose, texts in (("private", private), ("sent", sent)):
+            _check(whose, texts, num_classes)
         m = len(sent) if self.weight else 0
         heads = 2 if len(private) and m and not self.shared_head else 1
         seen = np.zeros((heads, num_classes), bool)
@@ -150,7 +146,7 @@ class FineTuned:
         learned = [Example(t, y) for t, y, away in zip(own, own_labels, out, strict=True) if not away]
         weights = np.concatenate([np.ones(len(learned)), np.full(m, self.weight)])
         learned += [Example(t, y) for t, y in zip(others, beside[:m], strict=True)]
-        told: dict[str, Any] = {"epochs": 0, "trained": 0, "held_out": len(held), "losses": []}
+        report: dict[str, Any] = {"epochs": 0, "trained": 0, "held_out": len(held), "losses": []}
         if learned:
             where = torch_device(self.device)
             pad = int(tokenizer.pad_token_id)
@@ -158,37 +154,34 @@ class FineTuned:
             model.to(where)
             if self.probe and model.head is not None:
                 _probe(model.head, model, data, len(own) - len(held), Head(weight=self.weight), seen, seed)
-            told |= self.training.descend(model, data, weights, check, num_classes, seed)
-        found = {name: value.detach().cpu().numpy() for name, value in model.state_dict().items()}
-        return Taught({**found, SEEN: seen}, {**told, "cut": cut + cut_too, "notes": notes})
+            report |= self.training.descend(model, data, weights, check, num_classes, seed)
+        arrays = {name: value.detach().cpu().numpy() for name, value in model.state_dict().items()}
+        return Taught({**arrays, SEEN: seen}, {**report, "cut": cut + cut_too, "notes": notes})
 
     def scores(
         self, weights: Mapping[str, np.ndarray], x: Float32[np.ndarray, "n d"], texts: Sequence[str]
     ) -> Float32[np.ndarray, "n c"]:
         """Return the logits of texts; a label that was never seen is never said. Zero where nothing was learned."""
         seen = weights[SEEN]
-        found = np.zeros((len(texts), seen.shape[1]), np.float32)
+        logits = np.zeros((len(texts), seen.shape[1]), np.float32)
         if not seen.any() or not len(texts):
-            return found
+            return logits
         tokenizer, model, context = self._loaded(seen.size)
         model.load_state_dict({k: torch.from_numpy(np.array(v)) for k, v in weights.items() if k != SEEN})
         model.to(torch_device(self.device)).eval()
         tokens, _ = _tokens(tokenizer, texts, min(self.max_tokens, context))
-        data = Examples(
-            [Example(t, 0) for t in tokens], "class", self.device, pad=int(tokenizer.pad_token_id)
-        )
+        pad = int(tokenizer.pad_token_id)
+        data = Examples([Example(t, 0) for t in tokens], "class", self.device, pad=pad)
         order = np.argsort([-len(t) for t in tokens], kind="stable")  # texts of like length share a batch
         with one_thread(), torch.inference_mode():
-            for first in range(0, len(texts), AT_ONCE):
-                rows = order[first : first + AT_ONCE]
-                batch = data[rows.tolist()]
-                found[rows] = model(batch.tokens, batch.mask)[:, : seen.shape[1]].cpu().numpy()
-        found[:, ~seen[0]] = -1e30
-        return found
+            for rows, batch in data.batches(AT_ONCE, order.tolist()):
+                logits[rows] = model(batch.tokens, batch.mask)[:, : seen.shape[1]].cpu().numpy()
+        logits[:, ~seen[0]] = -1e30
+        return logits
 
     def _loaded(self, outputs: int) -> tuple[Any, Classifier, int]:
         """Return tokenizer, a classifier of one's own, and its context."""
-        with needs(f"the small model {self.id or 'MiniLM'!r}"):
+        with needs(f"the small model {self.id or 'MiniLM'!r}", "llm"):
             from fedlab.llm.tuning.classifier import load
         source, commit = (str(minilm_folder()), None) if self.id is None else pinned(self.id, self.revision)
         fingerprint = fingerprint_of("classifier", weights=weights_of(source, commit))
@@ -198,10 +191,10 @@ class FineTuned:
     def _why_not(self, labels: np.ndarray) -> str:
         if not len(labels):
             return f"no private text could be held out, for there is none: {self.training.epochs} epochs were trained"
-        found, counts = np.unique(labels, return_counts=True)
+        classes, counts = np.unique(labels, return_counts=True)
         rare = counts.argmin()
         return (
-            f"no private text was held out, for label {found[rare]} has {counts[rare]} of {len(labels)}: "
+            f"no private text was held out, for label {classes[rare]} has {counts[rare]} of {len(labels)}: "
             f"{self.training.epochs} epochs were trained"
         )
 
@@ -230,12 +223,9 @@ def _probe(
     A head is fitted on vectors of norm 1 in the mean, which its penalties are meant for.
     """
     model.eval()
-    found = []
     with one_thread(), torch.no_grad():
-        for first in range(0, len(data), AT_ONCE):
-            batch = data[list(range(first, min(first + AT_ONCE, len(data))))]
-            found.append(model.means(batch.tokens, batch.mask).cpu().numpy())
-    x = np.concatenate(found)
+        means = [model.means(batch.tokens, batch.mask).cpu().numpy() for _, batch in data.batches(AT_ONCE)]
+    x = np.concatenate(means)
     scale = float(np.linalg.norm(x, axis=1).mean()) or 1.0
     x = x / np.float32(scale)
     labels = np.array([item.target for item in data.items], np.int64)
@@ -243,8 +233,8 @@ def _probe(
     own, sent = (x[:private], labels[:private]), (x[private:], labels[private:] % c)
     none = x[:0], labels[:0]
     # of two heads each has texts of its own
-    taught = [(own, sent)] if heads == 1 else [(own, none), (sent, none)]
-    fitted = np.concatenate([head.fit(ax, ay, bx, by, c, seed) for (ax, ay), (bx, by) in taught])
+    pairs = [(own, sent)] if heads == 1 else [(own, none), (sent, none)]
+    fitted = np.concatenate([head.fit(ax, ay, bx, by, c, seed) for (ax, ay), (bx, by) in pairs])
     bias = np.maximum(fitted[:, -1], _UNSEEN)  # minus infinity would stay for ever
     with torch.no_grad():
         layer.weight.copy_(torch.from_numpy(fitted[:, :-1] / scale))
@@ -257,18 +247,21 @@ def _tokens(tokenizer: Any, texts: Sequence[str], limit: int) -> tuple[list[tupl
         return [], 0
     # half a surrogate pair is a str in Python but no text to a tokenizer
     clean = [text.encode("utf-8", "replace").decode() for text in texts]
-    whole = tokenizer(clean, truncation=True, max_length=limit)["input_ids"]
-    over = tokenizer(clean, truncation=True, max_length=limit + 1)["input_ids"]
+    ids = tokenizer(clean, verbose=False)["input_ids"]
+    if long := [row for row, own in enumerate(ids) if len(own) > limit]:
+        shortened = tokenizer([clean[row] for row in long], truncation=True, max_length=limit)["input_ids"]
+        for row, own in zip(long, shortened, strict=True):
+            ids[row] = own
     # an empty text of a tokenizer without special tokens: a network still wants one
     nothing = (int(tokenizer.pad_token_id),)
-    return [tuple(ids) or nothing for ids in whole], sum(len(ids) > limit for ids in over)
+    return [tuple(own) or nothing for own in ids], len(long)
 
 
-def _check(said: str, given: Labelled, num_classes: int) -> None:
+def _check(whose: str, given: Labelled, num_classes: int) -> None:
     labels = given.labels
     if len(given.texts) != len(labels):
-        raise BadInput(f"{len(given.texts)} {said} texts have {len(labels)} labels: give one for each")
+        raise BadInput(f"{len(given.texts)} {whose} texts have {len(labels)} labels: give one for each")
     if len(labels) and not 0 <= labels.min() <= labels.max() < num_classes:
         raise BadInput(
-            f"labels of {said} texts lie in {labels.min()}..{labels.max()}, expected 0..{num_classes - 1}"
+            f"labels of {whose} texts lie in {labels.min()}..{labels.max()}, expected 0..{num_classes - 1}"
         )

@@ -13,9 +13,10 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
-from fedlab.data.sources.packages import cache_folder
+from fedlab.cache_folder import cache_folder
 from fedlab.errors import BadInput
 from fedlab.llm.tuning.sampling import Written
 from fedlab.tracking.run_directory import write_atomically
@@ -29,21 +30,20 @@ def recalled(write: Callable[[], Written], *parts: object) -> Written:
     Parameters
     ----------
     write
-        Tunes and samples.
+        Function that tunes and samples.
     parts
-        Everything that decides what is written, as values whose JSON tells them apart.
+        Values that decide what is written, all of them, whose JSON tells them apart.
     """
     key = hashlib.sha256(json.dumps(parts).encode("utf-8", "surrogatepass")).hexdigest()
     path = cache_folder() / "written" / f"{key}.json"
-    found = _read(path)
-    if found is None:
-        found = write()
-        content = {"codes": found.codes, "texts": found.texts, "dropped": found.dropped}
+    written = _read(path)
+    if written is None:
+        written = write()
         try:
-            write_atomically(path, json.dumps(content).encode())
+            write_atomically(path, json.dumps(asdict(written)).encode())
         except BadInput as error:  # costs the next run its time, and this one nothing
             _LOG.warning("what a generator wrote is not kept: %s", error)
-    return found
+    return written
 
 
 def _read(path: Path) -> Written | None:

@@ -13,7 +13,7 @@ https://arxiv.org/abs/2110.05679. n texts of a batch, t tokens of the longest, v
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -23,7 +23,8 @@ from jaxtyping import Float, Float64, Int64
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from fedlab.errors import BadInput, unknown
+from fedlab import checks
+from fedlab.errors import BadInput
 from fedlab.privacy.dpsgd.per_sample import Losses
 
 IGNORED = -100
@@ -70,17 +71,17 @@ class Examples:
     Parameters
     ----------
     items
-        n of them.
+        Texts as tokens, n of them.
     kind
-        A key of `LOSSES`.
+        Kind of model: a key of `LOSSES`.
     device
-        Where the model is.
+        Device of the model.
     start
-        What a decoder reads first.
+        Token that a decoder reads first.
     code_too
         Whether a causal model also learns to write the code.
     pad
-        The token that stands where no text is; what it is matters only to models that look for it.
+        Token that stands where no text is; what it is matters only to models that look for it.
     """
 
     items: Sequence[Example]
@@ -91,8 +92,7 @@ class Examples:
     pad: int = 0
 
     def __post_init__(self) -> None:
-        if self.kind not in LOSSES:
-            raise unknown("kind of model", self.kind, LOSSES)
+        checks.choice("kind of model", self.kind, LOSSES)
 
     def __len__(self) -> int:
         return len(self.items)
@@ -117,6 +117,13 @@ class Examples:
         tokens, mask = self._padded([source for source, _ in pairs], self.pad)
         decoder, _ = self._padded([(self.start, *target[:-1]) for _, target in pairs])
         return Batch(tokens, mask, self._padded([target for _, target in pairs], IGNORED)[0], decoder)
+
+    def batches(self, size: int, order: Sequence[int] | None = None) -> Iterator[tuple[list[int], Batch]]:
+        """Yield the rows of `size` texts after another and these as a batch, in their order or another."""
+        order = range(len(self)) if order is None else order
+        for first in range(0, len(order), size):
+            rows = [int(row) for row in order[first : first + size]]
+            yield rows, self[rows]
 
     def _padded(self, rows: Sequence[tuple[int, ...]], fill: int = 0) -> tuple[Tensor, Tensor]:
         """Return rows and where they are; a padding's own number is never looked at."""
@@ -146,10 +153,8 @@ def seq2seq_losses(module: nn.Module, batch: Batch) -> Float[Tensor, " n"]:
 
 def class_losses(module: nn.Module, batch: Batch) -> Float[Tensor, " n"]:
     """Return the losses of classes (BERT and the like)."""
-    given: dict[str, Any] = {"input_ids": batch.tokens, "attention_mask": batch.mask}
-    return cross_entropy(
-        _wide(module(**given, position_ids=batch.positions).logits), batch.targets, reduction="none"
-    )
+    logits = module(input_ids=batch.tokens, attention_mask=batch.mask, position_ids=batch.positions).logits
+    return cross_entropy(_wide(logits), batch.targets, reduction="none")
 
 
 LOSSES: dict[str, Losses] = {"causal": causal_losses, "seq2seq": seq2seq_losses, "class": class_losses}
@@ -179,23 +184,21 @@ def evaluate(model: nn.Module, examples: Examples, batch_size: int = 32) -> Floa
     Parameters
     ----------
     model
-        Left in the mode it was in.
+        Network, left in the mode it was in.
     examples
-        n of them, of the model's kind.
+        Texts, n of them, of the model's kind.
     batch_size
         Texts that pass the model at once.
     """
-    found, training = [np.zeros(0)], model.training
+    losses, training = np.zeros(len(examples)), model.training
     model.eval()
     try:
         with torch.no_grad():
-            for first in range(0, len(examples), batch_size):
-                rows = list(range(first, min(first + batch_size, len(examples))))
-                values = LOSSES[examples.kind](model, examples[rows])
-                found.append(values.double().cpu().numpy())
+            for rows, batch in examples.batches(batch_size):
+                losses[rows] = LOSSES[examples.kind](model, batch).double().cpu().numpy()
     finally:
         model.train(training)
-    return np.concatenate(found)
+    return losses
 
 
 def _wide(logits: Tensor) -> Tensor:

@@ -22,15 +22,16 @@ from typing import Any
 import torch
 from torch import nn
 
+from fedlab import checks
 from fedlab.errors import BadInput
 from fedlab.llm.tuning.adapters import Adapters
-from fedlab.llm.tuning.control_codes import context_of, encode
-from fedlab.llm.tuning.losses import LOSSES, Examples, kind_of
+from fedlab.llm.tuning.control_codes import examples_of, refuse_unpaired
+from fedlab.llm.tuning.losses import LOSSES, kind_of
 from fedlab.llm.tuning.sampling import Written, sample, seeded
 from fedlab.privacy.accounting.calibration import PrivacyCertificate, calibrate, certify
 from fedlab.privacy.accounting.release import Release
 from fedlab.privacy.dpsgd.private_gradient import DPSGD, Taken
-from fedlab.privacy.mechanisms.gaussian import check_promise
+from fedlab.privacy.mechanisms.gaussian import check_budget
 
 __all__ = ["NO_NOISE", "PrivateGenerator", "Tuned", "Written", "sample"]
 
@@ -47,27 +48,27 @@ class PrivateGenerator:
     Parameters
     ----------
     epsilon, delta
-        What all steps together keep for one text, added or removed; epsilon infinite, or None, clips without noise.
+        Privacy of all steps together for one text, added or removed; epsilon infinite, or None, clips without noise.
     steps, epochs
-        T, or T = ceil(epochs / q): one of the two.
+        Number of steps T, or passes, of which T = ceil(epochs / q): one of the two.
     sampling_probability
-        q in (0, 1]: every text is in a step's batch with this probability, by itself.
+        Probability q in (0, 1] with which every text is in a step's batch, by itself.
     expected_batch
-        B > 0, by which sums of gradients are divided: q times a guess of the number of texts.
+        Number B > 0 by which sums of gradients are divided: q times a guess of the number of texts.
     clip
-        C > 0.
+        Clip norm C > 0.
     learning_rate
-        Of AdamW without decay.
+        Learning rate of AdamW, without decay.
     max_tokens
-        Code, text and end together; texts are cut there, or where the model's context ends.
+        Tokens of code, text and end together; texts are cut there, or where the model's context ends.
     adapters
-        What of the model is trained.
+        Part of the model that is trained.
     clipping
-        'ghost' or 'hooks': the same sums, to rounding.
+        Way of clipping, 'ghost' or 'hooks': the same sums, to rounding.
     physical_batch
         Texts that pass the model at once: memory, and nothing else.
     noise_multiplier
-        m; None calibrates it. 0 clips without noise.
+        Noise multiplier m; None calibrates it. 0 clips without noise.
     learn_codes
         Whether the code's tokens count in the loss of a causal model.
 
@@ -97,19 +98,12 @@ class PrivateGenerator:
             raise BadInput(
                 f"steps={self.steps} and epochs={self.epochs}: give one of the two, as a public number"
             )
-        if self.epochs is not None and not (math.isfinite(self.epochs) and self.epochs > 0):
-            raise BadInput(f"epochs={self.epochs} must be a finite number > 0")
-        if self.noiseless:
-            check_promise(1.0, self.delta)
-        else:
-            check_promise(self.epsilon or 0.0, self.delta)
-        if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
-            raise BadInput(f"learning_rate={self.learning_rate} must be a finite number > 0")
-        if self.max_tokens < 3:
-            raise BadInput(f"max_tokens={self.max_tokens} must be at least 3: a code, a text and an end")
-        self._rule(
-            self.noise_multiplier or 0.0
-        )  # refuses a setting out of range here rather than at the first text
+        if self.epochs is not None:
+            checks.number("epochs", self.epochs, above=0)
+        check_budget(1.0 if self.noiseless else self.epsilon or 0.0, self.delta)
+        checks.number("learning_rate", self.learning_rate, above=0)
+        checks.integer("max_tokens", self.max_tokens, least=3, remedy="a code, a text and an end")
+        self._rule(self.noise_multiplier or 0.0)  # refuses what is out of range before the first text
 
     @property
     def total_steps(self) -> int:
@@ -151,11 +145,11 @@ class PrivateGenerator:
         Parameters
         ----------
         release_id
-            `seeded_id` of all that the noise depends on, or `fresh_id`.
+            Identity: `seeded_id` of all that the noise depends on, or `fresh_id`.
         label
-            For people.
+            Name, for people.
         clients
-            Whose texts they are; None for everyone.
+            Owners of the texts; None for everyone.
 
         Raises
         ------
@@ -191,13 +185,15 @@ class PrivateGenerator:
         Parameters
         ----------
         model, tokenizer
-            Of Hugging Face: a decoder, or an encoder with one.
+            Decoder of Hugging Face, or encoder with one, and its tokenizer.
         codes, texts
-            n of each. Without any, every step is noise alone.
+            Codes and the texts behind them, n of each. Without any, every step is noise alone.
         generator
-            On the CPU, of adapters, batches, dropout and noise: `fedlab.privacy.dpsgd.private_gradient.generator_of`.
+            Random numbers on the CPU, of adapters, batches, dropout and noise:
+            `fedlab.privacy.dpsgd.private_gradient.generator_of`.
         secure
-            See `fedlab.privacy.dpsgd.private_gradient.DPSGD.train`; for noise of the operating system.
+            Protection of the noise: see `fedlab.privacy.dpsgd.private_gradient.DPSGD.train`; for noise of the operating
+            system.
 
         Returns
         -------
@@ -209,38 +205,26 @@ class PrivateGenerator:
         BadInput
             Codes and texts do not belong together, or the model cannot be clipped text by text.
         """
-        if len(codes) != len(texts):
-            raise BadInput(f"{len(codes)} codes and {len(texts)} texts: every text stands behind one code")
-        kind = kind_of(model)
-        if kind == "class":
+        if kind_of(model) == "class":
             raise BadInput(
                 f"{type(model).__name__} writes no texts: choose a model with a language-model head"
             )
+        refuse_unpaired(codes, texts)
         seeds = torch.randint(2**31, (2,), generator=generator).tolist()
         tuned = self.adapters.prepare(model, seeds[0])
-        room = min(self.max_tokens, context_of(model))
-        encoded = [encode(tokenizer, code, text, kind, room) for code, text in zip(codes, texts, strict=True)]
-        device = next(tuned.parameters()).device
-        start = getattr(tuned.config, "decoder_start_token_id", None) or 0
-        examples = Examples([item for item, _ in encoded], kind, device, start, self.learn_codes)
+        examples, cut = examples_of(tuned, tokenizer, codes, texts, self.max_tokens, self.learn_codes)
         trained = [p for p in tuned.parameters() if p.requires_grad]
         optimizer = torch.optim.AdamW(trained, lr=self.learning_rate, weight_decay=0.0)
         with seeded(seeds[1]):  # dropout
+            losses = LOSSES[examples.kind]
             taken = self._rule(self.multiplier).train(
-                tuned, examples, LOSSES[kind], optimizer, generator, secure=secure
+                tuned, examples, losses, optimizer, generator, secure=secure
             )
-        return tuned.eval(), Tuned(taken, self.delta, len(texts), sum(cut for _, cut in encoded))
+        return tuned.eval(), Tuned(taken, self.delta, len(texts), cut)
 
     def _rule(self, noise_multiplier: float) -> DPSGD:
-        return DPSGD(
-            self.clip,
-            noise_multiplier,
-            self.sampling_probability,
-            self.total_steps,
-            self.expected_batch,
-            self.physical_batch,
-            self.clipping,
-        )
+        sampled = self.sampling_probability, self.total_steps, self.expected_batch
+        return DPSGD(self.clip, noise_multiplier, *sampled, self.physical_batch, self.clipping)
 
 
 @dataclass(frozen=True)
@@ -250,11 +234,12 @@ class Tuned:
     Attributes
     ----------
     taken
-        The steps, as they were really taken.
+        Steps, as they were really taken.
     delta
-        At which their cost is stated.
+        Delta at which their cost is stated.
     texts, truncated
-        How many there were, and how many of them too long. Both are data: they stay with whoever has the texts.
+        Numbers of texts, and of those among them that were too long. Both are data: they stay with whoever has the
+        texts.
     """
 
     taken: Taken

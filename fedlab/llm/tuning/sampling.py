@@ -11,13 +11,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import nn
 
+from fedlab import checks
 from fedlab.errors import BadInput
+from fedlab.llm.backends.generation import generate
 from fedlab.llm.tuning.control_codes import context_of, encode
 from fedlab.llm.tuning.losses import kind_of
 
@@ -29,9 +31,9 @@ class Written:
     Attributes
     ----------
     codes, texts
-        n of each.
+        Codes and the texts behind them, n of each.
     dropped
-        How many more were written and had too few words.
+        Number of further texts, which had too few words.
     """
 
     codes: list[str]
@@ -58,19 +60,19 @@ def sample(
     Parameters
     ----------
     model, tokenizer
-        As `Generator.fit` returned and was given them.
+        Model that `PrivateGenerator.fit` returned, and the tokenizer it was given.
     codes
-        Different ones.
+        Codes, all different.
     number
         Texts behind each: one number for all, or one for each code.
     seed
-        Equal seeds write equal texts on one device.
+        Seed of the draws: equal ones write equal texts on one device.
     max_tokens
-        Code and text together; the model's context is a limit too.
+        Tokens of code and text together; the model's context is a limit too.
     min_words
-        Shorter texts are dropped, and counted.
+        Words of a text at least; shorter ones are dropped, and counted.
     temperature, top_k, top_p
-        How a token is drawn; top_k=0 and top_p=1 draw from all of them.
+        Law of a token, as in `Sampling`; top_k=0 and top_p=1 draw from all of them.
     batch_size
         Texts that are written at once; it changes what is drawn.
 
@@ -81,13 +83,24 @@ def sample(
     """
     if len(set(codes)) != len(codes):
         raise BadInput(f"{len(codes)} codes, of which {len(set(codes))} differ: give each once, and a number")
-    if batch_size < 1:
-        raise BadInput(f"batch_size={batch_size} must be at least 1")
+    checks.integer("batch_size", batch_size, least=1)
     kind, device = kind_of(model), next(model.parameters()).device
     room = min(max_tokens, context_of(model))
-    found, kept, dropped = [], [], 0
-    settings = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
-    training = model.training
+    written = Written([], [], 0)
+    end = tokenizer.eos_token_id
+    how = {
+        "do_sample": True,
+        "temperature": temperature,
+        "top_k": top_k,
+        "top_p": top_p,
+        "bos_token_id": tokenizer.bos_token_id,
+        "decoder_start_token_id": getattr(model.config, "decoder_start_token_id", None),
+        # of no text that was learned
+        "suppress_tokens": [token for token in tokenizer.all_special_ids if token != end] or None,
+    }
+    padding = end if end is not None else tokenizer.pad_token_id
+    ends = () if end is None else (end,)
+    dropped, training = 0, model.training
     model.eval()
     try:
         with seeded(seed), torch.inference_mode():
@@ -98,40 +111,18 @@ def sample(
                 left = room - (len(prompt.source) if kind == "causal" else 0)
                 for first in range(0, wanted, batch_size):
                     rows = tokens.expand(min(batch_size, wanted - first), -1)
-                    for written in _write(model, tokenizer, rows, left, kind, settings):
-                        text = tokenizer.decode(written, skip_special_tokens=True).strip()
+                    mask = torch.ones_like(rows)
+                    for ids in generate(model, rows, mask, ends, padding, left, **how):
+                        ids = ids[:-1] if ids and ids[-1] in ends else ids
+                        text = tokenizer.decode(ids, skip_special_tokens=True).strip()
                         if len(text.split()) < min_words:
                             dropped += 1
                         else:
-                            found.append(code)
-                            kept.append(text)
+                            written.codes.append(code)
+                            written.texts.append(text)
     finally:
         model.train(training)
-    return Written(found, kept, dropped)
-
-
-def _write(
-    model: Any, tokenizer: Any, rows: torch.Tensor, left: int, kind: str, settings: Mapping[str, float]
-) -> Iterator[list[int]]:
-    """Yield the tokens written behind equal prompts, up to the end of each."""
-    end = tokenizer.eos_token_id
-    pad = end if end is not None else tokenizer.pad_token_id  # what follows an end is cut off below
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
-    others = [token for token in tokenizer.all_special_ids if token != end]  # of no text that was learned
-    # The model's own defaults (other temperatures, other ends) are not what was asked for.
-    plain = type(base.generation_config)(
-        do_sample=True,
-        max_new_tokens=left,
-        eos_token_id=end,
-        pad_token_id=pad,
-        bos_token_id=tokenizer.bos_token_id,
-        decoder_start_token_id=getattr(base.config, "decoder_start_token_id", None),
-        suppress_tokens=others or None,
-        **settings,
-    )
-    found = model.generate(input_ids=rows, attention_mask=torch.ones_like(rows), generation_config=plain)
-    for row in found[:, rows.shape[1] if kind == "causal" else 1 :].tolist():
-        yield row[: row.index(end)] if end in row else row
+    return replace(written, dropped=dropped)
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float32, Int64
 
+from fedlab import checks
 from fedlab.errors import BadInput
 
 Weights = dict[str, np.ndarray]
@@ -33,11 +34,11 @@ class Labelled:
     Attributes
     ----------
     x
-        (n, d) embeddings.
+        Embeddings, (n, d).
     labels
-        (n,).
+        Labels, (n,).
     texts
-        The n texts.
+        Texts, n of them.
     """
 
     x: Float32[np.ndarray, "n d"]
@@ -55,13 +56,13 @@ class Taught:
     Attributes
     ----------
     weights
-        What it knows.
-    told
-        How it went, in plain values. It says something of the private texts, and stays where they are.
+        Arrays of the model: what it knows.
+    report
+        Course of the training, in plain values. It says something of the private texts, and stays where they are.
     """
 
     weights: Weights
-    told: Mapping[str, Any] = field(default_factory=dict)
+    report: Mapping[str, Any] = field(default_factory=dict)
 
 
 @runtime_checkable
@@ -91,9 +92,9 @@ class Head:
     Parameters
     ----------
     weight
-        w >= 0.
+        Weight w >= 0 of a synthetic text against a private one.
     penalties
-        g > 0 to choose from; one is taken as it is.
+        Penalties g > 0 to choose from; one is taken as it is.
     folds
         Parts into which the private texts are cut to choose g.
 
@@ -109,14 +110,12 @@ class Head:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "penalties", tuple(self.penalties))
-        if not self.weight >= 0:
-            raise BadInput(
-                f"weight={self.weight} must be >= 0: 1 lets a synthetic text weigh as much as a private one"
-            )
-        if not self.penalties or not min(self.penalties) > 0:
-            raise BadInput(f"penalties={list(self.penalties)} must be numbers > 0")
-        if self.folds < 2:
-            raise BadInput(f"folds={self.folds} must be at least 2")
+        check_weight(self.weight)
+        if not self.penalties:
+            raise BadInput("penalties=[] must be numbers > 0: give at least one")
+        for penalty in self.penalties:
+            checks.number("penalties", penalty, above=0)
+        checks.integer("folds", self.folds, least=2)
 
     def teach(self, private: Labelled, sent: Labelled, num_classes: int, seed: int) -> Taught:
         """Return `fit`'s head as `weight`."""
@@ -147,41 +146,36 @@ class Head:
         Parameters
         ----------
         x, labels
-            Private; none are fine, where there are synthetic ones.
+            Private embeddings and their labels; none are fine, where there are synthetic ones.
         synthetic, synthetic_labels
-            Sent; none leave the private ones alone.
+            Embeddings that were sent and their labels; none leave the private ones alone.
         num_classes
-            c.
+            Number of classes, c.
         seed
-            Of the folds.
+            Seed of the folds.
         """
         from threadpoolctl import threadpool_limits
 
         with threadpool_limits(1):  # matrices are small, and a second thread waits more than it works
-            return self._chosen(x, labels, synthetic, synthetic_labels, num_classes, seed)
+            beside = synthetic, synthetic_labels, num_classes
+            return self._fit(x, labels, *beside, self._penalty(x, labels, beside, seed))
 
-    def _chosen(
-        self,
-        x: np.ndarray,
-        labels: np.ndarray,
-        synthetic: np.ndarray,
-        synthetic_labels: np.ndarray,
-        num_classes: int,
-        seed: int,
-    ) -> Float32[np.ndarray, "c e"]:
-        both = (x, labels, synthetic, synthetic_labels, num_classes)
+    def _penalty(
+        self, x: np.ndarray, labels: np.ndarray, beside: tuple[np.ndarray, np.ndarray, int], seed: int
+    ) -> float:
+        """Return the penalty whose heads name most held out texts rightly."""
         if len(self.penalties) == 1 or len(labels) < 2 * self.folds:
-            return self._fit(*both, self.penalties[len(self.penalties) // 2])
+            return self.penalties[len(self.penalties) // 2]
         fold = np.random.default_rng(seed).permutation(len(labels)) % self.folds
         right = dict.fromkeys(self.penalties, 0)
         for part in range(self.folds):
             out = fold == part
             for penalty in self.penalties:
-                head = self._fit(x[~out], labels[~out], synthetic, synthetic_labels, num_classes, penalty)
+                head = self._fit(x[~out], labels[~out], *beside, penalty)
                 right[penalty] += int((scores(head, x[out]).argmax(1) == labels[out]).sum())
         best = max(right.values())
         # Of equally good penalties the largest: it trusts few texts least.
-        return self._fit(*both, max(penalty for penalty, found in right.items() if found == best))
+        return max(penalty for penalty, number in right.items() if number == best)
 
     def _fit(
         self,
@@ -207,14 +201,22 @@ class Head:
         model = LogisticRegression(C=1 / penalty, max_iter=1000, tol=1e-5).fit(features, targets, weights)
         coefficients, intercept = model.coef_, model.intercept_
         if len(present) == 2:  # one row says both
-            coefficients, intercept = (
-                np.vstack([-coefficients, coefficients]) / 2,
-                np.repeat(intercept, 2) / 2,
-            )
-            intercept[0] *= -1
+            coefficients = np.vstack([-coefficients, coefficients]) / 2
+            intercept = np.repeat(intercept, 2) / 2 * [-1, 1]
         head[:, -1] = -np.inf  # what was never seen is never said
         head[present, :-1], head[present, -1] = coefficients, intercept
         return np.nan_to_num(head, neginf=-1e30)
+
+
+def check_weight(weight: float) -> None:
+    """Refuse a weight of synthetic texts that is no number >= 0.
+
+    Raises
+    ------
+    BadInput
+        It is none.
+    """
+    checks.number("weight", weight, least=0, remedy="1 lets a synthetic text weigh as much as a private one")
 
 
 def scores(head: Float32[np.ndarray, "c e"], x: Float32[np.ndarray, "n d"]) -> Float32[np.ndarray, "n c"]:

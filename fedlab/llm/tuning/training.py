@@ -23,8 +23,9 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from fedlab import checks
 from fedlab.errors import BadInput
-from fedlab.llm.tuning.losses import Examples
+from fedlab.llm.tuning.losses import Batch, Examples
 from fedlab.stats.arithmetic.solve import one_thread
 
 if TYPE_CHECKING:
@@ -41,9 +42,9 @@ class Training:
     Parameters
     ----------
     learning_rate, head_learning_rate
-        Highest, of the encoder and of what names a class.
+        Highest learning rates, of the encoder and of what names a class.
     weight_decay
-        Of AdamW.
+        Decay of the weights, decoupled as in AdamW.
     warmup
         Share of the steps over which the learning rate rises.
     epochs
@@ -69,15 +70,11 @@ class Training:
 
     def __post_init__(self) -> None:
         for name in ("learning_rate", "head_learning_rate"):
-            if not 0 < getattr(self, name) < float("inf"):
-                raise BadInput(f"{name}={getattr(self, name)} must be a number > 0: 5e-5 suits most encoders")
-        if not 0 <= self.weight_decay < float("inf"):
-            raise BadInput(f"weight_decay={self.weight_decay} must be a number >= 0: 0.01 is common")
-        if not 0 <= self.warmup < 1:
-            raise BadInput(f"warmup={self.warmup} must lie in [0, 1): a share of the steps")
+            checks.number(name, getattr(self, name), above=0, remedy="5e-5 suits most encoders")
+        checks.number("weight_decay", self.weight_decay, least=0, remedy="0.01 is common")
+        checks.number("warmup", self.warmup, least=0, below=1, remedy="a share of the steps")
         for name in ("epochs", "batch", "patience"):
-            if getattr(self, name) < 1:
-                raise BadInput(f"{name}={getattr(self, name)} must be at least 1")
+            checks.integer(name, getattr(self, name), least=1)
 
     def descend(
         self,
@@ -93,16 +90,16 @@ class Training:
         Parameters
         ----------
         model
-            Of one output for each class and head.
+            Network of one output for each class and head.
         data, weights
-            What it learns, at least one text, and what each of them weighs. A target is the class, plus c for each
-            head before its own.
+            Texts to learn, at least one, and what each of them weighs. A target is the class, plus c for each head
+            before its own.
         check
-            What is held out; without any all epochs are trained.
+            Texts that are held out; without any all epochs are trained.
         num_classes
-            c.
+            Number of classes, c.
         seed
-            Of the order and of dropout.
+            Seed of the order and of dropout.
 
         Returns
         -------
@@ -136,7 +133,7 @@ class Training:
         )
         highest = [group["lr"] for group in optimizer.param_groups]
         per_epoch, step = -(-len(data) // self.batch), 0
-        each = weights * len(data) / weights.sum()  # 1 in the mean
+        relative = weights * len(data) / weights.sum()  # 1 in the mean
         losses, best = [], 0
         state = None
         if len(check):
@@ -144,11 +141,9 @@ class Training:
             state = copy.deepcopy(model.state_dict())
         for epoch in range(1, self.epochs + 1):
             model.train()
-            order = rng.permutation(len(data))
-            for first in range(0, len(data), self.batch):
-                rows = order[first : first + self.batch].tolist()
-                own = torch.from_numpy(each[rows]).float().to(data.device)
-                loss = (own * _losses(model, data, rows, num_classes)).mean()
+            for rows, batch in data.batches(self.batch, rng.permutation(len(data)).tolist()):
+                own = torch.from_numpy(relative[rows]).float().to(data.device)
+                loss = (own * _losses(model, batch, num_classes)).mean()
                 self._refuse_diverged(loss, step)
                 for group, rate in zip(optimizer.param_groups, highest, strict=True):
                     group["lr"] = rate * self._share(step, self.epochs * per_epoch)
@@ -164,7 +159,7 @@ class Training:
             elif epoch - best >= self.patience:
                 break
         if state is None:
-            last = _losses(model.eval(), data, [0], num_classes)
+            last = _losses(model.eval(), data[[0]], num_classes)
             self._refuse_diverged(last.mean(), step)
             return {"epochs": self.epochs, "trained": self.epochs, "losses": []}
         model.load_state_dict(state)
@@ -183,19 +178,15 @@ class Training:
             )
 
 
-def _losses(model: Classifier, data: Examples, rows: list[int], num_classes: int) -> Float[Tensor, " n"]:
+def _losses(model: Classifier, batch: Batch, num_classes: int) -> Float[Tensor, " n"]:
     """Return the loss of each text under its own head."""
-    batch = data[rows]
-    logits = model(batch.tokens, batch.mask).view(len(rows), -1, num_classes)  # (n, heads, c)
-    chosen = logits[torch.arange(len(rows), device=logits.device), batch.targets // num_classes]
+    logits = model(batch.tokens, batch.mask).view(len(batch.targets), -1, num_classes)  # (n, heads, c)
+    chosen = logits[torch.arange(len(logits), device=logits.device), batch.targets // num_classes]
     return cross_entropy(chosen, batch.targets % num_classes, reduction="none")
 
 
 def _mean(model: Classifier, check: Examples, num_classes: int) -> float:
     model.eval()
-    found = []
     with torch.no_grad():
-        for first in range(0, len(check), AT_ONCE):
-            rows = list(range(first, min(first + AT_ONCE, len(check))))
-            found.append(_losses(model, check, rows, num_classes))
-    return float(torch.cat(found).double().mean())
+        losses = [_losses(model, batch, num_classes) for _, batch in check.batches(AT_ONCE)]
+    return float(torch.cat(losses).double().mean())

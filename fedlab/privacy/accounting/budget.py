@@ -1,9 +1,9 @@
-"""What is promised, and to whom: at most epsilon at delta, for one sample or one client, added, removed or replaced.
+"""A budget of privacy, and whose: at most epsilon at delta, for one sample or one client, added, removed or replaced.
 
     P[M(D) in S] <= e^epsilon P[M(D') in S] + delta        for every S and all neighbours D, D'
 
-The unit says what the neighbours differ in, the relation how. Numbers of different units or relations are
-different promises and are never added: a client may hold a thousand samples, and to replace one is to remove it
+The unit says what the neighbours differ in, the relation how. Numbers of different units or relations belong to
+different budgets and are never added: a client may hold a thousand samples, and to replace one is to remove it
 and to add another.
 
 Dwork and Roth, The Algorithmic Foundations of Differential Privacy, 2014, https://doi.org/10.1561/0400000042.
@@ -11,11 +11,11 @@ Dwork and Roth, The Algorithmic Foundations of Differential Privacy, 2014, https
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
-from fedlab.errors import BadInput, unknown
+from fedlab import checks
+from fedlab.privacy.mechanisms.gaussian import check_budget
 from fedlab.privacy.mechanisms.sensitivity import check_relation
 
 UNITS = ("sample", "client")
@@ -29,13 +29,13 @@ class PrivacyBudget:
     Parameters
     ----------
     epsilon
-        The cap, > 0: nothing is released that would pass it. None promises no number and only keeps count.
+        Cap, > 0: nothing is released that would pass it. None is no cap and only keeps count.
     delta
-        In (0, 1): every epsilon of the ledger is meant at this delta.
+        Delta in (0, 1) that every epsilon of the ledger is meant at.
     unit
-        'sample' or 'client'.
+        Unit of privacy: 'sample' or 'client'.
     relation
-        'add_remove' or 'replace_one'.
+        Relation of neighbours: 'add_remove' or 'replace_one'.
 
     Raises
     ------
@@ -49,12 +49,7 @@ class PrivacyBudget:
     relation: str = "add_remove"
 
     def __post_init__(self) -> None:
-        if self.epsilon is not None and not (math.isfinite(self.epsilon) and self.epsilon > 0):
-            raise BadInput(f"epsilon={self.epsilon} must be a finite number > 0, or null for no cap")
-        if not 0 < self.delta < 1:
-            raise BadInput(
-                f"delta={self.delta} must lie in (0, 1), well below one over the number of samples: 1e-5"
-            )
+        check_budget(1.0 if self.epsilon is None else self.epsilon, self.delta)
         check_unit(self.unit)
         check_relation(self.relation)
 
@@ -73,6 +68,4 @@ class PrivacyBudget:
 
 def check_unit(unit: str) -> str:
     """Return a unit that is known."""
-    if unit not in UNITS:
-        raise unknown("unit", unit, UNITS)
-    return unit
+    return checks.choice("unit", unit, UNITS)

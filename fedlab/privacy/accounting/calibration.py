@@ -1,4 +1,4 @@
-"""How much noise T sampled Gaussian steps take for a promise, and a certificate of the steps that were taken.
+"""How much noise T sampled Gaussian steps take for a budget, and a certificate of the steps that were taken.
 
     step:   sum_{i in S} clip(g_i, C) + N(0, (m C)^2 I),       S holds each sample with probability q, by itself
 
@@ -19,11 +19,13 @@ import warnings
 from dataclasses import dataclass
 from functools import lru_cache
 
+from fedlab import checks
 from fedlab.errors import BadInput
 from fedlab.privacy.accounting.budget import PrivacyBudget
-from fedlab.privacy.accounting.composition import Composition
-from fedlab.privacy.dpsgd.per_sample import part
-from fedlab.privacy.mechanisms.gaussian import check_promise, multiplier
+from fedlab.privacy.accounting.composition import Composition, together
+from fedlab.privacy.accounting.release import Release
+from fedlab.privacy.libraries import part
+from fedlab.privacy.mechanisms.gaussian import check_budget, multiplier
 
 FEWEST = 1e-3
 """Sampling probability down to which PRV accounts: its grid grows as it falls."""
@@ -33,18 +35,18 @@ TOLERANCE = 0.01
 
 @dataclass(frozen=True)
 class PrivacyCertificate:
-    """What sampled Gaussian steps have told about one sample (or client), added or removed.
+    """What sampled Gaussian steps cost one sample (or client), added or removed.
 
     Attributes
     ----------
     epsilon, delta
-        Of all steps together; epsilon is infinite where there was no noise.
+        Cost of all steps together; epsilon is infinite where there was no noise.
     noise_multiplier
-        m: standard deviations per unit of sensitivity.
+        Noise multiplier m: standard deviations per unit of sensitivity.
     sampling_probability
-        q.
+        Probability q of each sample to be in a step.
     steps
-        T, as they were really taken.
+        Number of steps T, as they were really taken.
     """
 
     epsilon: float
@@ -62,25 +64,23 @@ def certify(
     Parameters
     ----------
     noise_multiplier
-        m >= 0; 0 is no noise and costs infinity.
+        Noise multiplier m >= 0; 0 is no noise and costs infinity.
     sampling_probability
-        q in (0, 1].
+        Probability q in (0, 1].
     steps
-        T >= 0; none cost nothing.
+        Number of steps T >= 0; none cost nothing.
     delta
-        In (0, 1).
+        Delta in (0, 1).
 
     Raises
     ------
     BadInput
-        One of them is out of range, or dp_accounting is needed and not installed.
+        One of them is out of range.
     """
-    check_promise(1.0, delta)
+    check_budget(1.0, delta)
     q = check_sampling(sampling_probability)
-    if steps < 0:
-        raise BadInput(f"steps={steps} must be at least 0")
-    if not (math.isfinite(noise_multiplier) and noise_multiplier >= 0):
-        raise BadInput(f"noise_multiplier={noise_multiplier} must be a finite number >= 0")
+    checks.integer("steps", steps, least=0)
+    checks.number("noise_multiplier", noise_multiplier, least=0)
     if not steps:
         epsilon = 0.0
     elif not noise_multiplier:
@@ -98,24 +98,21 @@ def calibrate(epsilon: float, delta: float, sampling_probability: float, steps: 
 
     Parameters
     ----------
-    epsilon
-        > 0.
-    delta
-        In (0, 1).
+    epsilon, delta
+        Budget: epsilon > 0, delta in (0, 1).
     sampling_probability
-        q in (0, 1].
+        Probability q in (0, 1].
     steps
-        T >= 1.
+        Number of steps T >= 1.
 
     Raises
     ------
     BadInput
-        One of them is out of range, or Opacus is needed and not installed.
+        One of them is out of range, or no multiplier was found.
     """
-    check_promise(epsilon, delta)
+    check_budget(epsilon, delta)
     q = check_sampling(sampling_probability)
-    if steps < 1:
-        raise BadInput(f"steps={steps} must be at least 1: without a step there is nothing to hide")
+    checks.integer("steps", steps, least=1, remedy="without a step there is nothing to hide")
     if q == 1:  # a last bit more, so that what is added up step by step is not a last bit too much
         return multiplier(epsilon, delta) * math.sqrt(steps) * (1 + 1e-9)
     # Below some q the grid of PRV grows past all memory; there the cheap bound is certified, and a little more noise.
@@ -125,33 +122,70 @@ def calibrate(epsilon: float, delta: float, sampling_probability: float, steps: 
     return m
 
 
-def check_noise(promise: PrivacyBudget, given: float | None) -> None:
-    """Refuse a promise of no epsilon where no noise multiplier was given either."""
-    if promise.epsilon is None and given is None:
+def votes_multiplier(epsilon: float, delta: float, rounds: int, beside: tuple[Release, ...] = ()) -> float:
+    """Return the noise multiplier of votes that, with all rounds and what is released beside them, keep a budget.
+
+    Parameters
+    ----------
+    epsilon, delta
+        Budget of all of it.
+    rounds
+        Number of histograms, at least 1.
+    beside
+        Releases about the same texts beside the votes: a generator's steps.
+
+    Raises
+    ------
+    BadInput
+        There is no round, or what is beside spends the whole budget.
+    """
+    checks.integer("rounds", rounds, least=1)
+    m = multiplier(epsilon, delta) * rounds**0.5
+    if not beside:
+        return m
+    spent = together(beside).epsilon(delta)
+    if spent >= epsilon:
+        raise BadInput(
+            f"epsilon={epsilon}: the generator alone spends {spent:.3g}, which leaves nothing for votes; give it less"
+        )
+
+    def kept(candidate: float) -> bool:
+        cast = Release("votes", "votes", "gaussian", noise_multiplier=candidate, steps=rounds)
+        return together((*beside, cast)).epsilon(delta) <= epsilon
+
+    low, high = m, 2 * m
+    while not kept(high):
+        low, high = high, 2 * high
+    while high > low * 1.005:
+        middle = (low * high) ** 0.5
+        low, high = (low, middle) if kept(middle) else (middle, high)
+    return high
+
+
+def check_noise(budget: PrivacyBudget, given: float | None) -> None:
+    """Refuse a budget of no epsilon where no noise multiplier was given either."""
+    if budget.epsilon is None and given is None:
         raise BadInput("give an epsilon, or a noise_multiplier: without either there is no noise to add")
 
 
 def multiplier_for(
-    promise: PrivacyBudget, given: float | None, sampling_probability: float, steps: int
+    budget: PrivacyBudget, given: float | None, sampling_probability: float, steps: int
 ) -> float:
-    """Return the noise multiplier that was given, or the one that keeps the promise; raises as `calibrate`."""
+    """Return the noise multiplier that was given, or the one that keeps the budget; raises as `calibrate`."""
     if given is not None:
         return given
-    assert promise.epsilon is not None  # see `check_noise`
-    return calibrate(promise.epsilon, promise.delta, sampling_probability, steps)
+    assert budget.epsilon is not None  # see `check_noise`
+    return calibrate(budget.epsilon, budget.delta, sampling_probability, steps)
 
 
 def check_sampling(probability: float) -> float:
     """Return a sampling probability that is one."""
-    if not 0 < probability <= 1:
-        raise BadInput(
-            f"sampling_probability={probability} must lie in (0, 1]: a public number, not batch / n, for n is private"
-        )
-    return float(probability)
+    remedy = "a public number, not batch / n, for n is private"
+    return float(checks.number("sampling_probability", probability, above=0, most=1, remedy=remedy))
 
 
 def _by_prv(epsilon: float, delta: float, q: float, steps: int) -> float:
-    accountant = part("accountants", "PRVAccountant")()
+    accountant = part("opacus.accountants", "PRVAccountant")()
     error = TOLERANCE / 4 * epsilon  # of its grid; it returns the upper end
     wanted = math.log(epsilon * (1 - TOLERANCE / 2))
     m = _by_renyi(epsilon, delta, q, steps)
@@ -188,5 +222,5 @@ def _by_renyi(epsilon: float, delta: float, q: float, steps: int) -> float:
 def _no_multiplier(epsilon: float, delta: float, q: float, steps: int, why: str) -> BadInput:
     return BadInput(
         f"epsilon={epsilon}, delta={delta}, sampling_probability={q}, steps={steps}: no noise multiplier was found "
-        f"({why}); give a promise of common size, such as epsilon=1 delta=1e-5, or fewer steps"
+        f"({why}); give a budget of common size, such as epsilon=1 delta=1e-5, or fewer steps"
     )

@@ -54,11 +54,11 @@ class Composition:
     precision
         Sum of 1/m^2 of the Gaussian releases.
     sampled
-        (m, q) of those that saw a Poisson sample.
+        Events (m, q) of those that saw a Poisson sample.
     cohorts
-        (m, size, of how many) of those that saw a cohort of fixed size.
+        Events (m, size, of how many) of those that saw a cohort of fixed size.
     curves
-        Stated Renyi curves.
+        Renyi curves that were stated.
     epsilon_added, delta_added
         Sums over pure and stated releases.
     """
@@ -96,29 +96,13 @@ class Composition:
         )
 
     def epsilon(self, delta: float) -> float:
-        """Return the least epsilon that can be stated at delta; infinity where the stated deltas pass it.
-
-        Parameters
-        ----------
-        delta
-            In (0, 1).
-
-        Raises
-        ------
-        BadInput
-            dp_accounting is needed and not installed.
-        """
+        """Return the least epsilon that can be stated at a delta in (0, 1); infinity where stated deltas pass it."""
         return self.bound(delta, FINEST)
 
     def bound(self, delta: float, level: int = 0) -> float:
-        """Return an epsilon that can be stated at delta, less tight and much cheaper at a lower level.
+        """Return an epsilon that can be stated at delta in (0, 1), less tight and much cheaper at a lower level.
 
-        Parameters
-        ----------
-        delta
-            In (0, 1).
-        level
-            0 composes sampled releases as curves, 1 as coarse distributions, 2 as fine ones.
+        Level 0 composes sampled releases as curves, 1 as coarse distributions, 2 as fine ones.
         """
         noise, left = replace(self, epsilon_added=0.0, delta_added=0.0), delta - self.delta_added
         if noise == Composition():

@@ -1,7 +1,7 @@
 """The ledger: who has been told how much, before it is told.
 
     charge     refuse what would pass the cap; else write it down, and only then return
-    spent      one epsilon at the promise's delta, for a client or for whoever spent most
+    spent      one epsilon at the budget's delta, for a client or for whoever spent most
 
 A charge that returned is counted for ever: nothing is refunded, neither for a message that was never sent nor for
 data deleted later. A charge that did not return was not counted, and its caller has released nothing. A release
@@ -32,34 +32,36 @@ from fedlab.privacy.accounting.release import Release
 
 SLACK = 1e-9
 """Share of the cap that rounding may pass it by: noise calibrated for a cap must fit under it."""
+_BUDGET = "promise"
+"""Key of the budget in a journal: what it was called when the first ones were written."""
 
 
 class BudgetSpent(BadInput):
     """A release would pass the cap. Carries what was spent, what it would come to, and the cap."""
 
-    def __init__(self, asked: str, whose: str, spent: float, after: float, promise: PrivacyBudget):
-        self.spent, self.after, self.cap = spent, after, promise.epsilon
+    def __init__(self, labels: str, whose: str, spent: float, after: float, budget: PrivacyBudget):
+        self.spent, self.after, self.cap = spent, after, budget.epsilon
         super().__init__(
-            f"{asked}: {whose} would come to epsilon={after:.4g} at delta={promise.delta:g} per {promise.unit}, "
-            f"past the cap of {promise.epsilon:g}; {spent:.4g} is spent and is never refunded. Release less, with "
-            "more noise, leave those clients out, or promise less with a larger cap from the start"
+            f"{labels}: {whose} would come to epsilon={after:.4g} at delta={budget.delta:g} per {budget.unit}, "
+            f"past the cap of {budget.epsilon:g}; {spent:.4g} is spent and is never refunded. Release less, with "
+            "more noise, leave those clients out, or give a larger cap from the start"
         )
 
 
 class Ledger:
     """What was released about whom, on disk before it is released.
 
-    A strategy that promises privacy has an attribute `privacy`, a Promise or an object with its `delta`, `unit`,
+    A private strategy has an attribute `privacy`, a PrivacyBudget or an object with its `delta`, `unit`,
     `relation` and, as `cap` or else `epsilon`, the cap. The ServerApp then sets its attribute `ledger` before the
     first round, and the strategy calls `ledger.charge` before noise is drawn or clients are asked. Checkpoints
     keep the ledger like any attribute; a strategy with a `state_dict` of its own puts `ledger.state_dict()` there.
 
     Parameters
     ----------
-    promise
+    budget
         Cap, delta, unit and relation.
     path
-        The journal. None keeps the ledger in memory alone.
+        File of the journal. None keeps the ledger in memory alone.
 
     Raises
     ------
@@ -68,15 +70,15 @@ class Ledger:
 
     Examples
     --------
-    >>> ledger = Ledger(Promise(epsilon=1.0))
+    >>> ledger = Ledger(PrivacyBudget(epsilon=1.0))
     >>> ledger.charge(Release("round 1", "noisy statistics", "gaussian", noise_multiplier=4.0))
     >>> epsilon, delta = ledger.spent()
     >>> round(epsilon, 2)
     0.93
     """
 
-    def __init__(self, promise: PrivacyBudget, path: Path | str | None = None):
-        self.promise, self.path = promise, None if path is None else Path(path)
+    def __init__(self, budget: PrivacyBudget, path: Path | str | None = None):
+        self.budget, self.path = budget, None if path is None else Path(path)
         self._releases: dict[str, Release] = {}
         self._accounts = Accounts()
         self._guard = threading.RLock()
@@ -86,27 +88,21 @@ class Ledger:
         try:
             before, releases = _content(self._journal.path, self._journal.lines)
             for other in before:
-                _check_same(self._journal.path, other, promise)
+                _check_same(self._journal.path, other, budget)
             self._commit(self._new(releases))
-            if not before or before[-1] != promise:
-                self._journal.append([{"promise": asdict(promise)}])
+            if not before or before[-1] != budget:
+                self._journal.append([{_BUDGET: asdict(budget)}])
         except BaseException:
             self.close()
             raise
 
     @classmethod
     def read(cls, path: Path | str) -> Ledger:
-        """Return what a journal says, in memory; it may be open elsewhere, and is not changed.
-
-        Raises
-        ------
-        BadInput
-            It is no journal of a ledger, or damaged.
-        """
-        promises, releases = _content(Path(path), read(Path(path)))
-        if not promises:
-            raise BadInput(f"{path} does not say what was promised: it is no ledger, or holds nothing yet")
-        ledger = cls(promises[-1])
+        """Return what a journal says, in memory and unchanged; a BadInput where it is none, or damaged."""
+        budgets, releases = _content(Path(path), read(Path(path)))
+        if not budgets:
+            raise BadInput(f"{path} does not say its budget: it is no ledger, or holds nothing yet")
+        ledger = cls(budgets[-1])
         ledger._commit(ledger._new(releases))
         return ledger
 
@@ -124,12 +120,7 @@ class Ledger:
     # -- spending ------------------------------------------------------------------------------------------------
 
     def charge(self, *releases: Release) -> None:
-        """Count releases, all or none; only when this returns may they happen.
-
-        Parameters
-        ----------
-        *releases
-            Those that are known already, bit for bit, cost nothing again.
+        """Count releases, all or none, but for those that are known, bit for bit; only then may they happen.
 
         Raises
         ------
@@ -144,9 +135,7 @@ class Ledger:
             if not new:
                 return
             self._check_cap(new)
-            if self._journal is not None:
-                self._journal.append({"release": release.values()} for release in new)
-            self._commit(new)
+            self._enter(new)
 
     def affords(self, *releases: Release) -> bool:
         """Return whether `charge` would take these: for choosing whom to ask."""
@@ -161,10 +150,10 @@ class Ledger:
         new: dict[str, Release] = {}
         for release in releases:
             terms = (release.unit, release.relation)
-            if terms != (self.promise.unit, self.promise.relation):
+            if terms != (self.budget.unit, self.budget.relation):
                 raise BadInput(
                     f"release {release.label!r} is about one {release.unit} ({release.relation}), the ledger about one "
-                    f"{self.promise.unit} ({self.promise.relation}): these are different promises and have no "
+                    f"{self.budget.unit} ({self.budget.relation}): these are different budgets and have no "
                     "common number; keep a ledger for each"
                 )
             known = self._releases.get(release.id) or new.get(release.id)
@@ -178,15 +167,20 @@ class Ledger:
         return list(new.values())
 
     def _check_cap(self, new: list[Release]) -> None:
-        cap, delta = self.promise.epsilon, self.promise.delta
+        cap, delta = self.budget.epsilon, self.budget.delta
         if cap is None:
             return
-        found = self._accounts.plus(new).past(cap * (1 + SLACK), delta, new)
-        if found is not None:
-            client, epsilon = found
-            asked = ", ".join(dict.fromkeys(release.label for release in new))
+        excess = self._accounts.plus(new).past(cap * (1 + SLACK), delta, new)
+        if excess is not None:
+            client, epsilon = excess
+            labels = ", ".join(dict.fromkeys(release.label for release in new))
             whose = "everyone" if client is None else f"client {client}"
-            raise BudgetSpent(asked, whose, self._accounts.of(client).epsilon(delta), epsilon, self.promise)
+            raise BudgetSpent(labels, whose, self._accounts.of(client).epsilon(delta), epsilon, self.budget)
+
+    def _enter(self, new: list[Release]) -> None:
+        if new and self._journal is not None:
+            self._journal.append({"release": release.values()} for release in new)
+        self._commit(new)
 
     def _commit(self, new: list[Release]) -> None:
         self._accounts = self._accounts.plus(new)
@@ -200,22 +194,13 @@ class Ledger:
         return tuple(self._releases.values())
 
     def spent(self, client: int | None = None) -> tuple[float, float]:
-        """Return (epsilon, delta) of a client, or of whoever spent most.
-
-        Parameters
-        ----------
-        client
-            Its id; None for the most that anyone has spent, which is what holds for all.
-        """
-        accounts, delta = self._accounts, self.promise.delta
+        """Return (epsilon, delta) of a client; of None, the most that anyone has spent, which holds for all."""
+        accounts, delta = self._accounts, self.budget.delta
         return accounts.most(delta) if client is None else accounts.of(client).epsilon(delta), delta
 
     def groups(self) -> dict[Composition, list[int]]:
-        """Return the clients by what was released about them, the one that spent most first.
-
-        Clients that no release names have what everyone has: they are under the key of that, without ids.
-        """
-        return self._accounts.groups(self.promise.delta)
+        """Return the clients by what was released about them, the most first; those that none names are without ids."""
+        return self._accounts.groups(self.budget.delta)
 
     def statement(self) -> dict[str, Any]:
         """Return what `results.json` says under `privacy`; an epsilon that cannot be stated is null."""
@@ -223,9 +208,9 @@ class Ledger:
         return {
             "epsilon": epsilon if math.isfinite(epsilon) else None,
             "delta": delta,
-            "unit": self.promise.unit,
-            "relation": self.promise.relation,
-            "cap": self.promise.epsilon,
+            "unit": self.budget.unit,
+            "relation": self.budget.relation,
+            "cap": self.budget.epsilon,
             "releases": len(self._releases),
             "mechanisms": sorted({release.mechanism for release in self.releases}),
             "clients": len(self._accounts.own) or None,
@@ -246,36 +231,12 @@ class Ledger:
             The checkpoint and the ledger mean different releases by one id, or the journal cannot be written.
         """
         with self._guard:
-            new = self._new(Release.of(json.loads(text)) for text in state["releases"])
-            if new and self._journal is not None:
-                self._journal.append({"release": release.values()} for release in new)
-            self._commit(new)
-
-    def to_json(self) -> str:
-        """Return the whole ledger as a text: what a client keeps in its node state."""
-        return json.dumps({"promise": asdict(self.promise), **self.state_dict()})
-
-    @classmethod
-    def from_json(cls, text: str) -> Ledger:
-        """Return the ledger that `to_json` wrote, in memory.
-
-        Raises
-        ------
-        BadInput
-            The text is none.
-        """
-        try:
-            state = json.loads(text)
-            ledger = cls(PrivacyBudget(**state["promise"]))
-            ledger.load_state_dict(state)
-        except (ValueError, KeyError, TypeError) as error:
-            raise BadInput(f"this is no ledger ({error}): count its data as spent") from error
-        return ledger
+            self._enter(self._new(Release.of(json.loads(text)) for text in state["releases"]))
 
 
 @contextmanager
 def opened(privacy: object, path: Path | str | None) -> Iterator[Ledger | None]:
-    """Open the ledger of a strategy's `privacy` for the length of a run; None where it promises nothing."""
+    """Open the ledger of a strategy's `privacy` for the length of a run; None where it has none."""
     if privacy is None:
         yield None
         return
@@ -284,18 +245,18 @@ def opened(privacy: object, path: Path | str | None) -> Iterator[Ledger | None]:
 
 
 def _content(path: Path, lines: Iterable[Line]) -> tuple[list[PrivacyBudget], list[Release]]:
-    promises, releases = [], []
+    budgets, releases = [], []
     for line in lines:
-        if set(line) == {"promise"}:
+        if set(line) == {_BUDGET}:
             try:
-                promises.append(PrivacyBudget(**line["promise"]))
+                budgets.append(PrivacyBudget(**line[_BUDGET]))
             except TypeError as error:
                 raise BadInput(f"{path} is no ledger of this version: {error}") from error
         elif set(line) == {"release"}:
             releases.append(Release.of(line["release"]))
         else:
             raise BadInput(f"{path} is no ledger: it says {', '.join(line) or 'nothing'}")
-    return promises, releases
+    return budgets, releases
 
 
 def _check_same(path: Path, before: PrivacyBudget, now: PrivacyBudget) -> None:

@@ -1,4 +1,4 @@
-"""Who has been told what: a composition for everyone, and of each client what is said of it beyond that.
+"""What was released about whom: a composition for everyone, and of each client what is said of it beyond that.
 
     composition(client) = everyone + own(client)          epsilon = max over clients, at one delta
 
@@ -23,9 +23,9 @@ class Accounts:
     Attributes
     ----------
     everyone
-        Of releases that name no clients.
+        Composition of releases that name no clients.
     own
-        By client, of those that name it.
+        Compositions, by client, of those that name it.
     """
 
     everyone: Composition = field(default_factory=Composition)
@@ -52,10 +52,10 @@ class Accounts:
 
     def groups(self, delta: float) -> dict[Composition, list[int]]:
         """Return the clients by composition, the largest first; those that nothing names are under `everyone`."""
-        found: dict[Composition, list[int]] = {self.everyone: []}
+        groups: dict[Composition, list[int]] = {self.everyone: []}
         for client, own in sorted(self.own.items()):
-            found.setdefault(self.everyone + own, []).append(client)
-        return dict(sorted(found.items(), key=lambda item: -item[0].bound(delta)))
+            groups.setdefault(self.everyone + own, []).append(client)
+        return dict(sorted(groups.items(), key=lambda item: -item[0].bound(delta)))
 
     def most(self, delta: float) -> float:
         """Return the largest epsilon: whoever may have most is looked at more closely, until nobody may."""

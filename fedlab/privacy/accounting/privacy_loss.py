@@ -12,12 +12,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from importlib import import_module
 from typing import Any
 
 import numpy as np
 
-from fedlab.errors import BadInput
+from fedlab.privacy.libraries import part
 
 INTERVALS = (3e-3, 3e-4)
 """Steps of the discretised privacy loss, coarse and fine: over a thousand steps of DP-SGD the former says some 0.3 %
@@ -34,25 +33,19 @@ def distribution_epsilon(
     precision
         Sum of 1/m^2 over the releases that saw everyone; 0 for none.
     sampled
-        ((m, q), how often) of the others, at least one.
+        Others, ((m, q), how often), at least one.
     delta
-        In (0, 1).
+        Delta in (0, 1).
     interval
         Step of the discretisation.
-
-    Raises
-    ------
-    BadInput
-        dp_accounting is not installed.
     """
     total = None
     for (noise_multiplier, q), steps in sampled:
         composed = _sampled(noise_multiplier, q, interval).self_compose(steps)
         total = composed if total is None else total.compose(composed)
     if precision:
-        whole = _distributions().from_gaussian_mechanism(
-            precision**-0.5, value_discretization_interval=interval
-        )
+        make = _distributions().from_gaussian_mechanism
+        whole = make(precision**-0.5, value_discretization_interval=interval)
         total = total.compose(whole)  # pyright: ignore[reportOptionalMemberAccess]
     return float(total.get_epsilon_for_delta(delta))  # pyright: ignore[reportOptionalMemberAccess]
 
@@ -67,17 +60,13 @@ def cohort(noise_multiplier: float, size: int, population: int, orders: Sequence
         Standard deviation over the distance that a replacement can move the sum. dp_accounting's own documentation
         divides by the norm of one contribution, half of that.
     size, population
-        How many are drawn, of how many.
+        Number of those drawn, and of those they are drawn from.
     orders
-        Integers > 1.
-
-    Raises
-    ------
-    BadInput
-        dp_accounting is not installed.
+        Orders, integers > 1.
     """
-    events, relations = _load("dp_event"), _load("privacy_accountant").NeighboringRelation
-    accountant = _load("rdp.rdp_privacy_accountant").RdpAccountant(orders, relations.REPLACE_ONE)
+    events = part("dp_accounting", "dp_event")
+    replaced = part("dp_accounting", "NeighboringRelation").REPLACE_ONE
+    accountant = part("dp_accounting.rdp", "RdpAccountant")(orders, replaced)
     gaussian = events.GaussianDpEvent(noise_multiplier)
     accountant.compose(events.SampledWithoutReplacementDpEvent(population, size, gaussian))
     return np.array(accountant._rdp)  # the library has no other way to add curves later
@@ -91,14 +80,4 @@ def _sampled(noise_multiplier: float, q: float, interval: float) -> Any:
 
 
 def _distributions() -> Any:
-    return _load("pld.privacy_loss_distribution")
-
-
-def _load(name: str) -> Any:
-    try:
-        import dp_accounting  # noqa: F401 (it loads slowly, and most ledgers need only the closed form)
-    except ImportError as error:
-        raise BadInput(
-            'composing sampled releases needs dp_accounting: pip install "fedlab-analytic[dp]"'
-        ) from error
-    return import_module(f"dp_accounting.{name}")
+    return part("dp_accounting.pld", "privacy_loss_distribution")

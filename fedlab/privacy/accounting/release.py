@@ -1,4 +1,4 @@
-"""A release: one thing that left somebody's hands, and what is known of the noise in it.
+"""A release: one thing that left somebody's hands, and what is known of its noise.
 
     gaussian             N(0, m^2) per unit of sensitivity, `steps` times
     subsampled_gaussian  the same over a Poisson sample: everyone with probability q, by itself (DP-SGD)
@@ -25,7 +25,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from fedlab.errors import BadInput, unknown
+from fedlab import checks
+from fedlab.errors import BadInput
 from fedlab.privacy.accounting.budget import check_unit
 from fedlab.privacy.mechanisms.gaussian import check_multiplier
 from fedlab.privacy.mechanisms.sensitivity import check_relation
@@ -49,30 +50,28 @@ class Release:
     Parameters
     ----------
     id
-        Names the bits: see `seeded_id` and `fresh_id`.
+        Name of the bits: see `seeded_id` and `fresh_id`.
     label
-        For people: 'dp_afl: noisy statistics, round 1'.
+        Words for people: 'dp_afl: noisy statistics, round 1'.
     mechanism
-        A key of `NEEDS`.
+        Key of `NEEDS`.
     noise_multiplier
-        m > 0 of the Gaussian mechanisms.
+        Noise multiplier m > 0 of the Gaussian mechanisms.
     sampling_probability
-        q in (0, 1] of a Poisson sample.
+        Probability q in (0, 1] of a Poisson sample.
     steps
-        How often the mechanism ran: 1, 2, ...
+        Number of times that the mechanism ran: 1, 2, ...
     epsilon, delta
-        Of pure and stated; epsilon >= 0, delta in [0, 1).
+        Cost of pure and stated; epsilon >= 0, delta in [0, 1).
     cohort
-        (size, of how many) of a cohort of fixed size.
+        Size of a cohort of fixed size, and of how many it was drawn.
     curve
-        (order > 1, divergence >= 0) pairs by rising order. Between two orders the larger one's value is used, which
+        Pairs (order > 1, divergence >= 0) by rising order. Between two orders the larger one's value is used, which
         is never too small, for the divergence rises with the order.
     clients
-        The ids of those it is about; None for everyone.
-    unit
-        'sample' or 'client'.
-    relation
-        'add_remove' or 'replace_one'.
+        Ids of those it is about; None for everyone.
+    unit, relation
+        Unit of privacy and relation of neighbours, as a `PrivacyBudget` has them.
 
     Raises
     ------
@@ -97,8 +96,7 @@ class Release:
     def __post_init__(self) -> None:
         if not self.id:
             raise BadInput("a release without an id cannot be told from its replay: give it fresh_id()")
-        if self.mechanism not in NEEDS:
-            raise unknown("mechanism", self.mechanism, NEEDS)
+        checks.choice("mechanism", self.mechanism, NEEDS)
         check_unit(self.unit)
         check_relation(self.relation)
         for name in _GIVEN:
@@ -107,13 +105,12 @@ class Release:
                 raise BadInput(f"release {self.label!r}: {self.mechanism} {verb} {name}")
         if self.noise_multiplier is not None:
             check_multiplier(self.noise_multiplier)
-        if self.steps < 1:
-            raise BadInput(f"release {self.label!r}: steps={self.steps} must be at least 1")
+        checks.integer(f"release {self.label!r}: steps", self.steps, least=1)
         self._check_sampling()
-        if self.epsilon is not None and not (math.isfinite(self.epsilon) and self.epsilon >= 0):
-            raise BadInput(f"release {self.label!r}: epsilon={self.epsilon} must be a finite number >= 0")
-        if self.delta is not None and not 0 <= self.delta < 1:
-            raise BadInput(f"release {self.label!r}: delta={self.delta} must lie in [0, 1)")
+        if self.epsilon is not None:
+            checks.number(f"release {self.label!r}: epsilon", self.epsilon, least=0)
+        if self.delta is not None:
+            checks.number(f"release {self.label!r}: delta", self.delta, least=0, below=1)
         if self.curve is not None:
             _check_curve(self.label, self.curve)
         if self.clients is not None:
@@ -125,8 +122,7 @@ class Release:
 
     def _check_sampling(self) -> None:
         q = self.sampling_probability
-        if not 0 < q <= 1:
-            raise BadInput(f"release {self.label!r}: sampling_probability={q} must lie in (0, 1]")
+        checks.number(f"release {self.label!r}: sampling_probability", q, above=0, most=1)
         if q != 1 and self.mechanism != "subsampled_gaussian":
             raise BadInput(f"release {self.label!r}: sampling_probability={q} belongs to subsampled_gaussian")
         if q != 1 and self.relation != "add_remove":
@@ -146,21 +142,15 @@ class Release:
 
     def values(self) -> dict[str, Any]:
         """Return what differs from the defaults, as JSON has it; clients as '0-99,120'."""
-        told = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != f.default}
-        told |= {"unit": self.unit, "relation": self.relation}  # never to be guessed by a reader
+        values = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != f.default}
+        values |= {"unit": self.unit, "relation": self.relation}  # never to be guessed by a reader
         if self.clients is not None:
-            told["clients"] = ranges(self.clients)
-        return told
+            values["clients"] = ranges(self.clients)
+        return values
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Release:
-        """Return the release that `values` once described.
-
-        Raises
-        ------
-        BadInput
-            It describes none.
-        """
+        """Return the release that `values` once described; a BadInput where it describes none."""
         known = dict(values)
         try:
             if known.get("clients") is not None:
@@ -180,9 +170,9 @@ def seeded_id(*parts: object) -> str:
     Parameters
     ----------
     *parts
-        All that its bits depend on: method, seed, round, who took part, a digest of what the noise is added to. The
-        same noise on two different sums would give away their difference, so what is left out here is forgotten
-        by the ledger.
+        Parts that its bits depend on, all of them: method, seed, round, who took part, a digest of what the noise is
+        added to. The same noise on two different sums would give away their difference, so what is left out here is
+        forgotten by the ledger.
     """
     return hashlib.sha256(json.dumps(parts, default=str).encode()).hexdigest()[:32]
 
@@ -193,27 +183,19 @@ def fresh_id() -> str:
 
 
 def id_of(entropy: str, *parts: object) -> str:
-    """Return the id of a draw from this source: see `seeded_id`, and `fresh_id` for what nothing repeats.
-
-    Parameters
-    ----------
-    entropy
-        'seeded' or 'os'.
-    *parts
-        As for `seeded_id`; unused with 'os'.
-    """
+    """Return the id of a draw: `seeded_id` of the parts where the source is 'seeded', `fresh_id` where it is 'os'."""
     return seeded_id(*parts) if entropy == "seeded" else fresh_id()
 
 
 def ranges(clients: Iterable[int]) -> str:
     """Return rising ids as '0-99,120'."""
-    found: list[list[int]] = []
+    pairs: list[list[int]] = []
     for client in clients:
-        if found and client == found[-1][1] + 1:
-            found[-1][1] = client
+        if pairs and client == pairs[-1][1] + 1:
+            pairs[-1][1] = client
         else:
-            found.append([client, client])
-    return ",".join(str(a) if a == b else f"{a}-{b}" for a, b in found)
+            pairs.append([client, client])
+    return ",".join(str(a) if a == b else f"{a}-{b}" for a, b in pairs)
 
 
 def numbers(text: str) -> tuple[int, ...]:

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from fedlab.privacy.accounting.composition import Composition
+from fedlab.privacy.accounting.composition import Composition, together
 from fedlab.privacy.accounting.ledger import Ledger
 from fedlab.privacy.accounting.release import Release, ranges
 
@@ -25,11 +24,11 @@ LONGEST = 40
 
 def headline(ledger: Ledger) -> str:
     """Return one line: 'epsilon 0.93 of 1 at delta 1e-05, per sample (add_remove), 1 release'."""
-    promise, (epsilon, delta), number = ledger.promise, ledger.spent(), len(ledger.releases)
-    cap = "no cap" if promise.epsilon is None else f"of {promise.epsilon:g}"
+    budget, (epsilon, delta), number = ledger.budget, ledger.spent(), len(ledger.releases)
+    cap = "no cap" if budget.epsilon is None else f"of {budget.epsilon:g}"
     releases = "1 release" if number == 1 else f"{number} releases"
     return (
-        f"epsilon {epsilon:.4g} {cap} at delta {delta:g}, per {promise.unit} ({promise.relation}), {releases}"
+        f"epsilon {epsilon:.4g} {cap} at delta {delta:g}, per {budget.unit} ({budget.relation}), {releases}"
     )
 
 
@@ -45,12 +44,11 @@ def releases(ledger: Ledger) -> Table:
     for release in ledger.releases:
         like = replace(release, id="like", label=re.sub(r"\d+", "#", release.label))
         rows.setdefault(like, []).append(release)
-    for found in rows.values():
-        first = found[0].label
-        label = first if found[-1].label == first else f"{first} ... {found[-1].label}"
-        alone = sum((Composition.of(release) for release in found), Composition())
-        epsilon = alone.epsilon(ledger.promise.delta)
-        table.add_row(label, str(len(found)), noise(found[0]), about(found[0].clients), f"{epsilon:.4g}")
+    for row in rows.values():
+        first = row[0].label
+        label = first if row[-1].label == first else f"{first} ... {row[-1].label}"
+        epsilon = together(row).epsilon(ledger.budget.delta)
+        table.add_row(label, str(len(row)), noise(row[0]), about(row[0].clients), f"{epsilon:.4g}")
     return table
 
 
@@ -60,13 +58,13 @@ def groups(ledger: Ledger) -> Table:
     table.add_column("clients")
     table.add_column("how many", justify="right")
     table.add_column("epsilon", justify="right")
-    found = [(what, whom) for what, whom in ledger.groups().items() if whom or what != Composition()]
-    delta, only = ledger.promise.delta, len(found) == 1
-    for composition, clients in found[:SHOWN]:
+    shares = [(what, whom) for what, whom in ledger.groups().items() if whom or what != Composition()]
+    delta, only = ledger.budget.delta, len(shares) == 1
+    for composition, clients in shares[:SHOWN]:
         names = about(tuple(clients)) if clients else "everyone" if only else "all others"
         many = str(len(clients)) if clients else ""
         table.add_row(names, many, f"{composition.epsilon(delta):.4g}")
-    if rest := found[SHOWN:]:
+    if rest := shares[SHOWN:]:
         many = str(sum(len(clients) for _, clients in rest))
         table.add_row("the others", many, f"at most {rest[0][0].bound(delta):.4g}")
     return table
@@ -74,22 +72,17 @@ def groups(ledger: Ledger) -> Table:
 
 def noise(release: Release) -> str:
     """Return the noise of a release in words: 'Gaussian m=1.1, q=0.01, 500 steps'."""
-    told: list[Any] = []
-    if release.noise_multiplier is not None:
-        told.append(f"Gaussian m={release.noise_multiplier:.4g}")
-    if release.sampling_probability < 1:
-        told.append(f"q={release.sampling_probability:.4g}")
-    if release.cohort is not None:
-        told.append(f"{release.cohort[0]} of {release.cohort[1]} drawn")
-    if release.curve is not None:
-        told.append("by its Renyi curve")
-    if release.epsilon is not None:
-        told.append(f"epsilon {release.epsilon:.4g}")
-    if release.delta is not None:
-        told.append(f"delta {release.delta:.4g}")
-    if release.steps > 1:
-        told.append(f"{release.steps} steps")
-    return ", ".join(told)
+    m, q, cohort = release.noise_multiplier, release.sampling_probability, release.cohort
+    words = [
+        f"Gaussian m={m:.4g}" if m is not None else "",
+        f"q={q:.4g}" if q < 1 else "",
+        f"{cohort[0]} of {cohort[1]} drawn" if cohort is not None else "",
+        "by its Renyi curve" if release.curve is not None else "",
+        f"epsilon {release.epsilon:.4g}" if release.epsilon is not None else "",
+        f"delta {release.delta:.4g}" if release.delta is not None else "",
+        f"{release.steps} steps" if release.steps > 1 else "",
+    ]
+    return ", ".join(filter(None, words))
 
 
 def about(clients: tuple[int, ...] | None) -> str:

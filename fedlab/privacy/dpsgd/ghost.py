@@ -1,4 +1,4 @@
-"""Clipped sums in one backward pass: norms from what each layer saw and was told, the sum from the same.
+"""Clipped sums in one backward pass: norms from each layer's input and output gradient, the sum from the same.
 
     grad_i W = sum_t g_it a_it'        |grad_i W|^2 = sum_{t,u} (g_it . g_iu)(a_it . a_iu)
     sum_i c_i grad_i W = sum_{i,t} (c_i g_it) a_it'
@@ -37,11 +37,11 @@ class Use:
     Attributes
     ----------
     layer
-        With parameters of its own that are trained.
+        Layer with parameters of its own that are trained.
     seen, output
-        Its input without history, and what it returned.
+        Input without history, and output.
     versions
-        How often both had been changed in place when it returned.
+        Numbers of changes in place to both, when it returned.
     """
 
     layer: Any
@@ -56,11 +56,11 @@ class Ghost:
     Parameters
     ----------
     module
-        What is trained.
+        Module that is trained.
     norms, gradients
         Norms, and gradients, of single samples by type of layer: (layer, [a], g) to values by parameter.
     prepare, fallback
-        The same for a layer of any other type, which is prepared first.
+        Functions for a layer of any other type, which is prepared first.
     """
 
     def __init__(self, module: nn.Module, norms: Any, gradients: Any, prepare: Any, fallback: Any):
@@ -85,15 +85,8 @@ class Ghost:
         """Forget what was seen."""
         self._uses, self._sums = [], []
 
-    def norms(self, values: Tensor, retain: bool = False) -> dict[nn.Parameter, Tensor]:
-        """Return the norm of each sample's gradient in each parameter, (n,).
-
-        Parameters
-        ----------
-        values
-            Losses of the samples that the module saw last, (n,).
-        retain
-            Whether the graph is needed again.
+    def norms(self, values: Tensor) -> dict[nn.Parameter, Tensor]:
+        """Return the norm of each sample's gradient in each parameter, (n,), from their losses, the last ones, (n,).
 
         Raises
         ------
@@ -107,41 +100,38 @@ class Ghost:
                     f"what a {type(use.layer).__name__} saw or returned was changed in place, and its gradient is "
                     "lost: say inplace=False"
                 )
-        told = torch.autograd.grad(
-            values.sum(), [use.output for use in uses], retain_graph=retain, allow_unused=True
-        )
+        outputs = [use.output for use in uses]
+        gradients_at = torch.autograd.grad(values.sum(), outputs, allow_unused=True)
         squares: dict[nn.Parameter, Tensor] = {}
         summed: dict[nn.Parameter, Tensor] = {}
         self._sums = []
-        for use, g in zip(uses, told, strict=True):
+        for use, g in zip(uses, gradients_at, strict=True):
             if g is None:
                 continue
-            for p, found in self._of_layer(use.layer, use.seen.detach(), g.detach()).items():
+            for p, gradient in self._of_layer(use.layer, use.seen.detach(), g.detach()).items():
                 if not p.requires_grad:
                     continue
-                if p in squares or (p in summed and isinstance(found, _Sum)):
+                if p in squares or (p in summed and isinstance(gradient, _Sum)):
                     raise BadInput(
                         "the module cannot be clipped: Parameter tying is not supported with Ghost Clipping. Weights "
                         "that serve twice (tied embeddings) need clipping=hooks; or freeze them, or train LoRA"
                     )
-                if isinstance(found, _Sum):
-                    squares[p] = found.norms
-                    self._sums.append(found)
+                if isinstance(gradient, _Sum):
+                    squares[p] = gradient.norms
+                    self._sums.append(gradient)
                 else:
-                    summed[p] = summed[p] + found if p in summed else found
+                    summed[p] = summed[p] + gradient if p in summed else gradient
         for p, gradients in summed.items():
             if p in squares:
-                raise BadInput(
-                    "a weight serves layers of different kinds: it needs clipping=hooks, or to be frozen"
-                )
+                raise BadInput("a weight serves layers of different kinds: say clipping=hooks, or freeze it")
             squares[p] = gradients.reshape(len(gradients), -1).norm(dim=1)
             self._sums.append(_Kept(p, squares[p], gradients))
         return squares
 
     def add(self, factors: Tensor) -> None:
         """Set gradients to the sum of the samples' own, each times its factor, (n,)."""
-        for found in self._sums:
-            found.parameter.grad = found.sum(factors).to(found.parameter.dtype)
+        for term in self._sums:
+            term.parameter.grad = term.sum(factors).to(term.parameter.dtype)
         self.forget()
 
     def _watch(self, layer: nn.Module, seen: tuple[Any, ...], output: Any) -> None:
@@ -150,7 +140,7 @@ class Ghost:
         output = output if isinstance(output, Tensor) else output[0]
         if not seen or not isinstance(seen[0], Tensor):
             raise BadInput(
-                f"{type(layer).__name__} is called without a tensor in first place: use clipping=hooks"
+                f"{type(layer).__name__} is called without a tensor in first place: say clipping=hooks"
             )
         self._uses.append(Use(layer, seen[0], output, (seen[0]._version, output._version)))
 
@@ -170,8 +160,8 @@ class Ghost:
         if _linear(layer):
             return _of_linear(layer, a, g)
         if type(layer) in self._norms:
-            found = self._norms[type(layer)](layer, [a], g)
-            return {p: _Again(p, norms.flatten(), layer, a, g) for p, norms in found.items()}
+            by_parameter = self._norms[type(layer)](layer, [a], g)
+            return {p: _Again(p, norms.flatten(), layer, a, g) for p, norms in by_parameter.items()}
         every = self._gradients.get(type(layer), self._fallback)(layer, [a], g)
         return {
             p: each
@@ -218,12 +208,12 @@ class _Again(_Sum):
 
     layer: Any
     seen: Tensor
-    told: Tensor
+    gradient: Tensor
 
     def sum(self, factors: Tensor) -> Tensor:
-        told = self.told * factors.to(self.told.dtype).view(-1, *(1,) * (self.told.dim() - 1))
+        g = self.gradient * factors.to(self.gradient.dtype).view(-1, *(1,) * (self.gradient.dim() - 1))
         with torch.enable_grad():
-            return torch.autograd.grad(self.layer.forward(self.seen), self.parameter, told)[0]
+            return torch.autograd.grad(self.layer.forward(self.seen), self.parameter, g)[0]
 
 
 def _linear(layer: Any) -> bool:
@@ -233,14 +223,14 @@ def _linear(layer: Any) -> bool:
 def _of_linear(layer: Any, a: Tensor, g: Tensor) -> dict[nn.Parameter, Any]:
     n = len(g)
     a, g = a.reshape(n, -1, a.shape[-1]), g.reshape(n, -1, g.shape[-1])
-    found: dict[Any, Any] = {}
+    by_parameter: dict[Any, Any] = {}
     if layer.bias is not None:
-        found[layer.bias] = g.sum(1)
+        by_parameter[layer.bias] = g.sum(1)
     left, right = (g, a) if type(layer) is nn.Linear else (a, g)
     t, d, d_out = a.shape[1], a.shape[2], g.shape[2]
     if d * d_out <= t * (d + d_out):
-        found[layer.weight] = left.mT @ right
+        by_parameter[layer.weight] = left.mT @ right
     else:
         squared = ((a @ a.mT) * (g @ g.mT)).sum((1, 2))
-        found[layer.weight] = _Product(layer.weight, squared.clamp(min=0).sqrt(), left, right)
-    return found
+        by_parameter[layer.weight] = _Product(layer.weight, squared.clamp(min=0).sqrt(), left, right)
+    return by_parameter

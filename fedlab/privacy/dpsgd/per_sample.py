@@ -1,4 +1,4 @@
-"""Per-sample gradients by Opacus: the one module that imports it, what it cannot treat, and a probe that it is right.
+"""Per-sample gradients by Opacus: what it cannot treat, and a probe that it is right.
 
     |g_i| for every sample i,  then  sum_i min(1, C / |g_i|) g_i
 
@@ -13,11 +13,9 @@ n samples, (n,) losses and norms.
 
 from __future__ import annotations
 
-import logging
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from importlib import import_module
 from typing import Any, Protocol
 
 import torch
@@ -25,6 +23,7 @@ from torch import Tensor, nn
 
 from fedlab.errors import BadInput
 from fedlab.privacy.dpsgd.ghost import Ghost
+from fedlab.privacy.libraries import part
 
 CLIPPING = ("ghost", "hooks")
 """Ghost keeps no sample's gradient that is large: see `ghost`; hooks keeps them all. 'ew' of Opacus is wrong."""
@@ -53,7 +52,7 @@ def check_module(module: nn.Module) -> None:
     BadInput
         A trainable part mixes samples (BatchNorm) or keeps buffers, or nothing is trainable.
     """
-    validators = part("validators", "ModuleValidator").VALIDATORS
+    validators = part("opacus.validators", "ModuleValidator").VALIDATORS
     wrong = []
     mixed = mixing(module)
     for name, layer in module.named_modules():
@@ -62,10 +61,10 @@ def check_module(module: nn.Module) -> None:
             wrong.append(f"{name or 'itself'} ({type(layer).__name__}): it has no statistics but the batch's")
         if not own:
             continue
-        said = validators[type(layer)](layer) if type(layer) in validators else []
+        errors = validators[type(layer)](layer) if type(layer) in validators else []
         why = None
-        if said:
-            why = str(said[0]).split(". ")[0]
+        if errors:
+            why = str(errors[0]).split(". ")[0]
         elif any(True for _ in layer.buffers()):
             why = "it keeps buffers, which nobody noises"
         elif any(p.dtype not in (torch.float32, torch.float64) for p in own):
@@ -130,14 +129,14 @@ class Gradients:
                 values = self._losses(losses, samples[[0] * copies], copies)
                 if self._ghost is not None:
                     values.sum().backward(retain_graph=True)
-                found = self._norms(values)
+                norms = self._norms(values)
                 exact = {name: float(p.grad.norm()) for name, p in self._named if p.grad is not None}
                 self._private.zero_grad(set_to_none=True)
                 slack = 1e-6 * max(exact.values(), default=0.0)
                 for name, norm in exact.items() if copies == 1 else ():
-                    if abs(float(found[name][0]) - norm) > AGREEMENT * norm + slack:
+                    if abs(float(norms[name][0]) - norm) > AGREEMENT * norm + slack:
                         raise BadInput(
-                            f"the gradient of {name} has norm {norm:.4g}, Opacus finds {float(found[name][0]):.4g}: "
+                            f"the gradient of {name} has norm {norm:.4g}, Opacus finds {float(norms[name][0]):.4g}: "
                             "clipped by that it would not be bounded. A convolution must see its image "
                             "contiguous, channels first; another layer may be frozen, or trained by LoRA"
                         )
@@ -168,16 +167,16 @@ class Gradients:
             by_parameter = {p: _sample_norms(p) for _, p in self._named}
         norms = {}
         for name, p in self._named:
-            found = by_parameter.get(p)
-            if found is None:
+            norm = by_parameter.get(p)
+            if norm is None:
                 raise BadInput(f"{name} takes no part in the loss: freeze it (requires_grad_(False))")
-            if len(found) != n:
+            if len(norm) != n:
                 raise BadInput(
-                    f"{name} has gradients of {len(found)} samples where there are {n}: its layer does not see the "
+                    f"{name} has gradients of {len(norm)} samples where there are {n}: its layer does not see the "
                     "batch. Give position embeddings position_ids of shape (samples, tokens); freeze "
                     "relative_attention_bias and whatever else serves all samples at once"
                 )
-            norms[name] = found.detach()
+            norms[name] = norm.detach()
         return norms
 
 
@@ -185,18 +184,14 @@ class Gradients:
 def per_sample(module: nn.Module, private: Any, clip: float, clipping: str) -> Iterator[Gradients]:
     """Hook a module for as long as it is trained."""
     if clipping == "ghost":
-        known = part("grad_sample", "GradSampleHooksFastGradientClipping")
-        functorch = ("prepare_layer", "ft_compute_per_sample_gradient")
-        ghost = Ghost(
-            module,
-            known.NORM_SAMPLERS,
-            known.GRAD_SAMPLERS,
-            *(part("grad_sample.functorch", name) for name in functorch),
-        )
+        known = part("opacus.grad_sample", "GradSampleHooksFastGradientClipping")
+        names = ("prepare_layer", "ft_compute_per_sample_gradient")
+        functorch = (part("opacus.grad_sample.functorch", name) for name in names)
+        ghost = Ghost(module, known.NORM_SAMPLERS, known.GRAD_SAMPLERS, *functorch)
         done = ghost.remove
     else:
         ghost = None
-        done = part("grad_sample", "GradSampleHooks")(module, loss_reduction="sum").cleanup
+        done = part("opacus.grad_sample", "GradSampleHooks")(module, loss_reduction="sum").cleanup
     try:
         with warnings.catch_warnings():
             # The first layer's inputs are data, which need no gradient: as it should be.
@@ -211,26 +206,7 @@ def per_sample(module: nn.Module, private: Any, clip: float, clipping: str) -> I
 
 def _sample_norms(p: Any) -> Tensor | None:
     """Return the norms of the gradients that Opacus left of single samples."""
-    found = getattr(p, "grad_sample", None)
-    if isinstance(found, list):  # several batches' where there was one: of none can it be said whose they are
+    gradients = getattr(p, "grad_sample", None)
+    if isinstance(gradients, list):  # several batches' where there was one: nobody can say whose they are
         return p.new_zeros(0)
-    return None if found is None else found.reshape(len(found), -1).norm(dim=1)
-
-
-def part(module: str, name: str) -> Any:
-    """Return a name of a module of Opacus; importing it must not set up logging for the whole program.
-
-    Raises
-    ------
-    BadInput
-        It is not installed.
-    """
-    handlers = list(logging.root.handlers)
-    try:
-        import opacus  # noqa: F401 (it takes seconds, and most methods do without)
-
-        return getattr(import_module(f"opacus.{module}"), name)
-    except ImportError as error:
-        raise BadInput('DP-SGD needs Opacus: pip install "fedlab-analytic[dp]"') from error
-    finally:
-        logging.root.handlers[:] = handlers
+    return None if gradients is None else gradients.reshape(len(gradients), -1).norm(dim=1)

@@ -17,7 +17,6 @@ n samples, d parameters that are trained.
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -28,9 +27,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fedlab.errors import BadInput, unknown
+from fedlab import checks
+from fedlab.errors import BadInput
 from fedlab.privacy.accounting.calibration import PrivacyCertificate, certify, check_sampling
-from fedlab.privacy.dpsgd.per_sample import CLIPPING, Losses, Samples, check_module, mixing, part, per_sample
+from fedlab.privacy.dpsgd.per_sample import CLIPPING, Losses, Samples, check_module, mixing, per_sample
+from fedlab.privacy.libraries import part
 from fedlab.privacy.mechanisms.noise_source import check_entropy
 from fedlab.privacy.mechanisms.sensitivity import check_bound
 
@@ -87,19 +88,19 @@ class DPSGD:
     Parameters
     ----------
     clip
-        C > 0.
+        Largest norm C > 0 of a sample's gradient.
     noise_multiplier
-        m >= 0, e.g. of `calibrate`; 0 clips without noise, and its certificate says infinity.
+        Noise multiplier m >= 0, e.g. of `calibrate`; 0 clips without noise, and its certificate says infinity.
     sampling_probability
-        q in (0, 1].
+        Probability q in (0, 1] of each sample to be in a step.
     steps
-        T >= 1.
+        Number of steps T >= 1.
     expected_batch
-        B > 0.
+        Public number B > 0 that the sums are divided by.
     physical_batch
         Samples that pass the module at once: memory, and nothing else.
     clipping
-        'ghost' or 'hooks': the same sums, to rounding.
+        Way to clip, 'ghost' or 'hooks': the same sums, to rounding.
 
     Raises
     ------
@@ -119,13 +120,10 @@ class DPSGD:
         check_bound("clip", self.clip)
         check_sampling(self.sampling_probability)
         check_bound("expected_batch", self.expected_batch)
-        if not (math.isfinite(self.noise_multiplier) and self.noise_multiplier >= 0):
-            raise BadInput(f"noise_multiplier={self.noise_multiplier} must be a finite number >= 0")
+        checks.number("noise_multiplier", self.noise_multiplier, least=0)
         for name in ("steps", "physical_batch"):
-            if getattr(self, name) < 1:
-                raise BadInput(f"{name}={getattr(self, name)} must be at least 1")
-        if self.clipping not in CLIPPING:
-            raise unknown("clipping", self.clipping, CLIPPING)
+            checks.integer(name, getattr(self, name), least=1)
+        checks.choice("clipping", self.clipping, CLIPPING)
 
     def train(
         self,
@@ -144,21 +142,21 @@ class DPSGD:
         Parameters
         ----------
         module
-            What is trained: its parameters that require a gradient. It is left without hooks.
+            Module whose parameters that require a gradient are trained. It is left without hooks.
         samples
-            n of them; with n = 0 every step is noise alone.
+            Samples, n of them; with n = 0 every step is noise alone.
         losses
-            One loss per sample.
+            Loss per sample.
         optimizer
-            Any of torch's, over parameters of the module; it is given noisy mean gradients.
+            Optimiser, any of torch's, over parameters of the module; it is given noisy mean gradients.
         generator
-            On the CPU, of the batches and the noise: see `generator_of`.
+            Generator on the CPU, of the batches and the noise: see `generator_of`.
         secure
-            Sum several draws for each number of noise, against attacks on floating point (Holohan and Braghin,
-            https://arxiv.org/abs/2107.10138).
+            Whether to sum several draws for each number of noise, against attacks on floating point (Holohan and
+            Braghin, https://arxiv.org/abs/2107.10138).
         probe
-            Compare Opacus with autograd on a sample before the first step; whoever trains the same module a thousand
-            times may do so once.
+            Whether to compare Opacus with autograd on a sample before the first step; whoever trains the same module
+            a thousand times may do so once.
 
         Raises
         ------
@@ -169,10 +167,8 @@ class DPSGD:
         known = set(module.parameters())
         if any(p not in known for group in optimizer.param_groups for p in group["params"]):
             raise BadInput("the optimizer trains parameters that are not the module's")
-        kind = part(
-            "optimizers", "DPOptimizer" if self.clipping == "hooks" else "DPOptimizerFastGradientClipping"
-        )
-        private = kind(
+        kind = "DPOptimizer" if self.clipping == "hooks" else "DPOptimizerFastGradientClipping"
+        private = part("opacus.optimizers", kind)(
             optimizer,
             noise_multiplier=self.noise_multiplier,
             max_grad_norm=self.clip,
@@ -205,25 +201,18 @@ class DPSGD:
         if not n:
             batches: Any = [[]] * self.steps
         else:
-            batches = part("utils.uniform_sampler", "UniformWithReplacementSampler")(
+            batches = part("opacus.utils.uniform_sampler", "UniformWithReplacementSampler")(
                 num_samples=n, sample_rate=self.sampling_probability, generator=generator, steps=self.steps
             )
-        split = part("utils.batch_memory_manager", "BatchSplittingSampler")
+        split = part("opacus.utils.batch_memory_manager", "BatchSplittingSampler")
         yield from split(sampler=batches, max_batch_size=self.physical_batch, optimizer=private)
 
 
 def generator_of(entropy: str, seed: int) -> torch.Generator:
-    """Return a generator on the CPU for `DPSGD.train`: the seed's, or one of the operating system's.
+    """Return a generator on the CPU for `DPSGD.train`: the seed's ('seeded'), or one of the operating system's ('os').
 
     torch's `manual_seed` keeps 32 bits of a seed on the CPU, so few that all can be tried, and that clients come to
-    share them: the whole state is drawn.
-
-    Parameters
-    ----------
-    entropy
-        'seeded' or 'os'.
-    seed
-        At least 0, of any size; unused with 'os'.
+    share them: the whole state is drawn, and the seed may have any size.
     """
     generator = torch.Generator().manual_seed(0)
     state = generator.get_state().numpy().copy()

@@ -17,10 +17,11 @@ import numpy as np
 from scipy.optimize import brentq
 from scipy.special import log_ndtr, ndtr
 
+from fedlab import checks
 from fedlab.errors import BadInput
 
 LEAST, MOST = 1e-4, 1e7
-"""Noise multipliers between which a promise is looked for."""
+"""Noise multipliers between which the least is looked for."""
 
 
 def delta_of(noise_multiplier: float, epsilon: float) -> float:
@@ -40,16 +41,16 @@ def multiplier(epsilon: float, delta: float) -> float:
     Raises
     ------
     BadInput
-        `epsilon` is not > 0, or `delta` not in (0, 1); or the promise is beyond all noise or none.
+        `epsilon` is not > 0, or `delta` not in (0, 1); or the two are beyond all noise or none.
     """
-    check_promise(epsilon, delta)
+    check_budget(epsilon, delta)
     if delta_of(MOST, epsilon) > delta or delta_of(LEAST, epsilon) < delta:
         raise BadInput(
             f"epsilon={epsilon}, delta={delta}: the noise multiplier lies outside {LEAST:g}..{MOST:g}; give a "
-            "promise of common size, such as epsilon=1 delta=1e-5"
+            "budget of common size, such as epsilon=1 delta=1e-5"
         )
-    found = _root(lambda log_m: delta_of(math.exp(log_m), epsilon) - delta, math.log(LEAST), math.log(MOST))
-    m = math.exp(found)
+    root = _root(lambda log_m: delta_of(math.exp(log_m), epsilon) - delta, math.log(LEAST), math.log(MOST))
+    m = math.exp(root)
     while delta_of(m, epsilon) > delta:  # the root may lie on the wrong side by its last bits
         m = float(np.nextafter(m * (1 + 1e-12), np.inf))
     return m
@@ -64,7 +65,7 @@ def epsilon_of(noise_multiplier: float, delta: float) -> float:
         The multiplier is not > 0, or `delta` not in (0, 1).
     """
     m = check_multiplier(noise_multiplier)
-    check_promise(1.0, delta)
+    check_budget(1.0, delta)
     if delta_of(m, 0.0) <= delta:
         return 0.0
     most = 1.0
@@ -81,22 +82,18 @@ def together(*noise_multipliers: float) -> float:
     return 1 / math.sqrt(sum(1 / check_multiplier(m) ** 2 for m in noise_multipliers))
 
 
-def check_promise(epsilon: float, delta: float) -> None:
-    """Refuse what is no promise."""
-    if not (math.isfinite(epsilon) and epsilon > 0):
-        raise BadInput(f"epsilon={epsilon} must be a finite number > 0: 1 is strong, 8 is weak")
-    if not 0 < delta < 1:
-        raise BadInput(f"delta={delta} must lie in (0, 1), well below one over the number of samples: 1e-5")
+def check_budget(epsilon: float, delta: float) -> None:
+    """Refuse an epsilon that is not > 0, or a delta outside (0, 1)."""
+    checks.number("epsilon", epsilon, above=0, remedy="1 is strong, 8 is weak")
+    checks.number("delta", delta, above=0, below=1, remedy="well below one over the number of samples, 1e-5")
 
 
 def check_multiplier(noise_multiplier: float) -> float:
     """Return a noise multiplier that is one."""
-    if not (math.isfinite(noise_multiplier) and noise_multiplier > 0):
-        raise BadInput(f"noise_multiplier={noise_multiplier} must be a finite number > 0")
-    return float(noise_multiplier)
+    return float(checks.number("noise_multiplier", noise_multiplier, above=0))
 
 
 def _root(function: object, low: float, high: float) -> float:
-    found = brentq(function, low, high, xtol=1e-14, rtol=1e-14, maxiter=500)  # pyright: ignore[reportArgumentType, reportCallIssue]
-    assert isinstance(found, float)
-    return found
+    root = brentq(function, low, high, xtol=1e-14, rtol=1e-14, maxiter=500)  # pyright: ignore[reportArgumentType, reportCallIssue]
+    assert isinstance(root, float)
+    return root

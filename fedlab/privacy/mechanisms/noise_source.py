@@ -8,23 +8,17 @@ from __future__ import annotations
 
 import numpy as np
 
-from fedlab.errors import BadInput, unknown
+from fedlab import checks
+from fedlab.errors import BadInput
 from fedlab.randomness import rng_for
 
 SOURCES = ("seeded", "os")
 
 
 def noise(entropy: str, seed: int, purpose: str) -> np.random.Generator:
-    """Return the generator of one draw of noise.
+    """Return the generator of one draw of noise: of a run's seed, or a client's in it, and a purpose, or of the system.
 
-    Parameters
-    ----------
-    entropy
-        'seeded' or 'os'.
-    seed
-        Of the run, or of a client in it; unused with 'os'.
-    purpose
-        What it is for: other purposes have other noise.
+    Draws of other purposes have other noise; the source 'os' looks at neither.
     """
     if check_entropy(entropy) == "os":
         return np.random.default_rng()
@@ -33,9 +27,7 @@ def noise(entropy: str, seed: int, purpose: str) -> np.random.Generator:
 
 def check_entropy(entropy: str) -> str:
     """Return a source that is known."""
-    if entropy not in SOURCES:
-        raise unknown("entropy", entropy, SOURCES)
-    return entropy
+    return checks.choice("entropy", entropy, SOURCES)
 
 
 def check_place(entropy: str, simulated: bool) -> None:

@@ -31,13 +31,13 @@ ORDERS = (*range(2, 33), 40, 48, 56, 64, 96, 128, 256, 512, 1024)
 def subsampled(noise_multiplier: float, sampling_probability: float) -> np.ndarray:
     """Return R at `ORDERS` of one Gaussian release of a Poisson sample with probability q < 1."""
     q, precision = sampling_probability, noise_multiplier**-2
-    found = []
+    divergences = []
     for order in ORDERS:
         i = np.arange(order + 1)
-        chosen = gammaln(order + 1) - gammaln(i + 1) - gammaln(order - i + 1)
-        terms = chosen + xlogy(i, q) + (order - i) * np.log1p(-q) + i * (i - 1) * precision / 2
-        found.append(logsumexp(terms) / (order - 1))
-    return np.maximum(np.array(found, np.float64), 0.0)
+        log_binomial = gammaln(order + 1) - gammaln(i + 1) - gammaln(order - i + 1)
+        terms = log_binomial + xlogy(i, q) + (order - i) * np.log1p(-q) + i * (i - 1) * precision / 2
+        divergences.append(logsumexp(terms) / (order - 1))
+    return np.maximum(np.array(divergences, np.float64), 0.0)
 
 
 def at(curve: Curve, orders: Sequence[float]) -> np.ndarray:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 
-from fedlab.errors import BadInput, unknown
+from fedlab import checks
 
 SMALLEST = 1e-50
 """Bounds between this and its inverse can be raised to the fourth power."""
@@ -30,11 +30,11 @@ def joint_sensitivity(clip: float, target: float = 1.0, relation: str = "add_rem
     Parameters
     ----------
     clip
-        B > 0, the largest norm of a row.
+        Largest norm of a row, B > 0.
     target
-        T > 0, the largest norm of a target; 1 for one-hot.
+        Largest norm of a target, T > 0; 1 for one-hot.
     relation
-        'add_remove' or 'replace_one'.
+        Relation of neighbours: 'add_remove' or 'replace_one'.
 
     Raises
     ------
@@ -63,17 +63,11 @@ def client_sensitivity(bound: float, relation: str = "add_remove") -> float:
 
 def check_bound(name: str, value: float) -> float:
     """Return a bound that is one."""
-    if not (math.isfinite(value) and value > 0):
-        raise BadInput(f"{name}={value} must be a finite number > 0: without a bound there is no sensitivity")
-    if not SMALLEST <= value <= 1 / SMALLEST:  # its fourth power must be a number
-        raise BadInput(
-            f"{name}={value} lies outside {SMALLEST:g}..{1 / SMALLEST:g}: scale the features to about 1"
-        )
-    return float(value)
+    checks.number(name, value, above=0, remedy="without a bound there is no sensitivity")
+    remedy = "scale the features to about 1"  # its fourth power must be a number
+    return float(checks.number(name, value, least=SMALLEST, most=1 / SMALLEST, remedy=remedy))
 
 
 def check_relation(relation: str) -> str:
     """Return a relation that is known."""
-    if relation not in RELATIONS:
-        raise unknown("relation", relation, RELATIONS)
-    return relation
+    return checks.choice("relation", relation, RELATIONS)

@@ -25,7 +25,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fedlab.errors import BadInput
-from fedlab.privacy.mechanisms.gaussian import check_promise
+from fedlab.privacy.mechanisms.gaussian import check_budget
 from fedlab.privacy.mechanisms.renyi import Curve, converted
 
 ORDERS = np.unique(np.concatenate([np.arange(2, 65), np.geomspace(64, 1e5, 200).astype(np.int64)]))
@@ -41,9 +41,9 @@ class Block:
     Attributes
     ----------
     l2, l1
-        The most that a neighbour changes them, in integer units.
+        Norms of the largest change by a neighbour, in integer units.
     variance
-        mu, in integer units squared.
+        Variance mu of the noise, in integer units squared.
     """
 
     l2: float
@@ -58,9 +58,9 @@ class Shift:
     Attributes
     ----------
     ratio
-        sum_i v_i^2 / mu_i: what a Gaussian would be charged.
+        Charge of a Gaussian, sum_i v_i^2 / mu_i.
     blocks
-        What the rest of the bound needs; their norms may each be as large as the whole.
+        Blocks for the rest of the bound; the norms of each may be as large as the whole.
     """
 
     ratio: float
@@ -94,7 +94,7 @@ def curve(shift: Shift) -> Curve:
 
 def epsilon_of(shift: Shift, delta: float) -> float:
     """Return an epsilon that one release keeps at this delta."""
-    check_promise(1.0, delta)
+    check_budget(1.0, delta)
     return converted(ORDERS.tolist(), np.array([value for _, value in curve(shift)]), delta)
 
 
@@ -104,14 +104,12 @@ def calibrated(epsilon: float, delta: float, shift: Shift) -> float:
     Raises
     ------
     BadInput
-        `epsilon` or `delta` is out of range, or no noise keeps the promise.
+        `epsilon` or `delta` is out of range, or no noise keeps them.
     """
-    check_promise(epsilon, delta)
+    check_budget(epsilon, delta)
     low, high = 2.0**-40, 2.0**60
     if epsilon_of(shift.under(high), delta) > epsilon or epsilon_of(shift.under(low), delta) <= epsilon:
-        raise BadInput(
-            f"epsilon={epsilon}, delta={delta}: no common amount of Skellam noise keeps this promise"
-        )
+        raise BadInput(f"epsilon={epsilon}, delta={delta}: no common amount of Skellam noise keeps this")
     while high / low > 1 + 1e-9:
         middle = math.sqrt(low * high)
         if epsilon_of(shift.under(middle), delta) <= epsilon:

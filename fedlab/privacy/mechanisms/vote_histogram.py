@@ -16,12 +16,9 @@ import numpy as np
 from jaxtyping import Float32, Float64
 
 from fedlab.errors import BadInput
-from fedlab.privacy.accounting.composition import together
-from fedlab.privacy.accounting.release import Release
-from fedlab.privacy.mechanisms.gaussian import multiplier
 
 SENSITIVITY = 1.0
-"""Of the histogram, in the L2 norm: one text added or removed."""
+"""Sensitivity of the histogram, in the L2 norm, to one text added or removed."""
 BLOCK = 4096
 """Private texts whose distances are in memory at a time."""
 
@@ -57,44 +54,3 @@ def noisy(
 ) -> Float64[np.ndarray, " k"]:
     """Return the histogram with its noise; nothing else of it may leave."""
     return counts + rng.normal(0.0, noise_multiplier * SENSITIVITY, counts.shape)
-
-
-def votes_multiplier(epsilon: float, delta: float, rounds: int, beside: tuple[Release, ...] = ()) -> float:
-    """Return the noise multiplier with which all rounds of votes, and what is released beside them, keep a promise.
-
-    Parameters
-    ----------
-    epsilon, delta
-        The promise.
-    rounds
-        Histograms in all, at least 1.
-    beside
-        What else is released about the same texts: a generator's steps.
-
-    Raises
-    ------
-    BadInput
-        There is no round, or what is beside spends the whole promise.
-    """
-    if rounds < 1:
-        raise BadInput(f"rounds={rounds} of votes must be at least 1")
-    m = multiplier(epsilon, delta) * rounds**0.5
-    if not beside:
-        return m
-    spent = together(beside).epsilon(delta)
-    if spent >= epsilon:
-        raise BadInput(
-            f"epsilon={epsilon}: the generator alone spends {spent:.3g}, which leaves nothing for votes; give it less"
-        )
-
-    def kept(candidate: float) -> bool:
-        cast = Release("votes", "votes", "gaussian", noise_multiplier=candidate, steps=rounds)
-        return together((*beside, cast)).epsilon(delta) <= epsilon
-
-    low, high = m, 2 * m
-    while not kept(high):
-        low, high = high, 2 * high
-    while high > low * 1.005:
-        middle = (low * high) ** 0.5
-        low, high = (low, middle) if kept(middle) else (middle, high)
-    return high

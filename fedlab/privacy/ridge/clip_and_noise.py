@@ -21,10 +21,11 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
+from fedlab import checks
 from fedlab.errors import BadInput
 from fedlab.privacy.mechanisms.sensitivity import check_bound
 from fedlab.stats import NoisyGram
-from fedlab.stats.serialization.packing import flatten, triangle_entries, unflatten
+from fedlab.stats.arithmetic.triangle import flatten, triangle_entries, unflatten
 
 INSIDE = 1 - 2.0**-40
 """Clipped norms stay inside their bound by more than float64 rounds."""
@@ -38,7 +39,7 @@ def clip_rows(x: Float64[Tensor, "n d"], clip: float, scale: float | None = None
     x
         Features, or the integers that stand for them. Finite: see `fedlab.stats.arithmetic.samples.check_features`.
     clip
-        B > 0, in units of the features.
+        Bound B > 0, in units of the features.
     scale
         Integer units per 1.0 of a feature; None for plain features.
 
@@ -74,9 +75,7 @@ def clip_statistics(statistics: NoisyGram, bound: float) -> NoisyGram:
     plain = statistics.real()
     norm = math.sqrt(float(plain.gram.square().sum() + plain.cross.square().sum()))
     if not math.isfinite(norm):
-        raise BadInput(
-            "a client's statistics are NaN or infinite: they cannot be clipped, and are not summed"
-        )
+        raise BadInput("a client's statistics are NaN or infinite: they cannot be clipped, nor summed")
     if norm <= size:
         return statistics
     gram, cross = (part.to(torch.float64) * (size / norm) for part in (statistics.gram, statistics.cross))
@@ -93,11 +92,11 @@ def symmetric_gaussian(
     Parameters
     ----------
     statistics
-        Clipped: this function cannot know to what.
+        Sums, clipped: this function cannot know to what.
     gram_deviation, cross_deviation
-        s_G >= 0 and s_C > 0, in units of the features; s_G = 0 where G is public.
+        Standard deviations s_G >= 0 and s_C > 0, in units of the features; s_G = 0 where G is public.
     rng
-        Of the operating system's entropy where the data are real.
+        Random numbers, of the operating system's entropy where the data are real.
 
     Raises
     ------
@@ -105,8 +104,7 @@ def symmetric_gaussian(
         A deviation is negative or not finite.
     """
     for name, s in (("gram_deviation", gram_deviation), ("cross_deviation", cross_deviation)):
-        if not (math.isfinite(s) and s >= 0):
-            raise BadInput(f"{name}={s} must be a finite number >= 0")
+        checks.number(name, s, least=0)
     plain = statistics.real()
     d = plain.num_features
     # Entries on and above the diagonal are enough: (Z + Z')/2 beside it is normal with variance s^2/2.

@@ -1,4 +1,4 @@
-"""What is promised about whom, and the noise that keeps it.
+"""The guarantee of one release of ridge statistics, about whom it is, and the noise that keeps it.
 
     s = m Delta           m the Gaussian's multiplier for (epsilon, delta), Delta the sensitivity of (G, C)
 
@@ -7,7 +7,7 @@
     distributed   every client adds integers of variance s^2 / h; worth nothing without secure aggregation
 
 With `gram_share` u, add or remove only, G and C have noise of their own: B^4/s_G^2 + B^2/s_C^2 = 1/m^2 with
-B^4/s_G^2 = u/m^2. The mechanisms are in `mechanisms` and `skellam`, what has been spent is in `ledger`.
+B^4/s_G^2 = u/m^2. The mechanisms are in `clip_and_noise` and `skellam`, what has been spent is in `ledger`.
 
 B the largest norm of a row (S of a client's whole statistics), k clients, h of whom at least are in the sum and keep
 their own noise to themselves.
@@ -23,10 +23,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedlab.errors import BadInput, unknown
+from fedlab import checks
+from fedlab.errors import BadInput
 from fedlab.privacy.accounting.budget import PrivacyBudget, check_unit
 from fedlab.privacy.mechanisms import skellam
-from fedlab.privacy.mechanisms.gaussian import check_promise, multiplier
+from fedlab.privacy.mechanisms.gaussian import check_budget, multiplier
 from fedlab.privacy.mechanisms.sensitivity import (
     check_bound,
     check_relation,
@@ -37,9 +38,10 @@ from fedlab.privacy.mechanisms.sensitivity import (
 from fedlab.privacy.mechanisms.skellam import Block, Shift
 from fedlab.privacy.ridge.clip_and_noise import clip_rows, clip_statistics, symmetric_gaussian
 from fedlab.stats import NoisyGram
-from fedlab.stats.serialization.packing import triangle_entries, unflatten
+from fedlab.stats.arithmetic.triangle import triangle_entries, unflatten
 
 TRUST = ("central", "local", "distributed")
+SHARE = "a share of the clients, e.g. 0.1"
 
 
 @dataclass(frozen=True)
@@ -49,17 +51,17 @@ class Guarantee:
     Parameters
     ----------
     epsilon, delta
-        Of one release.
+        Budget of one release.
     clip
-        B: the largest norm of a row of features, or with `unit='client'` of a client's whole statistics.
+        Largest norm B of a row of features, or with `unit='client'` of a client's whole statistics.
     trust
-        'central', 'local' or 'distributed'.
+        Who is trusted with what: 'central', 'local' or 'distributed'.
     unit
-        Whose presence is hidden: one 'sample', or one 'client' with all it has.
+        Unit whose presence is hidden: one 'sample', or one 'client' with all it has.
     relation
-        'add_remove' or 'replace_one'.
+        Relation of neighbours: 'add_remove' or 'replace_one'.
     gram_share
-        u in (0, 1), the part of the budget that G takes; None noises G and C alike.
+        Share u in (0, 1) of the budget that G takes; None noises G and C alike.
     dropout, colluding
         Shares of the clients that may drop out, and that may tell the server their noise (distributed).
     cap
@@ -83,25 +85,22 @@ class Guarantee:
     cap: float | None = None
 
     def __post_init__(self) -> None:
-        check_promise(self.epsilon, self.delta)
+        check_budget(self.epsilon, self.delta)
         check_bound("clip", self.clip)
         check_relation(self.relation)
-        if self.trust not in TRUST:
-            raise unknown("trust", self.trust, TRUST)
+        checks.choice("trust", self.trust, TRUST)
         check_unit(self.unit)
-        for name, share in (("dropout", self.dropout), ("colluding", self.colluding)):
-            if not 0 <= share < 1:
-                raise BadInput(f"{name}={share} lies outside [0, 1): a share of the clients, e.g. 0.1")
+        for name in ("dropout", "colluding"):
+            checks.number(name, getattr(self, name), least=0, below=1, remedy=SHARE)
         if self.dropout + self.colluding >= 1:
             raise BadInput(
                 f"dropout={self.dropout} and colluding={self.colluding} leave no client to hide behind: lower them"
             )
-        if self.cap is not None and not self.cap > 0:
-            raise BadInput(f"cap={self.cap} must be > 0, or null for the epsilon of one release")
+        if self.cap is not None:
+            checks.number("cap", self.cap, above=0, remedy="or null for the epsilon of one release")
         if self.gram_share is None:
             return
-        if not 0 < self.gram_share < 1:
-            raise BadInput(f"gram_share={self.gram_share} must lie in (0, 1), or be null for noise alike")
+        checks.number("gram_share", self.gram_share, above=0, below=1, remedy="or null for noise alike")
         if (self.relation, self.unit) != ("add_remove", "sample") or self.trust == "distributed":
             raise BadInput(
                 f"gram_share={self.gram_share} is proved for adding or removing one sample under Gaussian noise: "
@@ -109,7 +108,7 @@ class Guarantee:
             )
 
     @property
-    def promise(self) -> PrivacyBudget:
+    def budget(self) -> PrivacyBudget:
         """The terms of the ledger that its releases are entered in."""
         return PrivacyBudget(self.cap or self.epsilon, self.delta, self.unit, self.relation)
 
@@ -122,7 +121,7 @@ class Guarantee:
 
     @cached_property
     def noise_multiplier(self) -> float:
-        """M of the Gaussian mechanism."""
+        """Noise multiplier m of the Gaussian mechanism."""
         return multiplier(self.epsilon, self.delta)
 
     @cached_property
@@ -155,11 +154,11 @@ class Guarantee:
         Parameters
         ----------
         sums
-            Whose C is released; its G is not looked at.
+            Sums whose C is released; G is not looked at.
         public_gram
-            (d, d), of rows that anybody may see.
+            Gram of rows that anybody may see, (d, d).
         rng
-            Of the noise.
+            Random numbers of the noise.
 
         Raises
         ------
@@ -179,11 +178,11 @@ class Guarantee:
         Parameters
         ----------
         sums
-            Of one client, exact.
+            Sums of one client, exact.
         num_clients
-            k, of whom at least `needed` must be in the sum.
+            Number of clients k, of whom at least `needed` must be in the sum.
         rng
-            The client's own.
+            Random numbers of the client's own.
 
         Raises
         ------

@@ -1,4 +1,4 @@
-"""What a promise will cost: the noise it takes, the signal it leaves, and a forecast on synthetic classes.
+"""What a guarantee will cost: the noise it takes, the signal it leaves, and a forecast on synthetic classes.
 
     noise on the sum    s sqrt(2 d), the spectral norm of the symmetric Gaussian on G; the ridge too
     signal              n B^2 / d, G's eigenvalue in an average direction, for its trace is at most n B^2
@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from scipy.special import ndtri
 
-from fedlab.errors import BadInput
+from fedlab import checks
 from fedlab.privacy.ridge.clip_and_noise import symmetric_gaussian
 from fedlab.privacy.ridge.guarantee import Guarantee
 from fedlab.stats import NoisyGram
@@ -47,16 +47,16 @@ CONFUSED = 0.1
 
 @dataclass(frozen=True)
 class Plan:
-    """A promise, and the federation it is for.
+    """A guarantee, and the federation it is for.
 
     Parameters
     ----------
     guarantee
-        The promise.
+        Guarantee of one release.
     n, d, c, clients
-        Samples in all, features, classes, clients that hold the samples.
+        Numbers of samples in all, features, classes, and clients that hold the samples.
     of_features
-        How many features there are before a projection to d; None for d.
+        Number of features before a projection to d; None for d.
 
     Raises
     ------
@@ -73,20 +73,16 @@ class Plan:
 
     def __post_init__(self) -> None:
         for name, value, least in (("n", self.n, 1), ("d", self.d, 1), ("c", self.c, 2)):
-            if value < least:
-                raise BadInput(f"{name}={value} must be at least {least}")
-        if not 1 <= self.clients <= self.n:
-            raise BadInput(f"clients={self.clients} must lie between 1 and n={self.n}: each holds a sample")
+            checks.integer(name, value, least)
+        checks.integer("clients", self.clients, 1, self.n, remedy=f"each holds a sample of the n={self.n}")
 
     @property
     def own_deviation(self) -> float:
         """Standard deviation of what each client adds to its own sums; 0 where the server adds it."""
-        s = self.guarantee.deviations[0]
-        if self.guarantee.trust == "local":
-            return s
-        return (
-            0.0 if self.guarantee.trust == "central" else s / math.sqrt(self.guarantee.honest(self.clients))
-        )
+        of, s = self.guarantee, self.guarantee.deviations[0]
+        if of.trust == "central":
+            return 0.0
+        return s if of.trust == "local" else s / math.sqrt(of.honest(self.clients))
 
     @property
     def deviation(self) -> float:
@@ -138,13 +134,13 @@ class Forecast:
     Attributes
     ----------
     without
-        With no noise, at the best of `RIDGES`.
+        Accuracy with no noise, at the best of `RIDGES`.
     accuracy, spread
         Mean and standard deviation over the draws of noise.
     error
-        Of the loss, from the test rows: what is below it is not known to be there.
+        Standard error of the loss, from the test rows: what is below it is not known to be there.
     rows
-        How many were drawn for the n.
+        Number of rows that were drawn for the n.
     """
 
     without: float
@@ -182,6 +178,6 @@ def forecast(plan: Plan, seed: int = 0) -> Forecast | None:
     average = float(sums.gram.trace()) / plan.d
     without = max(accuracy(sums, float(share) * average) for share in RIDGES)
     noisy = [symmetric_gaussian(sums, plan.deviation, plan.deviation, rng) for _ in range(DRAWS)]
-    found = [accuracy(one, "noise") for one in noisy]
-    error = math.sqrt(max(found[0] * (1 - found[0]), 1 / TESTED) / TESTED)
-    return Forecast(without, float(np.mean(found)), float(np.std(found)), error, rows)
+    accuracies = [accuracy(one, "noise") for one in noisy]
+    error = math.sqrt(max(accuracies[0] * (1 - accuracies[0]), 1 / TESTED) / TESTED)
+    return Forecast(without, float(np.mean(accuracies)), float(np.std(accuracies)), error, rows)

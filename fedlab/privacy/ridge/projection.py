@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-from fedlab.errors import BadInput
+from fedlab import checks
 from fedlab.stats.arithmetic.solve import one_thread
 
 
@@ -29,7 +29,7 @@ def principal(public: Tensor, width: int) -> Float64[Tensor, "d0 d"]:
     public
         Rows that may be looked at, (p, d0).
     width
-        d <= d0, and <= p: rows do not span more.
+        Number of directions d <= d0, and <= p: rows do not span more.
 
     Raises
     ------
@@ -37,26 +37,16 @@ def principal(public: Tensor, width: int) -> Float64[Tensor, "d0 d"]:
         More directions are asked for than there are.
     """
     rows = public.to(torch.float64)
-    most = min(rows.shape)
-    if not 1 <= width <= most:
-        raise BadInput(
-            f"width={width} must lie in 1..{most}: {len(rows)} public rows of {rows.shape[1]} features"
-        )
+    remedy = f"there are {len(rows)} public rows of {rows.shape[1]} features"
+    checks.integer("width", width, 1, min(rows.shape), remedy)
     with one_thread():
         _, vectors = torch.linalg.eigh(rows.T @ rows)
     return vectors[:, -width:].flip(1).contiguous()
 
 
 def random_directions(d0: int, width: int, rng: np.random.Generator) -> Float64[Tensor, "d0 d"]:
-    """Return orthogonal random directions, each sqrt(d0/d) long.
-
-    Raises
-    ------
-    BadInput
-        More directions are asked for than there are.
-    """
-    if not 1 <= width <= d0:
-        raise BadInput(f"width={width} must lie in 1..{d0}")
+    """Return orthogonal random directions, each sqrt(d0/d) long; a BadInput where there are not so many."""
+    checks.integer("width", width, 1, d0)
     directions, triangle = np.linalg.qr(rng.standard_normal((d0, width)))
     directions *= np.sign(np.diag(triangle))  # without it, QR prefers some rotations
     return torch.from_numpy(directions * math.sqrt(d0 / width))

@@ -1,4 +1,4 @@
-"""A client of a secure sum: four answers, each a function of what it is asked and what it remembers.
+"""A client of a secure sum: four answers, each a function of the question and of what it remembers.
 
     keys      public keys
     shares    to each neighbour, sealed: a share of b, a share of the secret masking key; digests of both
@@ -52,9 +52,9 @@ class Participant:
     Parameters
     ----------
     who
-        Its id, as the server and the others speak of it; in [0, 2^64).
+        Id, as the server and the others speak of it; in [0, 2^64).
     terms
-        What it agrees to.
+        Terms that it agrees to.
     """
 
     who: int
@@ -66,13 +66,13 @@ class Participant:
             memory = {"session": session, "root": draw()}
         return {"publics": _bytes(b"".join(Secrets(memory["root"]).publics), KEY_BYTES)}, memory
 
-    def shares(self, asked: Answer, session: bytes, memory: Memory) -> tuple[Answer, Memory]:
+    def shares(self, question: Answer, session: bytes, memory: Memory) -> tuple[Answer, Memory]:
         """Return what each neighbour is to hold, sealed.
 
         Parameters
         ----------
-        asked
-            'neighbours' (k,) uint64, rising; 'publics' (k, 2, 32) uint8, theirs.
+        question
+            Arrays 'neighbours' (k,) uint64, rising; 'publics' (k, 2, 32) uint8, theirs.
 
         Raises
         ------
@@ -80,16 +80,14 @@ class Participant:
             There are too few neighbours, they are not distinct, or another set was named before.
         """
         root = self._known(memory, session, "root")
-        neighbours, publics = _ids(asked, "neighbours"), _array(asked, "publics", np.uint8)
+        neighbours, publics = _ids(question, "neighbours"), _array(question, "publics", np.uint8)
         k, t = len(neighbours), self.terms.threshold
         if publics.shape != (k, 2, KEY_BYTES) or (neighbours[1:] <= neighbours[:-1]).any():
             raise BadInput(f"public keys of shape {publics.shape} for {k} neighbours: give two each, rising")
         if k < t or self.who in neighbours:
-            raise BadInput(
-                f"{k} neighbours that are not itself are there, {t} must be: it shares with nobody"
-            )
-        told = {"neighbours": neighbours.tobytes(), "publics": publics.tobytes()}
-        _same(memory, told, "other neighbours")
+            raise BadInput(f"{k} neighbours that are not itself are there, {t} must be: it shares nothing")
+        record = {"neighbours": neighbours.tobytes(), "publics": publics.tobytes()}
+        _same(memory, record, "other neighbours")
 
         own, me = Secrets(root), self.who.to_bytes(8)
         if not {bytes(public) for pair in publics for public in pair}.isdisjoint(own.publics):
@@ -109,19 +107,19 @@ class Participant:
             "digests": _bytes(b"".join(digests), DIGEST_BYTES).reshape(k, 3, DIGEST_BYTES),
             "commitment": _bytes(digest(session, own.self_mask), DIGEST_BYTES)[0],
         }
-        return answer, {**memory, **told, "seeds": b"".join(pairs)}
+        return answer, {**memory, **record, "seeds": b"".join(pairs)}
 
     def upload(
-        self, asked: Answer, vector: Int64[np.ndarray, " l"], session: bytes, memory: Memory
+        self, question: Answer, vector: Int64[np.ndarray, " l"], session: bytes, memory: Memory
     ) -> tuple[Answer, Memory]:
         """Return the masked vector, (L,) uint64, and its digest.
 
         Parameters
         ----------
-        asked
-            'senders' (m,) uint64, the neighbours that shared; 'sealed' (m, .) uint8, what they did.
+        question
+            Arrays 'senders' (m,) uint64, the neighbours that shared; 'sealed' (m, .) uint8, what they did.
         vector
-            What is added; the same length for everybody.
+            Integers that are added; the same length for everybody.
 
         Raises
         ------
@@ -129,19 +127,15 @@ class Participant:
             A share or a key was tampered with, too few neighbours shared, or others were named before.
         """
         seeds = self._known(memory, session, "seeds")
-        senders, sealed = _ids(asked, "senders"), _array(asked, "sealed", np.uint8)
+        senders, sealed = _ids(question, "senders"), _array(question, "sealed", np.uint8)
         places = self._places(memory, senders)
         t = self.terms.threshold
         if len(senders) < t:
-            raise BadInput(
-                f"{len(senders)} neighbours hold a share of this client, {t} must: it uploads nothing"
-            )
+            raise BadInput(f"{len(senders)} neighbours hold a share of this client, {t} must: no upload")
         if sealed.ndim != 2 or len(sealed) != len(senders):
-            raise BadInput(
-                f"{len(senders)} neighbours sent {sealed.shape} bytes of shares: expected a row each"
-            )
-        told = {"senders": senders.tobytes(), "sealed": digest(sealed.tobytes())}
-        _same(memory, told, "other shares")
+            raise BadInput(f"{len(senders)} neighbours sent {sealed.shape} bytes of shares: give a row each")
+        record = {"senders": senders.tobytes(), "sealed": digest(sealed.tobytes())}
+        _same(memory, record, "other shares")
 
         own, shares = Secrets(memory["root"]), []
         publics = np.frombuffer(memory["publics"], np.uint8).reshape(-1, 2, KEY_BYTES)
@@ -151,24 +145,22 @@ class Participant:
             key, about = self._envelope(own, session, j, publics[place])
             share = unseal(key, j.to_bytes(8), row.tobytes(), about)
             if share is None or len(share) != 2 * SHARE_BYTES:
-                raise BadInput(
-                    f"what client {j} shared was tampered with, or its keys were: nothing is uploaded"
-                )
+                raise BadInput(f"what client {j} shared was tampered with, or its keys: nothing is uploaded")
             shares.append(share)
             add_mask(total, seeds[place * KEY_BYTES : (place + 1) * KEY_BYTES], 1 if self.who < j else -1)
         # Two uploads under the same masks would show how their statistics differ.
-        told["uploaded"] = upload_digest(total)
-        _same(memory, told, "other statistics")
-        answer = {"masked": total, "digest": _bytes(told["uploaded"], DIGEST_BYTES)[0]}
-        return answer, {**memory, **told, "shares": b"".join(shares)}
+        record["uploaded"] = upload_digest(total)
+        _same(memory, record, "other statistics")
+        answer = {"masked": total, "digest": _bytes(record["uploaded"], DIGEST_BYTES)[0]}
+        return answer, {**memory, **record, "shares": b"".join(shares)}
 
-    def reveal(self, asked: Answer, session: bytes, memory: Memory) -> tuple[Answer, Memory]:
+    def reveal(self, question: Answer, session: bytes, memory: Memory) -> tuple[Answer, Memory]:
         """Return one share of each neighbour that shared, (m, 33) uint8, in the order in which they were named.
 
         Parameters
         ----------
-        asked
-            'survivors' (u,) uint64, rising: whose upload is in the sum.
+        question
+            Arrays 'survivors' (u,) uint64, rising: whose upload is in the sum.
 
         Raises
         ------
@@ -176,19 +168,19 @@ class Participant:
             The survivors are too few, are not what was said before, or lack this client.
         """
         shares = self._known(memory, session, "shares")
-        survivors, senders, told = self._survivors(asked, memory)
+        survivors, senders, record = self._survivors(question, memory)
         kinds = np.where(np.isin(senders, survivors), SEED_SHARE, KEY_SHARE)
         pairs = np.frombuffer(shares, np.uint8).reshape(len(senders), 2, SHARE_BYTES)
-        return {"shares": pairs[np.arange(len(senders)), kinds]}, {**memory, **told}
+        return {"shares": pairs[np.arange(len(senders)), kinds]}, {**memory, **record}
 
-    def part(self, asked: Answer, session: bytes, memory: Memory) -> tuple[Answer, Memory]:
+    def part(self, question: Answer, session: bytes, memory: Memory) -> tuple[Answer, Memory]:
         """Return the seeds shared with neighbours on the other side of a deletion, (m, 32) uint8.
 
         Parameters
         ----------
-        asked
-            'leaving' (s,) uint64, rising: who leaves the sum; 'survivors' as `reveal` has them, for a client that
-            was away then.
+        question
+            Arrays 'leaving' (s,) uint64, rising: who leaves the sum; 'survivors' as `reveal` has them, for a client
+            that was away then.
 
         Raises
         ------
@@ -197,8 +189,8 @@ class Participant:
         """
         seeds = np.frombuffer(self._known(memory, session, "seeds"), np.uint8).reshape(-1, KEY_BYTES)
         self._known(memory, session, "uploaded")
-        survivors, senders, told = self._survivors(asked, memory)
-        leaving, left = _ids(asked, "leaving"), np.frombuffer(memory.get("left", b""), np.uint64)
+        survivors, senders, record = self._survivors(question, memory)
+        leaving, left = _ids(question, "leaving"), np.frombuffer(memory.get("left", b""), np.uint64)
         if memory.get("leaving") == leaving.tobytes():  # asked again
             left = left[~np.isin(left, leaving)]
         if not len(leaving) or not np.isin(leaving, survivors).all() or np.isin(leaving, left).any():
@@ -211,8 +203,8 @@ class Participant:
                 f"{staying} neighbours would stay with this client, {self.terms.threshold} must so that it stays "
                 "hidden: sum anew without those who leave"
             )
-        told |= {"leaving": leaving.tobytes(), "left": np.union1d(left, leaving).tobytes()}
-        return {"seeds": seeds[self._places(memory, crossing)]}, {**memory, **told}
+        record |= {"leaving": leaving.tobytes(), "left": np.union1d(left, leaving).tobytes()}
+        return {"seeds": seeds[self._places(memory, crossing)]}, {**memory, **record}
 
     # -- inside ------------------------------------------------------------------------------------------------
 
@@ -225,9 +217,7 @@ class Participant:
 
     def _known(self, memory: Memory, session: bytes, what: str) -> bytes:
         if memory.get("session") != session or what not in memory:
-            raise BadInput(
-                f"client {self.who} took no part in the step before this one: it is out of this aggregation"
-            )
+            raise BadInput(f"client {self.who} took no part in the step before: it is out of this sum")
         return memory[what]
 
     def _places(self, memory: Memory, some: np.ndarray) -> np.ndarray:
@@ -236,9 +226,9 @@ class Participant:
             raise BadInput(f"clients {some.tolist()[:5]}... are named twice, or are no neighbours")
         return np.searchsorted(neighbours, some)
 
-    def _survivors(self, asked: Answer, memory: Memory) -> tuple[np.ndarray, np.ndarray, dict[str, bytes]]:
+    def _survivors(self, question: Answer, memory: Memory) -> tuple[np.ndarray, np.ndarray, dict[str, bytes]]:
         """Return who is in the sum, which neighbours shared, and what to remember of it."""
-        survivors, senders = _ids(asked, "survivors"), np.frombuffer(memory["senders"], np.uint64)
+        survivors, senders = _ids(question, "survivors"), np.frombuffer(memory["senders"], np.uint64)
         if (survivors[1:] <= survivors[:-1]).any() or self.who not in survivors:
             raise BadInput("the survivors are named twice, or lack this client: it reveals nothing")
         if not self.terms.minimum <= len(survivors) <= self.terms.clients:
@@ -251,12 +241,10 @@ class Participant:
             raise BadInput("a neighbour is said to be in the sum that never shared: it reveals nothing")
         near, t = int(np.isin(senders, survivors).sum()), self.terms.threshold
         if near < t:
-            raise BadInput(
-                f"{near} of this client's neighbours are in the sum, {t} must be: it reveals nothing"
-            )
-        told = {"survivors": survivors.tobytes()}
-        _same(memory, told, "another set of survivors")
-        return survivors, senders, told
+            raise BadInput(f"{near} of its neighbours are in the sum, {t} must be: it reveals nothing")
+        record = {"survivors": survivors.tobytes()}
+        _same(memory, record, "another set of survivors")
+        return survivors, senders, record
 
 
 def upload_digest(masked: np.ndarray) -> bytes:
@@ -264,8 +252,8 @@ def upload_digest(masked: np.ndarray) -> bytes:
     return digest(masked.astype("<u8", copy=False).tobytes())
 
 
-def _same(memory: Memory, told: Mapping[str, bytes], what: str) -> None:
-    if any(memory.get(name, value) != value for name, value in told.items()):
+def _same(memory: Memory, record: Mapping[str, bytes], what: str) -> None:
+    if any(memory.get(name, value) != value for name, value in record.items()):
         raise BadInput(f"{what} were named before in this aggregation: it answers a step in one way only")
 
 
@@ -273,16 +261,14 @@ def _bytes(content: bytes, width: int) -> np.ndarray:
     return np.frombuffer(content, np.uint8).reshape(-1, width)
 
 
-def _array(asked: Answer, name: str, kind: type) -> np.ndarray:
-    if name not in asked or asked[name].dtype != kind:
-        raise BadInput(
-            f"a step of the aggregation was asked with {sorted(asked)}: {name} is missing, or no {kind}"
-        )
-    return np.ascontiguousarray(asked[name])
+def _array(question: Answer, name: str, kind: type) -> np.ndarray:
+    if name not in question or question[name].dtype != kind:
+        raise BadInput(f"a step was asked with {sorted(question)}: {name} is missing, or no {kind}")
+    return np.ascontiguousarray(question[name])
 
 
-def _ids(asked: Answer, name: str) -> np.ndarray:
-    ids = _array(asked, name, np.uint64)
+def _ids(question: Answer, name: str) -> np.ndarray:
+    ids = _array(question, name, np.uint64)
     if ids.ndim != 1:
         raise BadInput(f"{name} of shape {ids.shape}: expected a list of clients")
     return ids

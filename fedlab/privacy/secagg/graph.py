@@ -20,6 +20,7 @@ from math import floor
 import numpy as np
 from scipy.stats import hypergeom
 
+from fedlab import checks
 from fedlab.errors import BadInput
 
 FEW = 32
@@ -38,7 +39,7 @@ class Terms:
     Parameters
     ----------
     clients
-        n, how many are asked.
+        Number of clients n that are asked.
     dropout
         Share of them that may be lost on the way, in [0, 1): a sum of fewer than the others is refused.
     colluding
@@ -55,28 +56,26 @@ class Terms:
     colluding: float = 0.1
 
     def __post_init__(self) -> None:
-        for name, share in (("dropout", self.dropout), ("colluding", self.colluding)):
-            if not 0 <= share < 1:
-                raise BadInput(f"{name}={share} lies outside [0, 1): a share of the clients, e.g. 0.3")
+        for name in ("dropout", "colluding"):
+            remedy = "a share of the clients, e.g. 0.3"
+            checks.number(name, getattr(self, name), least=0, below=1, remedy=remedy)
         if self.clients < FEWEST:
-            raise BadInput(
-                f"a secure sum of {self.clients} clients hides nobody: at least {FEWEST} are needed"
-            )
+            raise BadInput(f"a secure sum of {self.clients} clients hides nobody: {FEWEST} are needed")
         self.threshold  # noqa: B018 - refuses here what no threshold satisfies
 
     @property
     def minimum(self) -> int:
-        """Return how many clients a sum must hold."""
+        """Number of clients that a sum must hold."""
         return self.clients - floor(self.dropout * self.clients + 1e-9)
 
     @property
     def degree(self) -> int:
-        """Return k."""
+        """Number of neighbours k."""
         return _fitting(self.clients, self.dropout, self.colluding)[0]
 
     @property
     def threshold(self) -> int:
-        """Return t."""
+        """Number of shares t that give a secret."""
         return _fitting(self.clients, self.dropout, self.colluding)[1]
 
     def graph(self, members: Collection[int], seed: int) -> Graph:
@@ -99,9 +98,9 @@ def in_one_piece(graph: Graph, members: Collection[int]) -> bool:
         return True
     waiting = [left.pop()]
     while waiting:
-        found = left.intersection(graph[waiting.pop()])
-        left -= found
-        waiting.extend(found)
+        near = left.intersection(graph[waiting.pop()])
+        left -= near
+        waiting.extend(near)
     return not left
 
 

@@ -76,13 +76,7 @@ class Secrets:
 
 
 def agree(secret: bytes, public: bytes, *context: bytes) -> bytes:
-    """Return the 32 bytes that the holders of both secret keys share.
-
-    Raises
-    ------
-    BadInput
-        The public key is none.
-    """
+    """Return the 32 bytes that the holders of both secret keys share; a BadInput where the public key is none."""
     try:
         return derive(_private(secret).exchange(X25519PublicKey.from_public_bytes(public)), *context)
     except ValueError as error:  # of another length, or a point of small order
@@ -105,13 +99,13 @@ def seal(key: bytes, sender: bytes, content: bytes, about: bytes) -> bytes:
     Parameters
     ----------
     key
-        What `agree` returned; used for one envelope each way.
+        Key that `agree` returned; used for one envelope each way.
     sender
-        8 bytes that tell the two ways apart.
+        Bytes, 8, that tell the two ways apart.
     content
-        What only the other shall read.
+        Bytes that only the other shall read.
     about
-        What need not be secret, but must be the same for both.
+        Bytes that need not be secret, but must be the same for both.
     """
     return ChaCha20Poly1305(key).encrypt(sender.rjust(12, b"\0"), content, about)
 

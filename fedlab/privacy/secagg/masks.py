@@ -21,17 +21,7 @@ _ZEROS = bytes(8 * BLOCK)
 
 
 def add_mask(total: np.ndarray, seed: bytes, sign: int = 1) -> None:
-    """Add the mask of a seed to a vector in place, or take it away.
-
-    Parameters
-    ----------
-    total
-        (L,) uint64, C-contiguous.
-    seed
-        32 bytes.
-    sign
-        1 or -1.
-    """
+    """Add the mask of a seed of 32 bytes to a vector in place, (L,) uint64; with `sign` -1, take it away."""
     if total.dtype != np.uint64 or total.ndim != 1:
         raise BadInput(f"a mask cannot be added to {total.dtype}{list(total.shape)}: give a vector of uint64")
     encryptor = _encryptor(seed)
@@ -42,13 +32,6 @@ def add_mask(total: np.ndarray, seed: bytes, sign: int = 1) -> None:
         part = total[start : start + BLOCK]
         encryptor.update_into(zeros[: 8 * len(part)], room)
         change(part, words[: len(part)], out=part)
-
-
-def mask(seed: bytes, words: int) -> np.ndarray:
-    """Return the mask of a seed, (words,) uint64."""
-    total = np.zeros(words, np.uint64)
-    add_mask(total, seed)
-    return total
 
 
 def keystream(seed: bytes, num_bytes: int) -> bytes:

@@ -30,17 +30,17 @@ from fedlab.privacy.secagg.server import SecureSum, expect
 
 
 @dataclass
-class Departure:
-    """One deletion: who leaves, and the seeds that were heard.
+class Removal:
+    """One removal: who leaves, and the seeds that were heard.
 
     Parameters
     ----------
     leaving
-        S, rising.
+        Clients S that leave, rising.
     seeds
-        By (client in S, client that stays).
+        Seeds by (client in S, client that stays).
     heard
-        Who has answered.
+        Clients that have answered.
     """
 
     leaving: tuple[int, ...]
@@ -48,15 +48,15 @@ class Departure:
     heard: list[int] = field(default_factory=list)
 
     @classmethod
-    def of(cls, total: SecureSum, leaving: Iterable[int], alone: bool = False) -> Departure:
-        """Return the deletion of these clients from a sum.
+    def of(cls, total: SecureSum, leaving: Iterable[int], alone: bool = False) -> Removal:
+        """Return the removal of these clients from a sum.
 
         Parameters
         ----------
         total
-            The sum, whose `result` is known.
+            Sum whose `result` is known.
         leaving
-            Who leaves.
+            Clients that leave.
         alone
             Whether a group that shares no masks with the others who leave, a single client among them, may show
             its own sum.
@@ -76,9 +76,7 @@ class Departure:
             if who not in total.uploaded:
                 raise BadInput(f"client {who} is not in the sum: there is nothing of it to take out")
             if who not in total.parts:
-                raise BadInput(
-                    f"client {who}'s upload was not kept: name it in `keep` before the sum is made"
-                )
+                raise BadInput(f"client {who}'s upload was not kept: name it in `keep` before the sum")
         if not alone and (len(gone) == 1 or not in_one_piece(total.graph, gone)):
             raise BadInput(
                 f"of the clients {gone} each group that shares masks would show its own sum, and one that leaves "
@@ -90,9 +88,7 @@ class Departure:
                 f"{len(rest)} of {total.terms.clients} clients would stay, {total.terms.minimum} must: raise dropout"
             )
         if not in_one_piece(total.graph, rest):
-            raise BadInput(
-                "those who stay would fall into groups whose sums show: sum anew without those who leave"
-            )
+            raise BadInput("those who stay would be groups whose sums show: sum anew without the others")
         return cls(tuple(gone))
 
     def asked(self, total: SecureSum) -> list[int]:

@@ -64,13 +64,13 @@ class SecureSum:
     Parameters
     ----------
     terms
-        What everybody agrees on.
+        Terms that everybody agrees on.
     session
-        16 bytes that no other aggregation has.
+        Name of 16 bytes that no other aggregation has.
     seed
-        Of the graph.
+        Seed of the graph.
     keep
-        Whose uploads are kept, so that they can leave the sum (`fedlab.privacy.secagg.removal`).
+        Clients whose uploads are kept, so that they can leave the sum (`fedlab.privacy.secagg.removal`).
     """
 
     terms: Terms
@@ -137,15 +137,15 @@ class SecureSum:
     def ask_upload(self) -> dict[int, Answer]:
         """Return what each client that shared is told: what its neighbours shared with it."""
         self._check_enough(self.sealed, "shared their secrets")
-        asked = {}
+        questions = {}
         for who in self.sealed:
             senders = [other for other in self.graph[who] if other in self.sealed]
             rows = [self.sealed[other][self._place(other, who)] for other in senders]
-            asked[who] = {
+            questions[who] = {
                 "senders": np.array(senders, np.uint64),
                 "sealed": np.array(rows, np.uint8).reshape(len(rows), SEALED_BYTES),
             }
-        return asked
+        return questions
 
     # -- upload ------------------------------------------------------------------------------------------------
 
@@ -204,9 +204,7 @@ class SecureSum:
         for other, share in zip(senders, shares, strict=True):
             kind = SEED_SHARE if other in survivors else KEY_SHARE
             if digest(self.session, share.tobytes()) != self.digest(other, who, kind):
-                raise BadInput(
-                    f"its share of client {other} is not the one it was given: it was tampered with"
-                )
+                raise BadInput(f"its share of client {other} is not what it was given: it was tampered with")
         self.revealed[who] = shares
         return True
 
@@ -226,9 +224,7 @@ class SecureSum:
         secrets = {who: self._combine(who, shares.get(who, {})) for who in [*self.uploaded, *lost]}
         for who in self.uploaded:
             if digest(self.session, secrets[who]) != self.commitments[who]:
-                raise BadInput(
-                    f"the self mask of client {who} is not the one it committed to: it was tampered with"
-                )
+                raise BadInput(f"client {who}'s self mask is not what it committed to: it was tampered with")
             add_mask(total, secrets[who], -1)
             if who in parts:
                 add_mask(parts[who], secrets[who], -1)
@@ -296,7 +292,5 @@ def expect(answer: Answer, name: str, kind: type, shape: tuple[int, ...] | None)
         raise BadInput(f"its answer holds {sorted(answer)}: {name} is missing")
     if array.dtype != kind or (array.shape != shape if shape is not None else array.ndim != 1):
         expected = "a vector" if shape is None else f"shape {list(shape)}"
-        raise BadInput(
-            f"its {name} is {array.dtype}{list(array.shape)}: expected {np.dtype(kind)}, {expected}"
-        )
+        raise BadInput(f"its {name} is {array.dtype}{list(array.shape)}: give {np.dtype(kind)}, {expected}")
     return array

@@ -29,13 +29,13 @@ def split(secret: bytes, threshold: int, points: Sequence[int], seed: bytes) -> 
     Parameters
     ----------
     secret
-        32 bytes.
+        Secret of 32 bytes.
     threshold
-        t >= 1, how many shares give the secret.
+        Number of shares t >= 1 that give the secret.
     points
-        Where f is evaluated: distinct and not 0. Small numbers are fast.
+        Places where f is evaluated: distinct and not 0. Small numbers are fast.
     seed
-        32 secret bytes, from which the coefficients are drawn; used for nothing else.
+        Secret seed of 32 bytes, from which the coefficients are drawn; used for nothing else.
 
     Raises
     ------

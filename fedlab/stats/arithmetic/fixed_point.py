@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-from fedlab.errors import BadInput
+from fedlab import checks
 
 EXACT = 2**53
 """Above this magnitude float64 no longer holds every integer."""
@@ -30,7 +30,7 @@ class FixedPoint:
     Parameters
     ----------
     limit
-        Features are clipped to [-limit, limit]. It is public, chosen per source and never read from the data.
+        Range of the features, clipped to [-limit, limit]: public, chosen per source and never read from the data.
     bits
         Word length with sign; 2 to 20.
     """
@@ -39,15 +39,9 @@ class FixedPoint:
     bits: int = 12
 
     def __post_init__(self) -> None:
-        if not 1 / WIDEST <= self.limit <= WIDEST:
-            raise BadInput(
-                f"fixed point: limit={self.limit} must lie in {1 / WIDEST:g}..{WIDEST:g}: give the features' "
-                "public range"
-            )
-        if not 2 <= self.bits <= 20:
-            raise BadInput(
-                f"fixed point: bits={self.bits} must lie in 2..20 (12 loses no accuracy in practice)"
-            )
+        remedy = "give the features' public range"
+        checks.number("limit", self.limit, least=1 / WIDEST, most=WIDEST, remedy=remedy)
+        checks.integer("bits", self.bits, 2, 20, remedy="12 loses no accuracy in practice")
 
     @property
     def levels(self) -> int:

@@ -9,7 +9,7 @@ from pathlib import Path
 from fedlab.errors import BadInput
 
 SMALL = 2**28
-"""Below 256 MiB nobody is asked."""
+"""Below 256 MiB nothing is checked."""
 SHARE = 0.8
 """Of what is available: the rest is for the solve's copies, and for whoever else runs here."""
 _LOG = logging.getLogger("fedlab")
@@ -32,11 +32,11 @@ def check_memory(num_bytes: int, what: str, remedy: str, limit: int | None = Non
     Parameters
     ----------
     num_bytes
-        What will be taken.
+        Bytes that will be taken.
     what
-        What for: 'the sums of 8192 features'.
+        Purpose: 'the sums of 8192 features'.
     remedy
-        What else could be done.
+        Remedy: what else could be done.
     limit
         Largest number of bytes; None for a share of what is available.
 

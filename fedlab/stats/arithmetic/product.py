@@ -8,7 +8,7 @@ n rows, d features.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import reduce
 
 import numpy as np
@@ -21,6 +21,7 @@ from fedlab.stats.arithmetic.fixed_point import EXACT
 
 BLOCK = 64
 """Rows that are worked on at a time."""
+WRAPS = "the sum of exact statistics passes 2^63: lower bits, or add fewer samples"
 CORRUPTED = "exact statistics are not integers: the rows were corrupted or encoded with another scale"
 
 
@@ -65,7 +66,7 @@ def check_no_wrap(a: Tensor, b: Tensor) -> None:
     """Refuse to add Gram matrices whose int64 sum would wrap around."""
     # |G_ij| <= max_i G_ii: where no diagonal entry passes int64, no entry does.
     if a.dtype == torch.int64 and bool((b.diagonal() > torch.iinfo(torch.int64).max - a.diagonal()).any()):
-        raise BadInput("the sum of exact statistics passes 2^63: lower bits, or add fewer samples")
+        raise BadInput(WRAPS)
 
 
 def add_into(total: Tensor, part: Tensor) -> None:
@@ -92,6 +93,24 @@ def difference(total: Tensor, parts: Sequence[Tensor]) -> Tensor:
         for array in arrays:
             block -= array[start : start + BLOCK]
     return left
+
+
+def stacked_grams(parts: Sequence[Tensor], exact: bool) -> Iterator[Tensor]:
+    """Yield Gram matrices whose sum is that of all parts: one product per d to 2d rows, whatever the parts are.
+
+    sum_k X_k'X_k = [X_1; X_2; ...]'[X_1; X_2; ...]. Rows are stacked as far as their product still gives integers
+    back: factors are not integers themselves.
+    """
+    stack: list[Tensor] = []
+    n, energy = 0, 0.0
+    for rows in parts:
+        n, energy = n + len(rows), energy + energy_of(rows)
+        if stack and (n > 2 * rows.shape[1] or (exact and not recoverable(n, energy))):
+            yield gram_product(torch.cat(stack), exact)
+            stack, n, energy = [], len(rows), energy_of(rows)
+        stack.append(rows)
+    if stack:
+        yield gram_product(torch.cat(stack), exact)
 
 
 def energy_of(rows: Float64[Tensor, "n d"]) -> float:

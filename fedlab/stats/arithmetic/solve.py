@@ -19,6 +19,7 @@ from jaxtyping import Float64
 from scipy.linalg.lapack import dpocon  # pyright: ignore[reportAttributeAccessIssue]
 from torch import Tensor
 
+from fedlab import checks
 from fedlab.errors import BadInput
 
 
@@ -29,13 +30,13 @@ class Solution:
     Attributes
     ----------
     weight
-        (d, c), in the units of the features.
+        Head, (d, c), in the units of the features.
     ridge
-        The ridge g that was used.
+        Ridge g that was used.
     condition
         Condition number of G + g I (1-norm, estimated from the factor); of the kept part if rank-deficient.
     rank
-        d, or less where the minimum-norm solution was taken.
+        Rank: d, or less where the minimum-norm solution was taken.
     """
 
     weight: Float64[Tensor, "d c"]
@@ -44,7 +45,7 @@ class Solution:
     rank: int
 
     @property
-    def note(self) -> str | None:
+    def diagnostic(self) -> str | None:
         """What a reader must know before trusting the head; None when there is nothing."""
         d = self.weight.shape[0]
         if self.rank < d:
@@ -79,8 +80,7 @@ def ridge_solve(gram: Float64[Tensor, "d d"], cross: Float64[Tensor, "d c"], rid
     BadInput
         The ridge is negative or not finite, or a sum overflowed.
     """
-    if not (np.isfinite(ridge) and ridge >= 0):
-        raise BadInput(f"ridge={ridge} must be finite and >= 0 (or 'gcv' to choose it from the statistics)")
+    checks.number("ridge", ridge, least=0, remedy="'gcv' chooses it from the statistics")
     gram, cross = gram.cpu(), cross.cpu()
     d = gram.shape[0]
     with one_thread():

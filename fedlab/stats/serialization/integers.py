@@ -34,11 +34,11 @@ class Layout:
     kind
         Place in `KINDS`.
     num_features, num_classes
-        d and c.
+        Numbers of features d and of classes c.
     scale
         Integer units per 1.0 of a feature.
     gram_variance, cross_variance
-        Of one client's share of noise.
+        Variances of one client's share of noise.
     """
 
     kind: int
@@ -75,10 +75,10 @@ class Layout:
         if statistics.scale is None:
             raise BadInput("statistics in float64 cannot be masked, only integers can: say mode=exact")
         kind = KINDS.index(type(statistics))
-        said = (kind, statistics.num_features, statistics.num_classes, statistics.scale)
+        settings = (kind, statistics.num_features, statistics.num_classes, statistics.scale)
         if isinstance(statistics, NoisyGram):
-            return cls(*said, statistics.gram_variance, statistics.cross_variance)
-        return cls(*said)
+            return cls(*settings, statistics.gram_variance, statistics.cross_variance)
+        return cls(*settings)
 
     @classmethod
     def read(cls, numbers: np.ndarray) -> Layout:
@@ -125,11 +125,11 @@ def statistics_of(vector: Int64[np.ndarray, " l"], layout: Layout, clients: int)
     Parameters
     ----------
     vector
-        The sum.
+        Sum of the vectors.
     layout
-        Of each of them.
+        Layout of each of them.
     clients
-        How many were added.
+        Number of clients that were added.
 
     Raises
     ------

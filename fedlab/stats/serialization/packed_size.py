@@ -14,8 +14,9 @@ import numpy as np
 from jaxtyping import Float64, Int64
 
 from fedlab.stats.arithmetic.product import recoverable
+from fedlab.stats.arithmetic.triangle import triangle_entries
 from fedlab.stats.class_weights import ClassWeights
-from fedlab.stats.serialization.packing import factor_entries, factor_is_smaller, triangle_entries
+from fedlab.stats.serialization.packing import factor_entries, factor_is_smaller
 
 HEADER = 128
 """Bytes that NumPy's format puts before the numbers of a flat array."""
@@ -38,15 +39,15 @@ def packed_bytes(
     h
         Features as they are summed (integers in exact mode), clients one after the other.
     labels
-        Their classes.
+        Classes of the rows.
     sizes
-        How many rows each client has, k of them; their sum is n.
+        Rows per client, k of them; their sum is n.
     c
         Number of classes.
     exact
-        Whether the sums are integers, sent as the narrowest that hold them.
+        Number mode: whether the sums are integers, sent as the narrowest that hold them.
     weights
-        What a sample of each class counts; None counts every sample once.
+        Weights of the classes; None counts every sample once.
     """
     k, d = len(sizes), h.shape[1]
     factors = np.ones(c) if weights is None or weights.plain else weights.factors(exact).numpy()

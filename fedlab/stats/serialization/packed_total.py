@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from fedlab.errors import BadInput
 from fedlab.stats.arithmetic.product import add_grams
+from fedlab.stats.arithmetic.triangle import add_triangle, symmetric
 from fedlab.stats.gram import GramStats
-from fedlab.stats.serialization.packing import diagonal_of, symmetric, unpack_sums, unpack_triangle
+from fedlab.stats.serialization.packing import unpack_sums, unpack_triangle
 from fedlab.stats.serialization.wire import unpack
 from fedlab.stats.total import StatisticsTotal
 
@@ -35,10 +35,13 @@ def unpack_total(parts: Iterable[Mapping[str, np.ndarray]]) -> Any:
         if "kind" in arrays or "gram" not in arrays:
             total.add(unpack(arrays))
             continue
-        said, _ = unpack_sums(arrays)
-        flat = unpack_triangle(arrays, said)
-        total.add(said)  # refuses what does not fit, before its triangle is added
-        triangle = _joined(triangle, flat, said.num_features)
+        sums, _ = unpack_sums(arrays)
+        flat = unpack_triangle(arrays, sums)
+        total.add(sums)  # refuses what does not fit, before its triangle is added
+        if triangle is None:
+            triangle = flat.astype(np.float64 if flat.dtype.kind == "f" else np.int64)
+        else:
+            add_triangle(triangle, flat)
     result = total.result()
     if triangle is None:
         return result
@@ -47,14 +50,3 @@ def unpack_total(parts: Iterable[Mapping[str, np.ndarray]]) -> Any:
     if result.matrix is not None or (result.rows is not None and len(result.rows)):
         matrix = add_grams(matrix, result.gram)
     return replace(result, rows=None, matrix=matrix)
-
-
-def _joined(triangle: np.ndarray | None, flat: np.ndarray, d: int) -> np.ndarray:
-    if triangle is None:
-        return flat.astype(np.float64 if flat.dtype.kind == "f" else np.int64)
-    if flat.dtype.kind == "i":
-        where = diagonal_of(d)  # no entry is larger than the largest of these
-        if (flat[where] > np.iinfo(np.int64).max - triangle[where]).any():
-            raise BadInput("the sum of exact statistics passes 2^63: lower bits, or add fewer samples")
-    triangle += flat
-    return triangle

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from fedlab.errors import BadInput
-from fedlab.stats.arithmetic.product import BLOCK, energy_of, recoverable
+from fedlab.stats.arithmetic.product import energy_of, recoverable
+from fedlab.stats.arithmetic.triangle import diagonal_of, flatten, symmetric, triangle_entries, unflatten
 from fedlab.stats.gram import GramStats
 
 ORDER = ("shape", "scale", "classes", "class_counts", "cross", "gram", "factor")
@@ -56,20 +57,20 @@ def unpack(arrays: Mapping[str, np.ndarray], device: torch.device | str = "cpu")
     BadInput
         A part is missing, has the wrong size or type, or holds NaN or infinite numbers.
     """
-    said, num_rows = unpack_sums(arrays)
-    d = said.num_features
+    sums, num_rows = unpack_sums(arrays)
+    d = sums.num_features
     rows = matrix = None
     if "factor" in arrays:
         expect("factor", arrays["factor"], factor_entries(num_rows, d))
         rows = unflatten(arrays["factor"], num_rows, d, np.float64)
-        if said.scale:
+        if sums.scale:
             _check_factor(rows)
     else:
-        matrix = symmetric(unpack_triangle(arrays, said), d)
+        matrix = symmetric(unpack_triangle(arrays, sums), d)
     return replace(
-        said,
-        cross=said.cross.to(device),
-        class_counts=said.class_counts.to(device),
+        sums,
+        cross=sums.cross.to(device),
+        class_counts=sums.class_counts.to(device),
         rows=None if rows is None else torch.from_numpy(rows).to(device),
         matrix=None if matrix is None else torch.from_numpy(matrix).to(device),
     )
@@ -93,12 +94,7 @@ def unpack_sums(arrays: Mapping[str, np.ndarray]) -> tuple[GramStats, int]:
         )
     present = arrays["classes"]
     expect("classes", present, present.size, "i")
-    if present.size and (
-        present[0] < 0 or present[-1] >= c or (np.diff(present.astype(np.int64)) <= 0).any()
-    ):
-        raise BadInput(
-            f"packed statistics name the classes {present.tolist()}: expected them rising in 0..{c - 1}"
-        )
+    check_classes(present, c)
     expect("class_counts", arrays["class_counts"], present.size, "i")
     if (arrays["class_counts"] < 0).any():
         raise BadInput(
@@ -115,11 +111,11 @@ def unpack_sums(arrays: Mapping[str, np.ndarray]) -> tuple[GramStats, int]:
     return GramStats(*sums, scale or None, saturated, rows=none, weighting=weighting), num_rows
 
 
-def unpack_triangle(arrays: Mapping[str, np.ndarray], said: GramStats) -> np.ndarray:
+def unpack_triangle(arrays: Mapping[str, np.ndarray], sums: GramStats) -> np.ndarray:
     """Return the entries of G on and above the diagonal, flat and as narrow as they were sent; check them."""
-    flat, d = arrays["gram"], said.num_features
-    expect("gram", flat, triangle_entries(d), "i" if said.scale else "if")
-    if said.scale and ((squares := flat[diagonal_of(d)]) < 0).any():
+    flat, d = arrays["gram"], sums.num_features
+    expect("gram", flat, triangle_entries(d), "i" if sums.scale else "if")
+    if sums.scale and ((squares := flat[diagonal_of(d)]) < 0).any():
         raise BadInput(f"packed statistics: gram has {int(squares.min())} on its diagonal: no sum of squares")
     return flat
 
@@ -166,42 +162,6 @@ def _trapezoid(rows: Tensor) -> np.ndarray:
     return flatten(factor.numpy())
 
 
-def flatten(matrix: np.ndarray) -> np.ndarray:
-    """Return the entries on and above the diagonal, row by row: slices cost a tenth of index arrays."""
-    return np.concatenate([row[i:] for i, row in enumerate(matrix)] or [matrix.reshape(-1)])
-
-
-def unflatten(flat: np.ndarray, n: int, d: int, kind: type) -> np.ndarray:
-    """Return the (n, d) matrix of these entries, zero below the diagonal."""
-    matrix = np.zeros((n, d), kind)
-    end = 0
-    for i, row in enumerate(matrix):
-        start, end = end, end + d - i
-        row[i:] = flat[start:end]
-    return matrix
-
-
-def symmetric(flat: np.ndarray, d: int) -> np.ndarray:
-    """Return the (d, d) matrix of these entries on and above its diagonal: int64, or float64."""
-    matrix = unflatten(flat, d, d, np.float64 if flat.dtype.kind == "f" else np.int64)
-    for start in range(
-        0, d, BLOCK
-    ):  # a block is turned in the cache; a column would miss it with every entry
-        end = start + BLOCK
-        matrix[start:end, :start] = matrix[:start, start:end].T
-        square = matrix[start:end, start:end]
-        square += np.triu(square, 1).T
-    return matrix
-
-
-@lru_cache(maxsize=16)
-def diagonal_of(d: int) -> np.ndarray:
-    """Return where the diagonal is among the entries on and above it."""
-    where = np.cumsum([0, *range(d, 1, -1)])
-    where.setflags(write=False)
-    return where
-
-
 def narrow(values: np.ndarray) -> np.ndarray:
     """Return them flat, in the narrowest type that loses nothing."""
     flat = values.reshape(-1)
@@ -210,6 +170,15 @@ def narrow(values: np.ndarray) -> np.ndarray:
     largest = int(np.abs(flat).max()) if flat.size else 0
     kind = next(k for k in (np.int8, np.int16, np.int32, np.int64) if largest <= np.iinfo(k).max)
     return flat.astype(kind)
+
+
+def check_classes(present: np.ndarray, c: int) -> None:
+    """Refuse what are no classes in rising order."""
+    rising = (np.diff(present.astype(np.int64)) > 0).all()
+    if present.size and not (rising and present[0] >= 0 and present[-1] < c):
+        raise BadInput(
+            f"packed statistics name the classes {present.tolist()}: expected them rising in 0..{c - 1}"
+        )
 
 
 def expect(name: str, array: np.ndarray, size: int, kinds: str = "if") -> None:
@@ -221,11 +190,6 @@ def expect(name: str, array: np.ndarray, size: int, kinds: str = "if") -> None:
         raise BadInput(f"packed statistics: {name} has type {array.dtype}, expected signed {wanted}")
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise BadInput(f"packed statistics: {name} contains NaN or infinite numbers")
-
-
-def triangle_entries(d: int) -> int:
-    """Return the number of entries of G that are sent."""
-    return d * (d + 1) // 2
 
 
 def factor_entries(n: int, d: int) -> int:

@@ -14,11 +14,13 @@ import torch
 from torch import Tensor
 
 from fedlab.errors import BadInput
+from fedlab.stats.arithmetic.triangle import flatten, symmetric, triangle_entries
+from fedlab.stats.class_counts import ClassCounts
 from fedlab.stats.gram import GramStats
 from fedlab.stats.moments import ClassMoments, WithMoments
-from fedlab.stats.noisy import NoisyGram, pack_noisy, unpack_noisy
-from fedlab.stats.per_class import ClassCounts, PerClass, check_per_class
-from fedlab.stats.serialization.packing import ORDER, expect, narrow
+from fedlab.stats.noisy import NoisyGram
+from fedlab.stats.per_class import PerClass, check_per_class
+from fedlab.stats.serialization.packing import check_classes, expect, narrow
 from fedlab.stats.serialization.packing import pack as pack_gram
 from fedlab.stats.serialization.packing import unpack as unpack_gram
 
@@ -41,7 +43,7 @@ def pack(statistics: Statistics) -> dict[str, np.ndarray]:
     elif isinstance(statistics, ClassCounts):
         packed["class_counts"] = narrow(statistics.class_counts.cpu().numpy())
     elif isinstance(statistics, NoisyGram):
-        packed |= pack_noisy(statistics)
+        packed |= _pack_noisy(statistics)
     else:
         packed |= _prefixed("sums", pack_gram(statistics.sums))
         packed |= _prefixed("moments", pack_moments(statistics.moments))
@@ -58,13 +60,11 @@ def unpack(arrays: Mapping[str, np.ndarray], device: torch.device | str = "cpu")
     """
     if "kind" not in arrays:
         return unpack_gram(arrays, device)
-    expect("kind", arrays["kind"], 1, "i")
-    kind = int(arrays["kind"][0])
+    kind = int(_of(arrays, "kind", 1, "i")[0])
     if kind == KINDS[PerClass]:
         return _per_class(arrays)
     if kind == KINDS[ClassCounts]:
-        counts = _of(arrays, "class_counts")
-        expect("class_counts", counts, counts.size, "i")
+        counts = _of(arrays, "class_counts", None, "i")
         if not counts.size or (counts < 0).any():
             raise BadInput(f"packed statistics count {counts.tolist()} samples: expected no negative count")
         return ClassCounts(torch.from_numpy(counts.astype(np.int64)))
@@ -72,16 +72,13 @@ def unpack(arrays: Mapping[str, np.ndarray], device: torch.device | str = "cpu")
         sums = unpack_gram(_under(arrays, "sums"), device)
         return WithMoments(sums, _moments(_under(arrays, "moments"), sums, device))
     if kind == KINDS[NoisyGram]:
-        return unpack_noisy(arrays)
+        return _noisy(arrays)
     raise BadInput(f"packed statistics are of kind {kind}: known are {sorted(KINDS.values())}")
 
 
 def _per_class(arrays: Mapping[str, np.ndarray]) -> PerClass:
-    shape, unit = _of(arrays, "shape"), _of(arrays, "scale")
-    expect("shape", shape, 3, "i")
-    expect("scale", unit, 1)
-    d, c, saturated = (int(v) for v in shape)
-    scale = float(unit[0])
+    d, c, saturated = (int(v) for v in _of(arrays, "shape", 3, "i"))
+    scale = float(_of(arrays, "scale", 1)[0])
     if min(d, c) < 1 or saturated < 0 or scale < 0:
         raise BadInput(
             f"packed statistics name {d} features, {c} classes, {saturated} saturated entries and scale "
@@ -118,34 +115,49 @@ def pack_moments(moments: ClassMoments) -> dict[str, np.ndarray]:
 
 
 def _moments(arrays: Mapping[str, np.ndarray], sums: GramStats, device: torch.device | str) -> ClassMoments:
-    lacking = [n for n in ("shape", "classes", "counts", "first", "second", "scale") if n not in arrays]
-    if lacking:
-        raise BadInput(f"packed moments lack {', '.join(lacking)}")
-    expect("shape", arrays["shape"], 2, "i")
-    expect("scale", arrays["scale"], 1)
-    c, d0, scale = (*(int(v) for v in arrays["shape"]), float(arrays["scale"][0]))
-    present = arrays["classes"]
-    expect("classes", present, present.size, "i")
-    rising = (np.diff(present.astype(np.int64)) > 0).all()
+    c, d0 = (int(v) for v in _of(arrays, "shape", 2, "i"))
+    scale, present = float(_of(arrays, "scale", 1)[0]), _of(arrays, "classes", None, "i")
     if c != sums.num_classes or d0 < 1 or scale < 0 or bool(scale) != bool(sums.scale):
         raise BadInput(f"packed moments name {c} classes, {d0} features and scale {scale}: they cannot be")
-    if present.size and not (rising and present[0] >= 0 and present[-1] < c):
-        raise BadInput(f"packed moments name the classes {present.tolist()}: expected them in 0..{c - 1}")
+    check_classes(present, c)
     counts = np.zeros(c, np.int64)
-    expect("counts", arrays["counts"], present.size, "i")
-    counts[present] = arrays["counts"]
+    counts[present] = _of(arrays, "counts", present.size, "i")
     if (counts != sums.class_counts.cpu().numpy()).any():
         raise BadInput(f"packed moments count {counts.tolist()} samples, and the sums other ones")
-    kind = np.int64 if scale else np.float64
     parts: list[Tensor] = []
     for name in ("first", "second"):
-        expect(name, arrays[name], present.size * d0, "i" if scale else "if")
-        part = np.zeros((c, d0), kind)
-        part[present] = arrays[name].reshape(present.size, d0)
+        part = np.zeros((c, d0), np.int64 if scale else np.float64)
+        flat = _of(arrays, name, present.size * d0, "i" if scale else "if")
+        part[present] = flat.reshape(present.size, d0)
         parts.append(torch.from_numpy(part).to(device))
     if bool((parts[1] < 0).any()):
         raise BadInput("packed moments: second holds a negative sum of squares")
     return ClassMoments(torch.from_numpy(counts).to(device), parts[0], parts[1], scale or None)
+
+
+def _pack_noisy(statistics: NoisyGram) -> dict[str, np.ndarray]:
+    # Sizes and types follow from d, c and the mode alone, and so tell nothing of the samples.
+    return {
+        "shape": np.array([statistics.num_features, statistics.num_classes], dtype=np.int64),
+        "scale": np.array([statistics.scale or 0.0]),
+        "variance": np.array([statistics.gram_variance, statistics.cross_variance]),
+        "gram": flatten(statistics.gram.cpu().numpy()),
+        "cross": statistics.cross.cpu().numpy().reshape(-1),
+    }
+
+
+def _noisy(arrays: Mapping[str, np.ndarray]) -> NoisyGram:
+    d, c = (int(v) for v in _of(arrays, "shape", 2, "i"))
+    scale, variances = float(_of(arrays, "scale", 1)[0]), _of(arrays, "variance", 2).tolist()
+    if min(d, c) < 1 or scale < 0 or min(variances) < 0:
+        raise BadInput(
+            f"packed noisy statistics name {d} features, {c} classes, scale {scale} and variances {variances}: "
+            "they cannot be"
+        )
+    kinds, kind = ("i", np.int64) if scale else ("f", np.float64)
+    gram = symmetric(_of(arrays, "gram", triangle_entries(d), kinds), d)
+    cross = _of(arrays, "cross", d * c, kinds).reshape(d, c).astype(kind)
+    return NoisyGram(torch.from_numpy(gram), torch.from_numpy(cross), scale or None, *map(float, variances))
 
 
 def _prefixed(prefix: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -157,7 +169,9 @@ def _under(arrays: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarra
     return {name[start:]: array for name, array in arrays.items() if name.startswith(f"{prefix}/")}
 
 
-def _of(arrays: Mapping[str, np.ndarray], name: str) -> np.ndarray:
+def _of(arrays: Mapping[str, np.ndarray], name: str, size: int | None, kinds: str = "if") -> np.ndarray:
+    """Return an array of this many numbers (None: any) of these kinds; refuse another, or none."""
     if name not in arrays:
-        raise BadInput(f"packed statistics hold {sorted(arrays)[: len(ORDER)]}: {name} is missing")
+        raise BadInput(f"packed statistics hold {sorted(arrays)[:7]}: {name} is missing")
+    expect(name, arrays[name], arrays[name].size if size is None else size, kinds)
     return arrays[name]

@@ -8,8 +8,7 @@ import pytest
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from experiments.commands.data import main
-from experiments.main import main as fedlab
+from experiments.main import main
 from fedlab.data import partition
 from fedlab.data.sources.catalogue import SOURCES, Digits, listing
 from fedlab.data.sources.packages import is_cached
@@ -90,7 +89,7 @@ def test_importing_sources_is_light():
 
 
 def test_the_command_lists_every_source_and_its_licence(cache, capsys):
-    assert main(["list"]) == 0
+    assert main(["data", "list"]) == 0
     printed = capsys.readouterr().out
     assert all(name in printed for name in SOURCES)
     assert "BSD-3-Clause" in printed
@@ -98,24 +97,24 @@ def test_the_command_lists_every_source_and_its_licence(cache, capsys):
 
 
 def test_the_command_shows_what_is_here_and_how_to_get_what_is_not(tiny_reviews, capsys):
-    assert main(["show", "reviews"]) == 0
+    assert main(["data", "show", "reviews"]) == 0
     shown = capsys.readouterr().out
     assert "negative 16, positive 16" in shown
     assert "natural: domain" in shown
-    assert main(["show", "emoji"]) == 0
+    assert main(["data", "show", "emoji"]) == 0
     assert "fedlab data fetch emoji" in capsys.readouterr().out
 
 
 def test_the_command_fetches_nothing_that_is_here(tiny_reviews, capsys):
     assert is_cached(REVIEWS)
-    assert main(["fetch", "digits", "reviews"]) == 0
+    assert main(["data", "fetch", "digits", "reviews"]) == 0
     printed = capsys.readouterr().out
     assert "nothing to fetch" in printed
     assert "already in" in printed
 
 
 def test_the_command_refuses_unknown_names_with_one_line(capsys):
-    assert fedlab(["data", "fetch", "reviws", "digits"]) == 2
+    assert main(["data", "fetch", "reviws", "digits"]) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err.startswith("fedlab: unknown dataset 'reviws'")

@@ -46,7 +46,7 @@ def test_csv_with_a_test_file_chosen_columns_and_text(write):
         (ROWS, {"label": "z"}, "unknown column 'z'"),
         (ROWS, {}, "columns 'who' are not numeric"),
         (ROWS, {"columns": ("a", "bb")}, "did you mean 'b'"),
-        (ROWS, {"columns": ("a",), "test": 1.5}, r"1.5 is outside \(0, 1\)"),
+        (ROWS, {"columns": ("a",), "test": 1.5}, r"test=1.5 must be a finite number in \(0, 1\)"),
         ("y\n1\n2\n", {}, "no feature column"),
         ("a,y\n1,0\n,1\n3,0\n,1\n", {"test": 0.25}, "features in . rows are NaN"),
         ("a,y\n1,0\n1e60,1\n3,0\n", {"test": 0.4}, "NaN or infinite.*inf"),
@@ -138,7 +138,7 @@ def test_images_that_cannot_be_used_are_refused(write, tmp_path):
         ImageFolder(str(tmp_path / "set")).load()
     with pytest.raises(BadInput, match="holds no CLASS/IMAGE"):
         ImageFolder(str(tmp_path / "set" / "a")).load()
-    with pytest.raises(BadInput, match="size=0 is outside"):
+    with pytest.raises(BadInput, match="size=0 must be a whole number in"):
         ImageFolder(str(tmp_path), size=0).load()
     for source in (ImageFolder("nowhere"), Numpy("nowhere.npz"), CSV("nowhere.csv", "y")):
         with pytest.raises(BadInput, match="does not exist"):

@@ -3,8 +3,9 @@ from dataclasses import replace
 
 import pytest
 
+from fedlab.cache_folder import cache_folder
 from fedlab.data.sources import packages
-from fedlab.data.sources.packages import Package, cache_folder, fetch, is_cached, keep, verified
+from fedlab.data.sources.packages import Package, fetch, is_cached, keep, verified
 from fedlab.errors import BadInput
 
 # SHA-256 of b"data"

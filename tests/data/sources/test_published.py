@@ -70,7 +70,7 @@ def test_one_vendor_alone(tiny_emoji):
     ("build", "message"),
     [
         (lambda: Reviews(task="sentimant").load(), "did you mean 'sentiment'"),
-        (lambda: Reviews(threshold=4).load(), r"threshold=4 is outside \[0, 4\)"),
+        (lambda: Reviews(threshold=4).load(), r"threshold=4 must be a finite number in \[0, 4\)"),
         (lambda: Emoji(vendors=("gogle",)), "did you mean 'google'"),
         (lambda: Emoji(vendors=()), "at least one"),
         (lambda: Emoji(vendors=("google", "google")), "at most once"),

@@ -1,4 +1,4 @@
-"""A course says which client meets what at which step; attendance, who is there."""
+"""A client stream says which client meets what at which step; availability, who is there."""
 
 import numpy as np
 import pytest
@@ -96,7 +96,7 @@ def test_a_task_without_samples_is_a_step_like_any_other(digits):
     assert len(way.evaluated_rows(1)) == np.isin(digits.dataset.test.labels[:9], way.exposed(1)).sum()
 
 
-# -- attendance --------------------------------------------------------------------------------------------
+# -- availability ------------------------------------------------------------------------------------------
 
 
 @given(
@@ -136,21 +136,21 @@ def test_who_lags_is_behind_who_is_late_starts_empty_who_was_away_catches_up():
 @pytest.mark.parametrize(
     ("build", "said"),
     [
-        (lambda: Availability(lag=-1), "lag=-1 must be at least 0"),
-        (lambda: Availability(late=1.5), r"late=1.5 is outside \[0, 1\]"),
-        (lambda: Availability(away="some"), "away='some' is outside"),
-        (lambda: Availability(spell=0), "spell=0 must be at least 1"),
-        (lambda: Availability().calendar(0, 5, 0), "clients=0 must be at least 1"),
-        (lambda: Availability().calendar(5, 0, 0), "tasks=0 must be at least 1"),
-        (lambda: Availability().calendar(5, 5, -1), "seed=-1 must be at least 0"),
+        (lambda: Availability(lag=-1), "lag=-1 must be a whole number >= 0"),
+        (lambda: Availability(late=1.5), r"late=1.5 must be a finite number in \[0, 1\]"),
+        (lambda: Availability(away="some"), "away='some' must be a finite number in"),
+        (lambda: Availability(spell=0), "spell=0 must be a whole number >= 1"),
+        (lambda: Availability().calendar(0, 5, 0), "clients=0 must be a whole number >= 1"),
+        (lambda: Availability().calendar(5, 0, 0), "tasks=0 must be a whole number >= 1"),
+        (lambda: Availability().calendar(5, 5, -1), "seed=-1 must be a whole number >= 0"),
     ],
 )
-def test_an_attendance_out_of_range_is_refused(build, said):
+def test_an_availability_out_of_range_is_refused(build, said):
     with pytest.raises(BadInput, match=said):
         build()
 
 
-def test_a_course_of_stragglers_ends_where_one_in_step_ends(digits):
+def test_a_stream_of_stragglers_ends_where_one_in_step_ends(digits):
     stream, availability = ClassIncremental(5), Availability(lag=2, late=0.5, away=0.5, spell=3)
     way, plain = client_stream(digits, stream, 0, availability), client_stream(digits, stream, 0)
     assert len(way) == 8 and len(plain) == 6

@@ -133,7 +133,7 @@ def test_a_strategy_that_wants_more_nodes_than_there_are_does_not_wait_for_ever(
 
 
 def test_who_sends_messages_or_only_looks_does_not_wait(grid, monkeypatch):
-    monkeypatch.setattr(watched, "PATIENCE", 0.0)
+    monkeypatch.setattr(watched, "RETRY_FOR", 0.0)
     for _ in range(4):  # never more than 5 questions between two messages
         assert len(list(grid.get_node_ids())) == NODES
         assert len(list(grid.send_and_receive(messages(grid, "who")))) == NODES

@@ -217,5 +217,5 @@ def test_flowers_own_loop_gives_the_same_bits_on_every_grid(grid, request):
 
 @pytest.mark.parametrize("num_nodes", [0, -3, 2.0, True])
 def test_a_federation_without_clients_is_refused(num_nodes):
-    with pytest.raises(BadInput, match=rf"clients={num_nodes}: a federation needs at least 1 client"):
+    with pytest.raises(BadInput, match=rf"clients={num_nodes} must be a whole number >= 1"):
         LocalGrid(ClientApp(), num_nodes)

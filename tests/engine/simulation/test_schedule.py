@@ -12,7 +12,7 @@ from fedlab.errors import BadInput
 def test_there_are_sixteen_blocks_or_more():
     assert [chunk_of(n, None) for n in (1, 16, 17, 1000, 10_000, 1_000_000)] == [1, 1, 2, 63, 625, 1024]
     assert chunk_of(1000, 5) == 5
-    with pytest.raises(BadInput, match="chunk=0 must be at least 1"):
+    with pytest.raises(BadInput, match="chunk=0 must be a whole number >= 1"):
         chunk_of(10, 0)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -179,12 +180,12 @@ def test_a_client_as_unit_is_clipped_as_a_whole():
     [
         (["epsilon=0"], "epsilon=0.0 must be"),
         (["epsilon=nan"], "epsilon=nan must be"),
-        (["delta=1"], "delta=1.0 must lie"),
+        (["delta=1"], "delta=1.0 must be"),
         (["clip=0"], "clip=0.0 must be"),
         (["n=0"], "n=0 must be"),
         (["d=0"], "d=0 must be"),
         (["c=1"], "c=1 must be"),
-        (["clients=101"], "clients=101 must lie"),
+        (["clients=101"], "clients=101 must be"),
         (["n=1e3"], "n=1e3 is not an integer"),
         (["trust=nobody"], "unknown trust"),
         (["unit=row"], "unknown unit"),
@@ -197,6 +198,38 @@ def test_what_cannot_be_planned_is_said_in_one_line(words, said, capsys):
     keys = {word.partition("=")[0] for word in words}
     others = [word for word in ("n=100", "d=8", "c=2") if word.partition("=")[0] not in keys]
     assert main(["privacy", "plan", *words, *others]) == 2
+    err = capsys.readouterr().err
+    assert said in err and err.count("\n") == 1
+
+
+# -- audit -------------------------------------------------------------------------------------------------------
+
+
+def test_an_audit_finds_most_of_a_promise_and_no_more(capsys):
+    assert main(["privacy", "audit", "epsilon=1", "delta=1e-5", "seed=0"]) == 0
+    bounds = [float(bound) for bound in re.findall(r"epsilon >= ([\d.]+)", capsys.readouterr().out)]
+    assert len(bounds) == 2 and all(0.3 < bound < 1 for bound in bounds)
+
+
+def test_noise_that_is_too_small_is_disproved(capsys, monkeypatch):
+    half = property(lambda of: (0.5 * of.noise_multiplier * of.sensitivity,) * 2)
+    monkeypatch.setattr(Guarantee, "deviations", half)
+    assert main(["privacy", "audit", "epsilon=1", "delta=1e-5"]) == 2
+    assert "epsilon=1 is disproved" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["unit=client"], "adds one sample"),
+        (["trust=distributed"], "adds one sample"),
+        (["releases=10"], "releases=10 must be"),
+        (["confidence=1"], "confidence=1.0"),
+        (["n=5"], "unknown setting 'n'"),
+    ],
+)
+def test_what_cannot_be_audited_is_said_in_one_line(words, said, capsys):
+    assert main(["privacy", "audit", *words]) == 2
     err = capsys.readouterr().err
     assert said in err and err.count("\n") == 1
 

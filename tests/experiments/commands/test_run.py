@@ -16,7 +16,7 @@ import yaml
 import fedlab
 from experiments.main import main
 from experiments.messages import message
-from experiments.runner.compose import configuration
+from experiments.runner.compose import compose, configuration
 from fedlab.errors import BadInput, ClientFailed
 
 SMALL = ["features.expansion.width=64", "rounds=2", "cohort.minimum=5"]
@@ -98,14 +98,10 @@ def test_every_method_runs_beside_the_others(tmp_path):
     names = sorted(names - {"fdkt"})  # which reads texts, and runs in tests/strategies/test_fdkt.py
     methods = run(tmp_path / "all", "clients=6", f"methods=[{','.join(names)}]")["methods"]
     assert sorted(methods) == names
-    closed = ("AFL", "Continual", "TwoRounds", "centralised", "DPAFL", "SecureAggregation")
-    own = (
-        "fedprox",
-        "dp_sgd",
-        "dp_fedavg",
-    )  # these tell clients more, ask in rounds of their own, or draw who is asked
-    sent = {n: m["bytes_down_per_client"] for n, m in methods.items() if m["strategy"] not in closed}
-    assert len({size for name, size in sent.items() if name not in own}) == 1 and len(sent) > 10, sent
+    strategies = {name: compose([f"methods=[{name}]"]).methods[name].strategy for name in names}
+    averaging = [n for n, s in strategies.items() if s and s._target_.startswith("flwr.") and n != "fedprox"]
+    sent = {name: methods[name]["bytes_down_per_client"] for name in averaging}  # fedprox tells clients more
+    assert len(set(sent.values())) == 1 and len(sent) > 10, sent
 
 
 @pytest.mark.slow
@@ -181,12 +177,12 @@ def test_a_sweep_survives_one_bad_job(tmp_path, capsys):
         (["device=warp"], "warp"),
         (["methods=[]"], "methods=[]"),
         (["features.limit=-0.5", "methods=[afl]"], "limit=-0.5"),
-        (["features.expansion.width=0", "methods=[afl]"], "0 random features"),
+        (["features.expansion.width=0", "methods=[afl]"], "width=0 must be a whole number >= 1"),
         (["gradient.learning_rate=-0.1", "methods=[fedavg]", "clients=5"], "learning_rate=-0.1"),
         (["source=csv", "source.path=/nowhere.csv", "source.label=y"], "/nowhere.csv"),
         (["engine=ray", "engine.num_workers=0", "methods=[afl]"], "num_workers=0"),
         (["methods=null"], "null is no choice"),
-        (["hydra/launcher=jolib"], "fedlab-analytic[sweep]"),
+        (["hydra/launcher=jolib"], "pip install -c constraints.txt -e '.[sweep]'"),
         (["experiment=afl_dummy", "study.clients=[]"], "names no number of clients"),
         (["experiment=afl_dummy", "study.clients=[2,0]"], "study.clients=0"),
         (["experiment=afl_dummy", "study.samples=many"], "study.samples=many"),
@@ -246,6 +242,49 @@ def test_help_names_every_command(capsys):
     assert main(["--help"]) == 0
     printed = capsys.readouterr().out
     assert all(word in printed for word in ("run", "report", "data", "--debug"))
+
+
+def test_help_fits_a_narrow_terminal_and_loads_nothing_heavy(tmp_path):
+    code = (
+        "import sys; from experiments.main import main\n"
+        "for words in ([], ['privacy', '--help'], ['unlearn', '--help'], ['deploy', 'local', '--help']): main(words)\n"
+        "print(*[name for name in ('torch', 'numpy', 'hydra', 'rich', 'flwr') if name in sys.modules])"
+    )
+    env = os.environ | {"COLUMNS": "40"}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
+    *printed, heavy = done.stdout.splitlines()
+    assert len(printed) > 50 and max(map(len, printed)) <= 40 and heavy == ""
+
+
+def test_the_version_is_told(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out.split()[-1] == fedlab.__version__
+
+
+@pytest.mark.parametrize(
+    ("line", "choices"),
+    [
+        ("fedlab r", ["run", "report"]),
+        ("fedlab run partition.alph", ["partition.alpha="]),
+        ("fedlab run clients=3 experiment=fdkt_t", ["experiment=fdkt_tiny"]),
+        ("fedlab data show dig", ["digits"]),
+        ("fedlab flower --engine r", ["ray"]),
+    ],
+)
+def test_words_and_values_are_completed(line, choices, monkeypatch, capsys):
+    words = line.split()
+    monkeypatch.setenv("_FEDLAB_COMPLETE", "bash_complete")
+    monkeypatch.setenv("COMP_WORDS", line)
+    monkeypatch.setenv("COMP_CWORD", str(len(words) - 1))
+    assert main([]) == 0
+    assert capsys.readouterr().out.split() == [f"plain,{choice}" for choice in choices]
+
+
+@pytest.mark.parametrize("words", [["--completion", "bash"], ["run", "-sc", "install=bash"]])
+def test_the_script_for_bash_is_printed(words, capsys):
+    assert main(words) == 0
+    script = capsys.readouterr().out
+    assert "_FEDLAB_COMPLETE=bash_complete" in script and "nospace -F _fedlab_completion fedlab" in script
 
 
 def test_debug_shows_the_traceback(monkeypatch):

@@ -10,8 +10,8 @@ from omegaconf import OmegaConf
 from safetensors import safe_open
 from safetensors.numpy import load_file
 
-from experiments.commands.unlearn import chosen, read_rows
 from experiments.main import main
+from experiments.runner.deletion import chosen, read_rows
 from experiments.studies.unlearning import Without
 from fedlab.data.partition import Iid
 from fedlab.engine.messages.records import digest_of

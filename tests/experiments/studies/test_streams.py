@@ -133,20 +133,23 @@ def test_what_both_apps_need_of_a_stream_is_in_its_description():
         (["stream.base=eleven"], "stream.base=eleven is not a number"),
         (["methods=[dsal]", "ridge=gcv"], "methods.dsal.strategy.memory.ridge=gcv is not a number"),
         (["stream=domain_incremental"], "domain"),
-        (["methods=[dsal]", "methods.dsal.strategy.memory.ratio=-1.0"], "ratio=-1.0 must be finite and >= 0"),
+        (
+            ["methods=[dsal]", "methods.dsal.strategy.memory.ratio=-1.0"],
+            "ratio=-1.0 must be a finite number >= 0",
+        ),
         (
             ["methods=[air_two_rounds]", "methods.air_two_rounds.strategy.tau=-1.0"],
-            "tau=-1.0 must lie in 0..2",
+            "tau=-1.0 must be a finite number in [0, 2]",
         ),
         (
             ["methods=[aefocl]", "methods.aefocl.strategy.memory.spread=-1.0"],
-            "spread=-1.0 must be finite and >= 0",
+            "spread=-1.0 must be a finite number >= 0",
         ),
         (["methods=[air]", "methods.air.client.memory=1000"], "use form=two_rounds"),
         (["methods=[acil]", "features.expansion.width=3000000"], "lower the expansion's width"),
         (["methods=[replay]", "methods.replay.buffer=-1"], "methods.replay.buffer=-1 must be a whole number"),
         (["~stream", "availability.lag=1"], "there is no stream"),
-        (["availability.lag=-1"], "lag=-1 must be at least 0"),
+        (["availability.lag=-1"], "lag=-1 must be a whole number >= 0"),
     ],
 )
 def test_what_cannot_be_is_said_in_one_message(tmp_path, capsys, overrides, said):

@@ -6,7 +6,6 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from fedlab.errors import BadInput
@@ -27,22 +26,15 @@ class Parrot(LanguageModel):
     def fingerprint(self):
         return self.name
 
-    def complete(self, prompts, sampling, seeds, progress=None, *, arrived=None):
-        answers = []
+    def _complete(self, prompts, sampling, seeds, arrived):
         for index, (prompt, seed) in enumerate(zip(prompts, seeds, strict=True)):
             if prompt == self.fatal:
                 raise BadInput("dead")
             self.asked.append(prompt)
-            answers.append(Completion(f"{prompt}/{seed}\n\u2028é\ud800", 2, 3, "stop"))
-            if arrived is not None:
-                arrived(index, answers[-1])
-        return answers
+            arrived(index, Completion(f"{prompt}/{seed}\n\u2028é\ud800", 2, 3, "stop"))
 
-    def log_likelihood(self, prompts, continuations):
-        return np.zeros((len(prompts), 2))
-
-    def close(self):
-        pass
+    def _log_likelihood(self, prompts, continuations, rows):
+        raise AssertionError
 
 
 def test_texts_paid_for_are_not_asked_for_again(tmp_path):
@@ -53,7 +45,7 @@ def test_texts_paid_for_are_not_asked_for_again(tmp_path):
     assert first[0] != first[2]  # the second text of the same prompt
     progress = []
     again = complete_all(model, prompts, SAMPLING, 7, Texts(tmp_path), lambda *p: progress.append(p))
-    assert again.completions == first.completions
+    assert again == first
     assert again.usage == Usage(recalled=4)
     assert progress == [(4, 4)] and len(model.asked) == 4
 
@@ -109,8 +101,8 @@ def test_what_arrived_before_a_failure_is_kept(tmp_path):
 def test_without_a_cache_everything_is_asked_for():
     model = Parrot()
     assert len(complete_all(model, ["a", "b"], SAMPLING, 7)) == 2
-    assert complete_all(model, [], SAMPLING, 7).completions == ()
-    with pytest.raises(BadInput, match="chunk 0: at least 1"):
+    assert complete_all(model, [], SAMPLING, 7) == []
+    with pytest.raises(BadInput, match="chunk=0 must be a whole number >= 1"):
         complete_all(model, ["a"], SAMPLING, 7, chunk=0)
 
 

@@ -26,7 +26,13 @@ def make():
     made = []
 
     def make(server, **options):
-        options = {"key": None, "backoff": 0.01, "longest": 0.05, "patience": 60.0, "concurrent": 2} | options
+        options = {
+            "key": None,
+            "backoff": 0.01,
+            "longest": 0.05,
+            "retry_for": 60.0,
+            "concurrent": 2,
+        } | options
         warnings = []
         model = Endpoint(
             server if isinstance(server, str) else server.url, "m", warn=warnings.append, **options
@@ -63,6 +69,20 @@ def test_chats_and_what_is_not_of_the_api(server, make):
     assert server.asked[0]["top_k"] == 7 and server.asked[0]["min_p"] == 0
     only_chats, _ = make(server, chat=True)
     assert only_chats.complete(["hi"], SAMPLING, [5])[0].text == "hi/5"
+
+
+def test_a_chat_is_held_to_a_schema_unless_the_endpoint_refuses_that(server, make):
+    chat, schema = (Message("user", "hi"),), {"type": "object"}
+    for json_schema in (True, False):
+        model, _ = make(server, json_schema=json_schema)
+        assert model.follows_schema == json_schema
+        model.complete([chat], Sampling(schema=schema), [4])
+        model.complete([chat], SAMPLING, [4])
+        model.complete(["hi"], Sampling(schema=schema), [4])
+    held = {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema, "strict": True}}
+    formats = [body.get("response_format") for body in server.asked]
+    assert formats == [held, None, None, None, None, None]
+    assert not any("schema" in body for body in server.asked)
 
 
 def test_the_key_comes_from_the_environment_and_stays_there(server, make, monkeypatch):
@@ -151,11 +171,11 @@ def test_malformed_answers_end_after_some_tries(server, make):
     assert len(server.asked) == 3
 
 
-def test_patience_ends_and_says_what_happened(server, make):
+def test_an_outage_ends_and_says_what_happened(server, make):
     model, warnings = make(server, retry_for=0.3)
     server.always = 503
     with pytest.raises(
-        BadInput, match=r"no answer for [\d.]+ s \(limit: patience 0\.3 s; server error \d+\): start it"
+        BadInput, match=r"no answer for [\d.]+ s \(limit: retry_for 0\.3 s; server error \d+\): start it"
     ):
         model.complete(["a", "b", "c"], SAMPLING, [1, 2, 3])
     assert len(warnings) == 1  # one outage, however many requests
@@ -237,12 +257,12 @@ def test_nothing_in_nothing_out(make):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"timeout": 0.0}, r"timeout 0\.0: above 0"),
-        ({"patience": float("inf")}, "patience inf: above 0 and finite"),
-        ({"per_minute": -1.0}, r"per_minute -1\.0"),
-        ({"concurrent": 0}, "concurrent 0: at least 1"),
-        ({"retries": -1}, "retries -1: at least 0"),
-        ({"price_in": -1.0}, r"price_in -1\.0"),
+        ({"timeout": 0.0}, r"timeout=0\.0 must be a finite number > 0"),
+        ({"retry_for": float("inf")}, "retry_for=inf must be a finite number > 0"),
+        ({"per_minute": -1.0}, r"per_minute=-1\.0"),
+        ({"concurrent": 0}, "concurrent=0 must be a whole number >= 1"),
+        ({"retries": -1}, "retries=-1 must be a whole number >= 0"),
+        ({"price_in": -1.0}, r"price_in=-1\.0"),
     ],
 )
 def test_numbers_out_of_range_are_refused(options, message):

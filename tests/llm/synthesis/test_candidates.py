@@ -1,13 +1,15 @@
 """What comes into a pool is sifted together with what is there; what leaves it is outvoted, and counted."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from fedlab.features.hashed import HashedWords
 from fedlab.llm.synthesis.candidates import CandidatePool
-from fedlab.llm.synthesis.few_shot import Writer
+from fedlab.llm.synthesis.few_shot import JUDGING, Writer
+from fedlab.llm.synthesis.judge_answers import ELIGIBLE
 from fedlab.llm.synthesis.prompts import Prompts
 from fedlab.llm.synthesis.text_filter import Text, TextFilter
 from fedlab.llm.synthesis.text_packing import unpack_texts
@@ -81,3 +83,20 @@ def test_a_judge_is_heard_and_a_pool_is_taken_up_again_where_it_was_left(make):
     for name, value in other.state_dict().items():
         assert np.array_equal(value, state[name]) if isinstance(value, np.ndarray) else value == state[name]
     assert other.texts == TEXTS
+
+
+@pytest.mark.parametrize("can", [True, False])
+def test_a_judge_is_held_to_a_schema_where_its_model_can_be(make, monkeypatch, can):
+    """One that cannot is asked to the letter what it was always asked: its answers are found again."""
+    samplings = []
+
+    def complete(self, prompts, sampling, seeds, arrived, complete=Phrasebook._complete):
+        samplings.append(sampling)
+        complete(self, prompts, sampling, seeds, arrived)
+
+    monkeypatch.setattr(Phrasebook, "_complete", complete)
+    monkeypatch.setattr(Phrasebook, "follows_schema", can)
+    make(judge="chat").add(TEXTS, "candidates", 0)
+    assert samplings == [replace(JUDGING, schema=ELIGIBLE if can else None)]
+    fields = {"max_tokens": 96, "temperature": 0.0, "top_k": 0, "top_p": 1.0, "stop": []}
+    assert samplings[0].as_dict() == fields | ({"schema": ELIGIBLE} if can else {})

@@ -84,3 +84,20 @@ def test_numbers_of_no_text_are_counted_beside_those_that_are():
 def test_of_an_answer_that_was_cut_whole_lines_count():
     assert read("1, 3, 1", finish="length") == ([1, 2, 3, 4, 5], {TRUNCATED: 1})
     assert read("1, 3\n\nText 2 is", finish="length") == ([1, 3], {})
+
+
+@pytest.mark.parametrize(
+    ("text", "numbers"),
+    [('{"eligible": [1, 3]}', [1, 3]), ('{"eligible": []}', []), (' {"eligible":[5]}\n', [5])],
+)
+def test_an_answer_by_schema_is_read_as_such(text, numbers):
+    assert read(text) == (numbers, {})
+    assert read(text, finish="length") == (numbers, {})  # whole, however it ended
+
+
+def test_numbers_by_schema_are_counted_like_others():
+    assert read('{"eligible": [1, 9]}') == ([1], {UNKNOWN: 1})
+    assert read('{"eligible": [9]}') == ([1, 2, 3, 4, 5], {UNREADABLE: 1})
+    assert read('{"eligible": [1, 2', finish="length") == ([1, 2, 3, 4, 5], {TRUNCATED: 1})
+    assert read('{"eligible": [true]}') == ([1, 2, 3, 4, 5], {UNREADABLE: 1})
+    assert read('{"eligible": "all"}') == ([1, 2, 3, 4, 5], {})  # not by the schema, and plain enough

@@ -8,7 +8,7 @@ from hydra.utils import instantiate
 
 from fedlab.errors import BadInput
 from fedlab.llm.language_model import Completion, Message, Sampling
-from fedlab.llm.synthesis.parsing import EMPTY, NO_FORMAT, SHORT, TRUNCATED, Found, first_text, records_in
+from fedlab.llm.synthesis.parsing import EMPTY, NO_FORMAT, SHORT, TRUNCATED, Record, first_text, records_in
 from fedlab.llm.synthesis.prompts import Prompts
 
 CONF = Path(__file__).parents[3] / "conf"
@@ -116,14 +116,14 @@ def test_a_continuation_is_a_text_or_counted(given, text, why):
 )
 def test_records_are_found_however_they_are_dressed(form):
     dropped = Counter()
-    expected = [Found("It sings.", "film", "pos"), Found("It drags: on and on.", "film_plot", "neg")]
+    expected = [Record("It sings.", "film", "pos"), Record("It drags: on and on.", "film_plot", "neg")]
     assert records_in(answer(form), REVIEWS, dropped) == expected
     assert not dropped
 
 
 def test_a_list_without_labels_is_texts_without_labels():
     found = records_in(answer('Sure!\n1. "It sings."\n2. It drags.'), REVIEWS, Counter())
-    assert found == [Found("It sings."), Found("It drags.")]
+    assert found == [Record("It sings."), Record("It drags.")]
 
 
 def test_what_is_no_record_is_counted_by_its_reason():
@@ -134,7 +134,7 @@ def test_what_is_no_record_is_counted_by_its_reason():
         "Film (positive):\nFilm (positive): Short.\nFilm (positive): It is good.\nFilm (negative): It was the"
     )
     assert records_in(answer(cut, "length"), REVIEWS, dropped, min_words=2) == [
-        Found("It is good.", "film", "pos")
+        Record("It is good.", "film", "pos")
     ]
     assert dropped == {NO_FORMAT: 1, EMPTY: 2, SHORT: 1, TRUNCATED: 1}
 
@@ -173,12 +173,12 @@ def test_every_choice_of_prompts_can_be_built(path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"max_tokens": 0}, "max_tokens 0: at least 1"),
-        ({"temperature": -1.0}, r"temperature -1\.0"),
-        ({"temperature": float("nan")}, "temperature nan"),
-        ({"top_k": -1}, "top_k -1"),
-        ({"top_p": 0.0}, r"top_p 0\.0"),
-        ({"top_p": 1.5}, r"top_p 1\.5"),
+        ({"max_tokens": 0}, "max_tokens=0 must be a whole number >= 1"),
+        ({"temperature": -1.0}, r"temperature=-1\.0"),
+        ({"temperature": float("nan")}, "temperature=nan"),
+        ({"top_k": -1}, "top_k=-1"),
+        ({"top_p": 0.0}, r"top_p=0\.0"),
+        ({"top_p": 1.5}, r"top_p=1\.5"),
         ({"stop": ("",)}, "stop string ''"),
     ],
 )

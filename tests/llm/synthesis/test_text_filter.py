@@ -77,7 +77,7 @@ def embeddings(clusters: int, each: int) -> np.ndarray:
 
 
 def judged(answers, texts, embedded, **options):
-    """What stays, which texts each question showed, and the sieve."""
+    """What stays, which texts each question showed, and the filter."""
     shown, text_filter = [], TextFilter(judge="chat", **options)
 
     def question(some):
@@ -87,7 +87,7 @@ def judged(answers, texts, embedded, **options):
     def answer(prompts):
         return [Completion(answers(shown[int(prompt) - 1]), 1, 1, "stop") for prompt in prompts]
 
-    return text_filter.verdicts(texts, embedded, 0, question, answer), shown, text_filter
+    return text_filter.eligible(texts, embedded, 0, question, answer), shown, text_filter
 
 
 def test_a_judge_is_asked_once_for_each_cluster_and_what_it_leaves_out_goes():
@@ -123,7 +123,7 @@ def test_without_a_judge_nobody_is_asked():
         raise AssertionError
 
     for other in (None, "likelihood"):
-        assert TextFilter(judge=other).verdicts(texts("a", "b"), embeddings(1, 2), 0, never, never).all()
+        assert TextFilter(judge=other).eligible(texts("a", "b"), embeddings(1, 2), 0, never, never).all()
     assert judged(never, [], embeddings(1, 1)[:0])[0].tolist() == []
 
 

@@ -59,8 +59,8 @@ def test_it_learns_what_can_be_learned_of_private_texts_and_of_sent_ones(small):
     alone = small.teach(texts_of(120, 1), NONE, 2, 0)
     assert right(small, alone.weights, tested) > 0.9
     assert right(small, small.teach(NONE, texts_of(120, 2), 2, 0).weights, tested) > 0.9
-    assert 1 <= alone.told["epochs"] <= alone.told["trained"] <= 8 and alone.told["held_out"] == 24
-    assert len(alone.told["losses"]) == 1 + alone.told["trained"] and not alone.told["notes"]
+    assert 1 <= alone.report["epochs"] <= alone.report["trained"] <= 8 and alone.report["held_out"] == 24
+    assert len(alone.report["losses"]) == 1 + alone.report["trained"] and not alone.report["notes"]
 
 
 def test_it_begins_with_the_best_head_on_the_frozen_encoder_or_at_zero(folder):
@@ -100,7 +100,7 @@ def test_the_same_seed_gives_the_same_bits_for_any_number_of_threads_and_draws_n
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(threads)
-    assert same(one.weights, two.weights) and one.told == two.told
+    assert same(one.weights, two.weights) and one.report == two.report
     assert not same(one.weights, small.teach(texts_of(20, 1), texts_of(20, 2), 2, 4).weights)
 
 
@@ -110,7 +110,7 @@ def test_a_weight_of_zero_is_local_training_and_any_other_is_not(small, shared):
     private, sent = texts_of(20, 1), texts_of(20, 2)
     local = small.teach(private, NONE, 2, 0)
     nothing = replace(small, weight=0.0).teach(private, sent, 2, 0)
-    assert same(local.weights, nothing.weights) and local.told == nothing.told
+    assert same(local.weights, nothing.weights) and local.report == nothing.report
     assert not same(local.weights, small.teach(private, sent, 2, 0).weights)
 
 
@@ -139,9 +139,9 @@ def test_early_stopping_leaves_the_weights_of_the_best_epoch(small):
         40, 1, wrong=0.4
     )  # what cannot be learned is learned by heart, and the held out texts tell
     taught = small.teach(private, NONE, 2, 0)
-    losses = taught.told["losses"]
+    losses = taught.report["losses"]
     best = int(np.argmin(losses))
-    assert taught.told["epochs"] == best and taught.told["trained"] == best + 2 == len(losses) - 1 < 30
+    assert taught.report["epochs"] == best and taught.report["trained"] == best + 2 == len(losses) - 1 < 30
     out = held_out(private.labels, 0.2, 0)
     scores = small.scores(
         taught.weights, private.x[out], [t for t, o in zip(private.texts, out, strict=True) if o]
@@ -166,7 +166,7 @@ def test_held_out_texts_are_a_share_of_each_class_and_are_not_learned_from(small
     ]
     small = trained(small, epochs=1, over={"probe": False})
     one, two = (small.teach(replace(private, texts=t), NONE, 2, 0) for t in (private.texts, others))
-    assert one.told["epochs"] == two.told["epochs"] == 1 and one.told["losses"] != two.told["losses"]
+    assert one.report["epochs"] == two.report["epochs"] == 1 and one.report["losses"] != two.report["losses"]
     assert same(one.weights, two.weights)
 
 
@@ -174,14 +174,14 @@ def test_too_few_texts_to_hold_any_out_is_said_and_all_epochs_are_trained(small)
     small = trained(small, epochs=2)
     few = texts_of(3, 1)
     taught = small.teach(few, NONE, 2, 0)
-    assert taught.told["epochs"] == taught.told["trained"] == 2 and taught.told["losses"] == []
-    assert taught.told["notes"] == [
+    assert taught.report["epochs"] == taught.report["trained"] == 2 and taught.report["losses"] == []
+    assert taught.report["notes"] == [
         "no private text was held out, for label 1 has 1 of 3: 2 epochs were trained"
     ]
-    assert "there is none" in small.teach(NONE, few, 2, 0).told["notes"][0]
+    assert "there is none" in small.teach(NONE, few, 2, 0).report["notes"][0]
     untaught = small.teach(NONE, NONE, 2, 0)
-    assert untaught.told["trained"] == 0 and not small.scores(untaught.weights, few.x, few.texts).any()
-    assert replace(small, validation=0.0).teach(few, NONE, 2, 0).told["notes"] == []
+    assert untaught.report["trained"] == 0 and not small.scores(untaught.weights, few.x, few.texts).any()
+    assert replace(small, validation=0.0).teach(few, NONE, 2, 0).report["notes"] == []
 
 
 def test_a_label_without_texts_is_never_said_and_sent_texts_bring_it(small):
@@ -212,20 +212,20 @@ def test_a_checkpoint_of_a_classifier_keeps_its_layer_where_it_fits(tmp_path):
     assert np.array_equal(own["network.classifier.weight"], layer)
     fresh = small.teach(NONE, NONE, 2, 0).weights["network.classifier.weight"]
     assert fresh.shape == (2, 32) and not fresh.any()
-    assert small.teach(texts_of(12, 1), texts_of(12, 2), 2, 0).told["trained"] == 1
+    assert small.teach(texts_of(12, 1), texts_of(12, 2), 2, 0).report["trained"] == 1
 
 
 def test_long_texts_are_cut_and_counted_and_odd_ones_are_read(small):
     small = trained(small, epochs=1, over={"max_tokens": 8})
     odd = ["good " * 9, "bad " * 8, "", "half \ud83e"]
     taught = small.teach(Labelled(np.zeros((4, 1), np.float32), np.array([0, 1, 0, 1]), odd), NONE, 2, 0)
-    assert taught.told["cut"] == 1
+    assert taught.report["cut"] == 1
     scores = small.scores(taught.weights, np.zeros((2, 1), np.float32), ["good " * 8, "good " * 90])
     assert_near(scores[0], scores[1], 500)
     assert (
         replace(small, max_tokens=10**6)
         .teach(Labelled(np.zeros((2, 1), np.float32), np.array([0, 1]), ["w1 " * 49, "w2 " * 48]), NONE, 2, 0)
-        .told["cut"]
+        .report["cut"]
         == 1
     ), "the model's own limit of 48 holds"
 

@@ -474,6 +474,6 @@ def test_no_steps_cost_nothing_and_no_noise_costs_everything():
         ((1.0, 1e-5, 0.1, 0), "steps=0"),
     ],
 )
-def test_a_promise_out_of_range_is_named(given, message):
+def test_a_budget_out_of_range_is_named(given, message):
     with pytest.raises(BadInput, match=message):
         calibrate(*given)

@@ -71,7 +71,7 @@ def test_many_releases_are_one():
         (1e-12, 1e-12, "multiplier lies outside"),
     ],
 )
-def test_no_promise(epsilon: float, delta: float, said: str):
+def test_no_budget(epsilon: float, delta: float, said: str):
     with pytest.raises(BadInput, match=said):
         multiplier(epsilon, delta)
 

@@ -65,7 +65,7 @@ def test_conversion_agrees_with_dp_accounting():
 
 
 @pytest.mark.parametrize("epsilon", [0.5, 1.0, 8.0])
-def test_calibrated_noise_keeps_the_promise_and_is_near_the_gaussians(epsilon: float):
+def test_calibrated_noise_keeps_the_budget_and_is_near_the_gaussians(epsilon: float):
     block = Block(1e4, 1e6, 1e8)
     factor = calibrated(epsilon, 1e-5, Shift.of(block))
     assert epsilon_of(Shift.of(block).under(factor), 1e-5) <= epsilon
@@ -93,6 +93,6 @@ def test_variance_must_suit_integers(variance: float):
         skellam(variance, (3,), np.random.default_rng(0))
 
 
-def test_no_noise_keeps_an_impossible_promise():
+def test_no_noise_keeps_an_impossible_budget():
     with pytest.raises(BadInput, match="Skellam"):
         calibrated(1e-30, 1e-300, Shift.of(Block(1e6, 1e12, 1.0)))

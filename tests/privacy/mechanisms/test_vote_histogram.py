@@ -1,4 +1,4 @@
-"""Votes: one text moves the histogram by at most 1, and the noise keeps what is promised."""
+"""Votes: one text moves the histogram by at most 1, and the noise keeps its budget."""
 
 import numpy as np
 import pytest
@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from fedlab.errors import BadInput
+from fedlab.privacy.accounting.calibration import votes_multiplier
 from fedlab.privacy.accounting.release import Release
 from fedlab.privacy.mechanisms.gaussian import epsilon_of
-from fedlab.privacy.mechanisms.vote_histogram import BLOCK, histogram, noisy, votes_multiplier
+from fedlab.privacy.mechanisms.vote_histogram import BLOCK, histogram, noisy
 
 
 def drawn(seed: int, n: int, d: int = 5) -> np.ndarray:
@@ -41,7 +42,7 @@ def test_the_noise_is_gaussian_of_the_stated_size():
 
 
 @pytest.mark.parametrize("rounds", [1, 2, 5])
-def test_all_rounds_together_keep_the_promise(rounds):
+def test_all_rounds_together_keep_the_budget(rounds):
     m = votes_multiplier(8.0, 1e-5, rounds)
     assert epsilon_of(m / rounds**0.5, 1e-5) == pytest.approx(8.0, rel=1e-6)
     other = pld_privacy_accountant.PLDAccountant()

@@ -7,7 +7,7 @@ import numpy as np
 from fedlab.privacy.secagg.client import Participant
 from fedlab.privacy.secagg.graph import Terms
 from fedlab.privacy.secagg.server import SecureSum
-from fedlab.stats import GramStats
+from fedlab.stats import total_of
 from fedlab.stats.serialization.integers import Layout, integers, statistics_of
 from tests.draws import FIXED, statistics
 
@@ -76,7 +76,7 @@ class Federation:
         return statistics_of(self.server.result(), layout, len(self.server.uploaded))
 
     def plain(self, some=None):
-        return GramStats.total(self.held[who] for who in sorted(some or self.server.uploaded))
+        return total_of(self.held[who] for who in sorted(some or self.server.uploaded))
 
 
 def flipped(array, bit=0):

@@ -5,13 +5,13 @@ import pytest
 
 from fedlab.engine.persistence.state import pack, unpack
 from fedlab.errors import BadInput
-from fedlab.privacy.secagg.removal import Departure
+from fedlab.privacy.secagg.removal import Removal
 from fedlab.stats.serialization.integers import Layout, statistics_of
 from tests.privacy.secagg.protocol import STEPS, Federation, flipped
 
 
 def leave(federation, *some, alone=False, silent=()):
-    departure = Departure.of(federation.server, some, alone)
+    departure = Removal.of(federation.server, some, alone)
     for who in departure.asked(federation.server):
         if who not in silent:
             departure.take(
@@ -78,7 +78,7 @@ def test_a_seed_that_was_tampered_with_or_is_missing_is_refused():
     federation = Federation(8, keep=(10, 20), dropout=0.4).run()
     server = federation.server
     server.result()
-    departure = Departure.of(server, [10, 20])
+    departure = Removal.of(server, [10, 20])
     answer = federation.answer("leave", 30, departure.question(federation.server))
     with pytest.raises(
         BadInput, match="its seed with client 10 is not that of the mask: it was tampered with"

@@ -5,7 +5,7 @@ from sklearn.datasets import load_digits
 
 from fedlab.analytic import RandomReLU
 from fedlab.errors import BadInput
-from fedlab.stats import GramStats, one_hot
+from fedlab.stats import GramStats, one_hot, total_of
 from fedlab.stats.arithmetic.solve import generalised_cross_validation, ridge_solve
 from tests.draws import FIXED, gap, samples, statistics
 
@@ -65,7 +65,7 @@ def test_the_absolute_aggregation_law_is_the_solve_of_sums(k, ridge):
     x, labels = samples(4000, 24, 4, seed=k)
     y = one_hot(labels, 4)
     clients = list(zip(x.split(4000 // k), y.split(4000 // k), strict=True))
-    sums = GramStats.total(GramStats.from_batch(*client) for client in clients)
+    sums = total_of(GramStats.from_batch(*client) for client in clients)
     found = sums.solution(0.0)
     # Uniform features and 200 or more samples a client: every C_k has condition below 10, so that the
     # inverses and products of a merge lose tens of eps = 2e-16, and 20 merges still stay below 1e-12.
@@ -77,7 +77,7 @@ def test_the_law_with_fewer_samples_than_features_per_client():
     # G_k is singular and only the ridge makes C_k invertible: condition 1 + |G_k|/g, and 120 merges.
     x, labels = samples(960, 24, 4)
     clients = list(zip(x.split(8), one_hot(labels, 4).split(8), strict=True))
-    sums = GramStats.total(GramStats.from_batch(*client) for client in clients)
+    sums = total_of(GramStats.from_batch(*client) for client in clients)
     assert distance(absolute_aggregation(clients, 1.0), sums.solve(0.0)) <= 1e-10
 
 
@@ -92,7 +92,7 @@ def test_dummy_data_table():
     joint = torch.linalg.lstsq(x, y, driver="gels").solution
     for k in (2, 10, 20, 50, 100, 200):
         parts = zip(x.tensor_split(k), y.tensor_split(k), strict=True)
-        error = float((GramStats.from_batches(parts).solve(0.0) - joint).abs().sum())
+        error = float((total_of(GramStats.from_batch(x, y) for x, y in parts).solve(0.0) - joint).abs().sum())
         print(f"k = {k}: {error:.1e}")
         assert error <= 1e-10
 
@@ -105,7 +105,7 @@ def test_cholesky_agrees_with_least_squares(n, d, device):
     x, labels = samples(n, d, 4, device=device)
     y = one_hot(labels, 4)
     found = GramStats.from_batch(x, y).solution(0.0)
-    assert found.rank == d and found.note is None
+    assert found.rank == d and found.diagnostic is None
     assert distance(found.weight, minimum_norm(x.cpu(), y.cpu())) <= 1e-12
 
 
@@ -132,7 +132,7 @@ def test_fewer_samples_than_features_give_the_minimum_norm(n, fixed):
     if fixed is not None:
         x = fixed.decode(fixed.encode(x)[0])
     found = GramStats.from_batch(x, y, fixed).solution(0.0)
-    assert found.rank == n and found.note is not None and f"rank {n} of 20" in found.note
+    assert found.rank == n and found.diagnostic is not None and f"rank {n} of 20" in found.diagnostic
     # cond(X'X) = cond(X)^2: at n = 19 of 20 the smallest eigenvalue is far below the largest.
     limit = max(1e-10, 10 * EPS * found.condition)
     assert distance(found.weight, minimum_norm(x, y)) <= limit
@@ -155,7 +155,7 @@ def test_a_ridge_below_rounding_is_said_and_does_no_harm(ridge):
     x, labels = samples(5, 20)
     y = one_hot(labels, 3)
     found = GramStats.from_batch(x, y).solution(ridge)
-    assert found.rank == 5 and found.note is not None and "larger ridge" in found.note
+    assert found.rank == 5 and found.diagnostic is not None and "larger ridge" in found.diagnostic
     assert distance(found.weight, minimum_norm(x, y)) <= 1e-12
 
 
@@ -164,7 +164,7 @@ def test_an_ill_conditioned_system_says_so():
     x[:, 7] = x[:, 6] + 1e-6 * x[:, 7]
     found = GramStats.from_batch(x, one_hot(labels, 3)).solution(0.0)
     assert found.rank == 8 and found.condition > 1e12
-    assert found.note is not None and "ill-conditioned" in found.note
+    assert found.diagnostic is not None and "ill-conditioned" in found.diagnostic
 
 
 def test_nothing_has_the_zero_head():
@@ -193,7 +193,7 @@ def test_heads_agree_to_the_stated_tolerance():
     joint = GramStats.from_batch(x, y)
     for k in (2, 30, 300):
         parts = zip(x.tensor_split(k), y.tensor_split(k), strict=True)
-        total = GramStats.from_batches(parts)
+        total = total_of(GramStats.from_batch(x, y) for x, y in parts)
         assert gap(total, joint) <= 1e-12
         for ridge in (1e-6, 1e-2, 1.0):
             limit = tolerance(joint.gram, ridge)
@@ -214,7 +214,7 @@ def test_survivors_of_a_dropout_are_centralised_on_the_survivors():
     parts = list(torch.arange(300).tensor_split(30))
     survivors = torch.cat(parts[::3])
     for fixed in (None, FIXED):
-        total = GramStats.total(GramStats.from_batch(x[rows], y[rows], fixed) for rows in parts[::3])
+        total = total_of(GramStats.from_batch(x[rows], y[rows], fixed) for rows in parts[::3])
         joint = GramStats.from_batch(x[survivors], y[survivors], fixed)
         if fixed is not None:
             assert torch.equal(total.solve(1.0), joint.solve(1.0))
@@ -311,7 +311,7 @@ def test_a_ridge_that_cannot_be_used_is_named_as_it_was_given(ridge):
         with pytest.raises(BadInput, match=rf"ridge={ridge!r}"):
             statistics(5, 4, fixed=fixed).solve(ridge)
     if not isinstance(ridge, str):
-        with pytest.raises(BadInput, match="must be finite"):
+        with pytest.raises(BadInput, match="must be a finite number"):
             ridge_solve(torch.eye(2, dtype=torch.float64), torch.eye(2, dtype=torch.float64), ridge)
 
 

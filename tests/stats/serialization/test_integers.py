@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 
 from fedlab.errors import BadInput
-from fedlab.stats import ClassWeights, GramStats, NoisyGram, PerClass, one_hot
+from fedlab.stats import ClassWeights, GramStats, NoisyGram, PerClass, one_hot, total_of
 from fedlab.stats.serialization.integers import Layout, integers, statistics_of
 from tests.draws import FIXED, client_sizes, samples, seeds, statistics
 
@@ -26,8 +26,8 @@ def test_the_sum_of_vectors_is_the_vector_of_the_sum(sizes, seed):
     assert {len(vector) for vector in vectors} == {layout.length}
     found = statistics_of(total, layout, len(parts))
     assert isinstance(found, GramStats)
-    assert found.sha256 == GramStats.total(parts).sha256
-    assert torch.equal(found.solve(1.0), GramStats.total(parts).solve(1.0))
+    assert found.sha256 == total_of(parts).sha256
+    assert torch.equal(found.solve(1.0), total_of(parts).solve(1.0))
 
 
 @given(sizes=client_sizes, seed=seeds)

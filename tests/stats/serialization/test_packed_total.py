@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from fedlab.errors import BadInput
-from fedlab.stats import ClassMoments, GramStats, PerClass, WithMoments, pack, plain_sums, unpack
+from fedlab.stats import ClassMoments, GramStats, PerClass, WithMoments, pack, plain_sums, total_of, unpack
 from fedlab.stats.arithmetic.product import difference
+from fedlab.stats.arithmetic.triangle import flatten, symmetric
 from fedlab.stats.serialization.packed_total import unpack_total
-from fedlab.stats.serialization.packing import flatten, symmetric
 from tests.draws import FIXED, gap, same, samples, statistics
 
 MODES = pytest.mark.parametrize("fixed", [None, FIXED], ids=["float64", "exact"])
@@ -34,7 +34,7 @@ def test_a_total_of_packed_parts_is_the_total_of_the_parts(fixed, sizes):
     parts = mixed(fixed, sizes)
     packed = [pack(part) for part in parts]
     found = unpack_total(packed)
-    agree(found, GramStats.total(parts), fixed)
+    agree(found, total_of(parts), fixed)
     assert torch.equal(found.gram, found.gram.T)
     for before, part in zip(packed, map(pack, parts), strict=True):  # and no part has changed
         assert all(np.array_equal(before[name], part[name]) for name in before)
@@ -70,7 +70,7 @@ def test_what_cannot_be_added_is_refused():
 @MODES
 def test_many_leave_as_one_after_the_other(fixed):
     stay, *gone = mixed(fixed)
-    total = GramStats.total([stay, *gone])
+    total = total_of([stay, *gone])
     before = total.sha256
     left = total.without(gone)
     agree(left, stay, fixed)

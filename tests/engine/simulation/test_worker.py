@@ -7,7 +7,7 @@ import pytest
 from flwr.app import Array
 
 from fedlab.engine.messages.records import encoded, from_record, to_record, view
-from fedlab.engine.simulation.parcel import Parcel
+from fedlab.engine.simulation.worker import Parcel
 
 
 @pytest.mark.parametrize(
