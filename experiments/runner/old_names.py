@@ -63,6 +63,7 @@ MODULES = {
         (".analytic", ".learner"),
     )
 }
+MODULES["strategies.app"] = "fedlab.engine.aggregation.server_evaluation"  # of its classes checkpoints name one
 LEARNERS = "Analytic DualReLUTanh DualStream Expansion Identity RandomRBF RandomReLU SampledRBF Joint Filled Tempered"
 """Classes that `fedlab.stats` exported and `fedlab.analytic` does now."""
 CLASSES = {
@@ -96,8 +97,8 @@ def new_target(target: str) -> str:
         return target
     if module == "fedlab.stats" and name in LEARNERS.split():
         return f"fedlab.analytic{mark}{name}"
-    if module in MODULES or module == "strategies.app":
-        return f"{MODULES.get(module, module)}{mark}{CLASSES.get(name, name)}"
+    if module in MODULES:
+        return f"{MODULES[module]}{mark}{CLASSES.get(name, name)}"
     return target
 
 
