@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
 
@@ -40,21 +39,3 @@ def unknown(kind: str, name: object, known: Iterable[str]) -> BadInput:
 def reason(error: BaseException) -> str:
     """Return what an error of somebody else's says, in one line: its first, or its name where it says nothing."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
-
-
-@contextmanager
-def needs(what: str, extra: str) -> Iterator[None]:
-    """Turn a failed import within the block into the command that installs what is missing.
-
-    Raises
-    ------
-    BadInput
-        An import within the block fails; names what needs it, the package and the extra.
-    """
-    try:
-        yield
-    except ImportError as error:
-        raise BadInput(
-            f"{what} needs the package {error.name or error}, which cannot be imported: "
-            f"pip install 'fedlab-analytic[{extra}]'"
-        ) from error

@@ -21,7 +21,8 @@ import numpy as np
 from jaxtyping import Float64, Int64
 
 from fedlab import checks
-from fedlab.errors import BadInput, needs
+from fedlab.errors import BadInput
+from fedlab.extras import needs
 
 BLOCK = 2**22
 """Distances that are held at once."""
@@ -88,7 +89,7 @@ def nearest(uploads: Sequence[str], private: Sequence[str]) -> Nearest:
     """
     if not private:
         raise BadInput("there is no private text to be near to: give at least one")
-    with needs("an edit distance", "llm"):
+    with needs("an edit distance"):
         from rapidfuzz.distance import Levenshtein
         from rapidfuzz.process import cdist
     edits = np.zeros(len(uploads), np.int64)

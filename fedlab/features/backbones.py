@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float32
 
-from fedlab.errors import needs
+from fedlab.extras import needs
 from fedlab.features.batches import Progress, kind_of, require_kind
 from fedlab.features.hashed import HashedWords
 from fedlab.features.huggingface import HuggingFace

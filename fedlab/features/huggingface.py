@@ -15,7 +15,8 @@ import numpy as np
 from jaxtyping import Float32
 
 from fedlab import checks
-from fedlab.errors import BadInput, needs, reason
+from fedlab.errors import BadInput, reason
+from fedlab.extras import needs
 from fedlab.features.batches import Progress, kind_of, placeholder, require_kind
 from fedlab.features.weights import fingerprint_of, folder_digest
 

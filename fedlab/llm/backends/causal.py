@@ -20,7 +20,8 @@ import transformers
 from jaxtyping import Float64
 from torch import Tensor
 
-from fedlab.errors import BadInput, needs
+from fedlab.errors import BadInput
+from fedlab.extras import needs
 from fedlab.features.encoders import frozen, torch_device
 from fedlab.features.transformer import reading, refuse_incomplete
 from fedlab.llm.backends.generation import generate
@@ -43,7 +44,7 @@ def load(
     options: dict[str, Any] = {"revision": revision} if revision else {}
     what = f"a causal language model{f' with the adapter {adapter}' if adapter else ''}"
     models: Any = transformers.AutoModelForCausalLM
-    with needs(f"the language model {source!r}", "llm"), reading(source, what):
+    with needs(f"the language model {source!r}"), reading(source, what):
         network, report = models.from_pretrained(
             source, dtype=getattr(torch, dtype), output_loading_info=True, **options
         )

@@ -20,7 +20,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64
 
-from fedlab.errors import BadInput, needs
+from fedlab import checks
+from fedlab.errors import BadInput
+from fedlab.extras import needs
 from fedlab.features.weights import fingerprint_of
 from fedlab.llm.backends.concurrent import at_once
 from fedlab.llm.backends.openai_format import echoed, messages_of, reason, retry_after, text_of
@@ -39,9 +41,9 @@ class Endpoint(LanguageModel):
     Parameters
     ----------
     base_url
-        Address: 'http://127.0.0.1:8080/v1'.
+        Address that ends in /v1, such as 'http://127.0.0.1:8080/v1'.
     model
-        Name by which the endpoint calls it.
+        Name of the model, as the endpoint calls it.
     key
         Name of the environment variable that holds the key; None for an endpoint that wants none.
     chat
@@ -52,29 +54,24 @@ class Endpoint(LanguageModel):
     timeout
         Seconds for one answer.
     retries
-        How often a malformed answer is asked for again.
+        Number of times that a malformed answer is asked for again.
     retry_for
         Seconds without any answer after which the endpoint is given up.
     backoff, longest
         Seconds of the first wait after a failure, and of the longest.
     concurrent
-        Requests at once.
+        Number of requests at once.
     per_minute
-        Requests started a minute; None does not hold back.
+        Number of requests started a minute; None does not hold back.
     price_in, price_out
-        Prices of a million tokens read and written.
+        Price of a million tokens read and written.
     extra
-        Further fields of every request, such as {min_p: 0} for a llama.cpp server, which otherwise cuts off
+        Fields that every request has besides, such as {min_p: 0} for a llama.cpp server, which otherwise cuts off
         improbable tokens.
     seed
         Seed of the jitter of the waits.
     warn
-        Listener, called with a sentence when the endpoint goes away and is back; None is the log.
-
-    Raises
-    ------
-    BadInput
-        A number is out of its range.
+        Function told when the endpoint goes away and is back; None is the log.
     """
 
     base_url: str
@@ -95,19 +92,17 @@ class Endpoint(LanguageModel):
     seed: int = 0
     warn: Warn | None = field(default=None, compare=False)
     _client: Any = field(default=None, init=False, repr=False, compare=False)
-    _reported: Counter[str] = field(default_factory=Counter, init=False, repr=False, compare=False)
+    _priced: Counter[str] = field(default_factory=Counter, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         self.extra = dict(self.extra)
         for name in ("timeout", "retry_for", "backoff", "longest", "per_minute"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < float("inf"):
-                raise BadInput(f"{name} {value}: above 0 and finite")
-        if self.concurrent < 1:
-            raise BadInput(f"concurrent {self.concurrent}: at least 1 request at once")
-        for name in ("retries", "price_in", "price_out"):
-            if getattr(self, name) < 0:
-                raise BadInput(f"{name} {getattr(self, name)}: at least 0")
+            if (value := getattr(self, name)) is not None or name != "per_minute":
+                checks.number(name, value, above=0)
+        checks.integer("concurrent", self.concurrent, least=1, remedy="requests at once")
+        checks.integer("retries", self.retries, least=0)
+        for name in ("price_in", "price_out"):
+            checks.number(name, getattr(self, name), least=0)
         self._retry = Retry(
             self._name,
             self.retry_for,
@@ -176,7 +171,7 @@ class Endpoint(LanguageModel):
         usage = super().cost(completions)
         price = usage.prompt_tokens * self.price_in + usage.completion_tokens * self.price_out
         troubles = self.troubles
-        new, self._reported = troubles - self._reported, troubles
+        new, self._priced = troubles - self._priced, troubles
         return replace(usage, cost=price / 1e6, troubles=dict(new))
 
     def close(self) -> None:
@@ -188,7 +183,7 @@ class Endpoint(LanguageModel):
     def _connected(self) -> Any:
         """Make the client, and look once whether anyone is there."""
         if self._client is None:
-            with needs("an endpoint", "llm"):
+            with needs("an endpoint"):
                 import openai
             key = os.environ.get(self.key, "") if self.key else _NO_KEY
             if not key:
@@ -240,7 +235,7 @@ class Endpoint(LanguageModel):
             self._retry.count("truncated")
         return answer
 
-    def _why(self, error: Exception) -> tuple[str, float]:
+    def _why(self, error: BaseException) -> tuple[str, float]:
         """Name what may pass and the seconds the endpoint wants, and raise what will not pass."""
         import openai
 

@@ -8,7 +8,8 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-from fedlab.errors import BadInput, needs
+from fedlab.errors import BadInput
+from fedlab.extras import needs
 from fedlab.llm.backends.openai_format import completion_of, messages_of
 from fedlab.llm.language_model import Completion, Prompt, Sampling
 
@@ -46,7 +47,7 @@ class Llama:
         gpu_layers: int,
         public_port: int | None = None,
     ):
-        with needs("a GGUF model", "llm"):
+        with needs("a GGUF model"):
             from xllamacpp import CommonParams, Server  # pyright: ignore[reportAttributeAccessIssue]
         params = CommonParams()
         params.model.path = str(path)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from fedlab import checks
-from fedlab.errors import BadInput, needs
+from fedlab.errors import BadInput
 from fedlab.features.weights import fingerprint_of
 from fedlab.llm.backends.transformers_model import LocalModel
 
@@ -42,20 +42,15 @@ def tiny(
     Returns
     -------
     transformers.GPT2LMHeadModel in evaluation mode, transformers.PreTrainedTokenizerFast
-
-    Raises
-    ------
-    BadInput
-        A number is out of its range, or the extra is not installed.
     """
     checks.integer("vocabulary", vocabulary, least=256 + len(_SPECIAL), remedy="all bytes and special tokens")
     checks.integer("context", context, least=2)
     if checks.integer("width", width, least=4) % 4:
         raise BadInput(f"width={width} must be a multiple of 4, one for each head")
-    with needs("the tiny language model", "llm"):
-        import tokenizers
-        import torch
-        import transformers
+    import tokenizers
+    import torch
+    import transformers
+
     core = tokenizers.Tokenizer(tokenizers.models.BPE())
     core.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)  # pyright: ignore[reportAttributeAccessIssue]
     core.decoder = tokenizers.decoders.ByteLevel()  # pyright: ignore[reportAttributeAccessIssue]

@@ -251,12 +251,12 @@ def test_nothing_in_nothing_out(make):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"timeout": 0.0}, r"timeout 0\.0: above 0"),
-        ({"retry_for": float("inf")}, "retry_for inf: above 0 and finite"),
-        ({"per_minute": -1.0}, r"per_minute -1\.0"),
-        ({"concurrent": 0}, "concurrent 0: at least 1"),
-        ({"retries": -1}, "retries -1: at least 0"),
-        ({"price_in": -1.0}, r"price_in -1\.0"),
+        ({"timeout": 0.0}, r"timeout=0\.0 must be a finite number > 0"),
+        ({"retry_for": float("inf")}, "retry_for=inf must be a finite number > 0"),
+        ({"per_minute": -1.0}, r"per_minute=-1\.0"),
+        ({"concurrent": 0}, "concurrent=0 must be a whole number >= 1"),
+        ({"retries": -1}, "retries=-1 must be a whole number >= 0"),
+        ({"price_in": -1.0}, r"price_in=-1\.0"),
     ],
 )
 def test_numbers_out_of_range_are_refused(options, message):
