@@ -22,7 +22,7 @@ def test_rows_come_back_in_the_inputs_own_order(batch_size):
 
 
 def test_a_batch_holds_at_least_one_input():
-    with pytest.raises(BadInput, match="batch_size 0: at least 1"):
+    with pytest.raises(BadInput, match="batch_size=0 must be a whole number >= 1"):
         embed_in_batches(np.arange(3), lambda b: b[:, None], batch_size=0)
 
 
