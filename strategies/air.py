@@ -12,57 +12,27 @@ Fang et al., AIR, 2024, https://arxiv.org/abs/2408.10349. n_y,k samples of class
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from flwr.app import ArrayRecord
 
 from fedlab.engine.aggregation.closed_form import ClosedForm
-from fedlab.engine.aggregation.protocol import Arrays, Protocol, Round, Step
+from fedlab.engine.aggregation.protocol import Protocol, Round, Step
 from fedlab.stats import ClassCounts, ClassWeights, GramStats, StatisticsTotal, unpack
 from fedlab.stats.class_weights import check_tau
 
 
-class Added(Step["TwoRounds"]):
-    """A step whose answers are statistics of one kind, added as they arrive."""
-
-    at_once = True
-
-    def __init__(self, server: TwoRounds, kind: type):
-        super().__init__(server)
-        self.total = StatisticsTotal(kind)
-
-    def check(self, node: int, answer: Arrays) -> Any:
-        """Return the statistics."""
-        return unpack(answer)
-
-    def take_in(self, node: int, answer: Any) -> None:
-        """Add them; what does not fit the others is refused."""
-        self.total.add(answer)
-
-
-class Counts(Added):
-    """Everyone's samples per class."""
-
-    def close(self, number: int) -> None:
-        """Keep the sum: the weights follow from it."""
-        self.server.counts = self.total.result()
-
-
-class Sums(Added):
-    """Everyone's sums, with the weights that the counts ask for."""
-
-    def settings(self, now: Round) -> Mapping[str, Any]:
-        """Return the weight of each class."""
-        assert self.server.counts is not None
-        weights = ClassWeights.tempered(self.server.counts.class_counts.tolist(), self.server.tau)
-        return {"class-weights": list(weights.values)}
-
-    def close(self, number: int) -> None:
-        """Solve."""
-        self.server.statistics = statistics = self.total.result()
-        if statistics is not None and statistics.count:
-            self.server.solution = statistics.solution(self.server.ridge)
+def _adding(name: str, total: StatisticsTotal, close: Callable[[int], None], **more: Any) -> Step:
+    """Return a step that adds the statistics in the answers as they arrive."""
+    return Step(
+        name,
+        check=lambda node, answer: unpack(answer),
+        take_in=lambda node, statistics: total.add(statistics),
+        close=close,
+        at_once=True,
+        **more,
+    )
 
 
 class TwoRounds(Protocol, ClosedForm):  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -89,10 +59,27 @@ class TwoRounds(Protocol, ClosedForm):  # pyright: ignore[reportIncompatibleVari
         self.counts: ClassCounts | None = None
 
     @property
-    def steps(self) -> Sequence[Step[Any]]:
-        """Counts, then sums."""
-        return Counts(self, ClassCounts), Sums(self, GramStats)
+    def steps(self) -> Sequence[Step]:
+        """Counts, then sums with the weights that follow from them."""
+        counts, sums = StatisticsTotal(ClassCounts), StatisticsTotal(GramStats)
+        return (
+            _adding("counts", counts, lambda _: self._count(counts.result())),
+            _adding("sums", sums, lambda _: self._solve(sums.result()), settings=self._weights),
+        )
 
     def model(self) -> ArrayRecord:
         """Return the head of the last sums."""
         return self.head()
+
+    def _weights(self, now: Round) -> Mapping[str, Any]:
+        assert self.counts is not None
+        weights = ClassWeights.tempered(self.counts.class_counts.tolist(), self.tau)
+        return {"class-weights": list(weights.values)}
+
+    def _count(self, counts: ClassCounts) -> None:
+        self.counts = counts
+
+    def _solve(self, statistics: GramStats | None) -> None:
+        self.statistics = statistics
+        if statistics is not None and statistics.count:
+            self.solution = statistics.solution(self.ridge)

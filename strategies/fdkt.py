@@ -24,7 +24,7 @@ from flwr.app import ArrayRecord
 
 from fedlab import checks
 from fedlab.engine.aggregation.private import Private
-from fedlab.engine.aggregation.protocol import Arrays, Protocol, Round, Step
+from fedlab.engine.aggregation.protocol import Answer, Arrays, Protocol, Round, Step
 from fedlab.engine.messages.records import to_record
 from fedlab.engine.simulation.meter import MeteredGrid
 from fedlab.errors import BadInput, unknown
@@ -34,121 +34,6 @@ from fedlab.llm.synthesis.few_shot import Writer
 from fedlab.llm.synthesis.text_filter import Text, TextFilter, counted
 from fedlab.llm.synthesis.text_packing import pack_texts, unpack_texts
 from fedlab.privacy.accounting.budget import PrivacyBudget
-
-
-class _Step(Step["FDKT"]):
-    """A step whose clients are charged before they are asked."""
-
-    def charge(self, now: Round, nodes: Sequence[int]) -> None:
-        """Enter what the budget says that the step releases."""
-        self.server.charge_clients(self.name, now.number, self.server.charged(now.grid, nodes))
-
-
-class Hello(_Step):
-    """Every client names its domain, and how many of its texts have which label where the budget says so."""
-
-    name = "hello"
-
-    def check(self, node: int, answer: Arrays) -> tuple[str, np.ndarray]:
-        """Return the domain and the counts (c,)."""
-        (domain,), labels = unpack_texts(answer), self.server.labels
-        known = self.server.writer.prompts.domains
-        if domain not in known:
-            raise unknown("domain", domain, known)
-        counts = answer["counts"] if self.server.budget.labels else np.zeros(len(labels))
-        if counts.shape != (len(labels),) or not np.isfinite(counts).all():
-            raise BadInput(f"counts have shape {counts.shape}, expected ({len(labels)},) finite numbers")
-        return domain, counts
-
-    def take_in(self, node: int, answer: tuple[str, np.ndarray]) -> None:
-        """Add up the counts of a domain."""
-        (self.server.domains[node], counts), sums = answer, self.server.counts
-        sums[answer[0]] = sums.get(answer[0], 0.0) + counts
-
-    def close(self, number: int) -> None:
-        """Refuse to go on for nobody."""
-        if not self.server.domains:
-            raise BadInput(
-                "no client named a domain that the prompts know: nothing can be written for anyone"
-            )
-
-
-class Synthesise(_Step):
-    """Clients write texts by generators of their own."""
-
-    name = "synthesise"
-
-    def __init__(self, server: FDKT):
-        super().__init__(server)
-        self.texts: list[Text] = []
-
-    def ask(self, now: Round) -> Mapping[int, Arrays]:
-        """Tell each client the codes of its domain."""
-        prompts, labels = self.server.writer.prompts, self.server.labels
-        return {node: pack_texts(prompts.codes(domain, labels)) for node, domain in self.server.known()}
-
-    def check(self, node: int, answer: Arrays) -> list[Text]:
-        """Return the texts, each with one of the labels."""
-        known, domain = self.server.labels, self.server.domains[node]
-        texts, labels = unpack_texts(answer), answer["labels"].tolist()
-        if len(labels) != len(texts) or any(not 0 <= label < len(known) for label in labels):
-            raise BadInput(
-                f"{len(texts)} texts with the labels {labels[:5]}: expected for each one of {len(known)}"
-            )
-        return [Text(text, domain, known[y]) for text, y in zip(texts, labels, strict=True)]
-
-    def take_in(self, node: int, answer: list[Text]) -> None:
-        """Put them to the others'."""
-        self.texts += answer
-
-    def close(self, number: int) -> None:
-        """Filter all of them together."""
-        self.server.pool.add(self.texts, "generators", self.server.seed)
-
-
-class Vote(_Step):
-    """The model writes candidates, clients vote, and the winners demonstrate next."""
-
-    name = "vote"
-
-    def ask(self, now: Round) -> Mapping[int, Arrays]:
-        """Send each client the candidates of its domain; where there are none nothing is asked, and nothing spent."""
-        server = self.server
-        server.write(server.candidates, f"candidates {now.number}", now)
-        for domain in sorted({*server.domains.values()} - {one.domain for one in server.pool.texts}):
-            server.notes.append(
-                f"round {now.number}: no candidate of {domain} passed the filters, so nobody voted"
-            )
-        rows = {node: server.pool.rows(domain) for node, domain in server.known()}
-        return {node: {"embedded": server.pool.embedded[own]} for node, own in rows.items() if len(own)}
-
-    def check(self, node: int, answer: Arrays) -> np.ndarray:
-        """Return the votes, one for each candidate."""
-        rows, votes = self.server.pool.rows(self.server.domains[node]), answer["votes"]
-        if votes.shape != rows.shape or not np.isfinite(votes).all():
-            raise BadInput(f"votes have shape {votes.shape}, expected {rows.shape} finite numbers")
-        return votes
-
-    def take_in(self, node: int, answer: np.ndarray) -> None:
-        """Add them up."""
-        self.server.pool.votes[self.server.pool.rows(self.server.domains[node])] += answer
-
-    def close(self, number: int) -> None:
-        """Keep the winners."""
-        self.server.pool.select_top(self.server.places, f"elected {number}")
-
-
-class Teach(_Step):
-    """All that was won goes to every client, which answers nothing."""
-
-    name = "teach"
-
-    def ask(self, now: Round) -> Mapping[int, Arrays]:
-        """Send everyone the texts, and some more like them."""
-        server = self.server
-        if server.augment_per_class or not len(server.pool):
-            server.write(server.augment_per_class or server.candidates, "augmented", now)
-        return dict.fromkeys((node for node, _ in server.known()), server.pool.model())
 
 
 class FDKT(Private, Protocol):
@@ -214,12 +99,39 @@ class FDKT(Private, Protocol):
         return self.budget.promise
 
     @property
-    def steps(self) -> Sequence[_Step]:
+    def steps(self) -> Sequence[Step]:
         """What each round is."""
-        synthesise = [Synthesise] if self.budget.generator is not None else []
-        return [step(self) for step in (Hello, *synthesise, *[Vote] * self.budget.votes, Teach)]
+        texts: list[Text] = []
+        synthesise = Step(
+            "synthesise",
+            ask=self._codes,
+            charge=self._charge,
+            check=self._texts,
+            take_in=lambda node, answer: texts.extend(answer),
+            close=lambda number: self.pool.add(texts, "generators", self.seed),
+        )
+        vote = Step(
+            "vote",
+            ask=self._candidates,
+            charge=self._charge,
+            check=self._votes,
+            take_in=self._add,
+            close=lambda number: self.pool.select_top(self.places, f"elected {number}"),
+        )
+        return [
+            Step(
+                "hello",
+                charge=self._charge,
+                check=self._domain,
+                take_in=self._count,
+                close=self._check_known,
+            ),
+            *([synthesise] if self.budget.generator is not None else []),
+            *[vote] * self.budget.votes,
+            Step("teach", ask=self._lesson),
+        ]
 
-    def settings(self, step: Step[Any], now: Round) -> Mapping[str, Any]:
+    def settings(self, step: Step, now: Round) -> Mapping[str, Any]:
         """Return what clients need to know of a step, of the run and of the noise that is reckoned with."""
         of_run = {"run-seed": self.seed, "noise": self.budget.told}
         return {"step": step.name, "server-round": now.number, **of_run}
@@ -228,9 +140,85 @@ class FDKT(Private, Protocol):
         """Return the texts so far."""
         return to_record(self.pool.model())
 
-    def known(self) -> list[tuple[int, str]]:
+    # -- hello: every client names its domain, and how many texts of which label it has where the budget says so ------
+
+    def _domain(self, node: int, answer: Answer) -> tuple[str, np.ndarray]:
+        (domain,), known = unpack_texts(answer), self.writer.prompts.domains
+        if domain not in known:
+            raise unknown("domain", domain, known)
+        counts = answer["counts"] if self.budget.labels else np.zeros(len(self.labels))
+        if counts.shape != (len(self.labels),) or not np.isfinite(counts).all():
+            raise BadInput(f"counts have shape {counts.shape}, expected ({len(self.labels)},) finite numbers")
+        return domain, counts
+
+    def _count(self, node: int, answer: tuple[str, np.ndarray]) -> None:
+        self.domains[node], counts = answer
+        self.counts[answer[0]] = self.counts.get(answer[0], 0.0) + counts
+
+    def _check_known(self, number: int) -> None:
+        if not self.domains:
+            raise BadInput(
+                "no client named a domain that the prompts know: nothing can be written for anyone"
+            )
+
+    # -- synthesise: clients write texts by generators of their own; what passes the filters are demonstrations -------
+
+    def _codes(self, now: Round) -> Mapping[int, Arrays]:
+        codes = self.writer.prompts.codes
+        return {node: pack_texts(codes(domain, self.labels)) for node, domain in self._known()}
+
+    def _texts(self, node: int, answer: Answer) -> list[Text]:
+        texts, labels, domain = unpack_texts(answer), answer["labels"].tolist(), self.domains[node]
+        if len(labels) != len(texts) or any(not 0 <= label < len(self.labels) for label in labels):
+            raise BadInput(
+                f"{len(texts)} texts with the labels {labels[:5]}: expected for each one of {len(self.labels)}"
+            )
+        return [Text(text, domain, self.labels[y]) for text, y in zip(texts, labels, strict=True)]
+
+    # -- vote: the model writes candidates, clients vote, and the winners demonstrate next ----------------------------
+
+    def _candidates(self, now: Round) -> Mapping[int, Arrays]:
+        """Return the candidates of each client's domain; where there are none nothing is asked, and nothing spent."""
+        self._write(self.candidates, f"candidates {now.number}", now)
+        for domain in sorted({*self.domains.values()} - {one.domain for one in self.pool.texts}):
+            self.notes.append(
+                f"round {now.number}: no candidate of {domain} passed the filters, so nobody voted"
+            )
+        rows = {node: self.pool.rows(domain) for node, domain in self._known()}
+        return {node: {"embedded": self.pool.embedded[own]} for node, own in rows.items() if len(own)}
+
+    def _votes(self, node: int, answer: Answer) -> np.ndarray:
+        rows, votes = self.pool.rows(self.domains[node]), answer["votes"]
+        if votes.shape != rows.shape or not np.isfinite(votes).all():
+            raise BadInput(f"votes have shape {votes.shape}, expected {rows.shape} finite numbers")
+        return votes
+
+    def _add(self, node: int, votes: np.ndarray) -> None:
+        self.pool.votes[self.pool.rows(self.domains[node])] += votes
+
+    def places(self, domain: str, label: str, candidates: int) -> int:
+        """Return how many candidates of a label stay: a share of them, more of a label that clients have more of."""
+        places = self.keep_fraction * candidates
+        if self.budget.labels:
+            counts = np.maximum(self.counts[domain], 1.0)
+            places *= len(self.labels) * counts[self.labels.index(label)] / counts.sum()
+        return min(candidates, max(1, round(places)))
+
+    # -- teach: all that was won, and some more like it, goes to every client, which answers nothing ------------------
+
+    def _lesson(self, now: Round) -> Mapping[int, Arrays]:
+        if self.augment_per_class or not len(self.pool):
+            self._write(self.augment_per_class or self.candidates, "augmented", now)
+        return dict.fromkeys((node for node, _ in self._known()), self.pool.model())
+
+    # -- all steps ----------------------------------------------------------------------------------------------------
+
+    def _known(self) -> list[tuple[int, str]]:
         """Return the nodes that have named their domain, rising, and which."""
         return sorted(self.domains.items())
+
+    def _charge(self, now: Round, nodes: Sequence[int]) -> None:
+        self.charge_clients(self.step(now.number).name, now.number, self.charged(now.grid, nodes))
 
     def charge_clients(self, step: str, number: int, clients: tuple[int, ...]) -> None:
         """Enter what a step releases about these clients."""
@@ -240,7 +228,7 @@ class FDKT(Private, Protocol):
             if release := self.budget.release(step, draw, clients, number):
                 self.charge(release)
 
-    def write(self, number: int, stage: str, now: Round) -> None:
+    def _write(self, number: int, stage: str, now: Round) -> None:
         """Add so many texts of each domain and label to the pool; those that won before stand again.
 
         So a round can only improve on them.
@@ -250,13 +238,7 @@ class FDKT(Private, Protocol):
         seed, emit = self.seed + now.number, now.grid.emit if isinstance(now.grid, MeteredGrid) else None
         self.pool.add(self.writer.write(wanted, self.pool.by_code(), seed, emit), stage, seed)
 
-    def places(self, domain: str, label: str, candidates: int) -> int:
-        """Return how many candidates of a label stay: a share of them, more of a label that clients have more of."""
-        places = self.keep_fraction * candidates
-        if self.budget.labels:
-            counts = np.maximum(self.counts[domain], 1.0)
-            places *= len(self.labels) * counts[self.labels.index(label)] / counts.sum()
-        return min(candidates, max(1, round(places)))
+    # -- what is kept, and told ---------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a checkpoint keeps."""

@@ -21,7 +21,7 @@ from flwr.app import ArrayRecord, Message, MessageType
 
 from fedlab.engine.aggregation.closed_form import ClosedForm
 from fedlab.engine.aggregation.private import is_simulated
-from fedlab.engine.aggregation.protocol import Arrays, Protocol, Round, Step
+from fedlab.engine.aggregation.protocol import Protocol, Round, Step
 from fedlab.engine.aggregation.replies import SecureReply
 from fedlab.engine.messages.identity import SERVER_NODE
 from fedlab.engine.messages.partial_sums import as_partial_sum, packed_content
@@ -37,125 +37,6 @@ from fedlab.privacy.secagg.server import SecureSum, expect
 from fedlab.stats.serialization.integers import Layout, statistics_of
 
 _KEPT = ("sum", "asked", "nodes", "departure", "layout", "_vector")
-
-
-class _Step(Step["SecureAggregation"]):
-    """A step of the sum, whose clients are known by their numbers."""
-
-    at_once = True
-
-    @property
-    def sum(self) -> SecureSum:
-        """The sum, once it has begun."""
-        assert self.server.sum is not None
-        return self.server.sum
-
-    def nodes(self, questions: Mapping[int, Arrays]) -> dict[int, Arrays]:
-        """Return what each client is asked, by its node."""
-        return {self.server.nodes[who]: question for who, question in questions.items()}
-
-    def who(self, node: int) -> int:
-        """Return which client a node is."""
-        return next(who for who, one in self.server.nodes.items() if one == node)
-
-
-class Keys(_Step):
-    """Everyone's public keys."""
-
-    name = "keys"
-
-    def ask(self, now: Round) -> None:
-        """Begin a sum that no other has anything to do with."""
-        self.server.begin(now)
-
-    def take_in(self, node: int, answer: Answer) -> None:
-        """Hear who a node is, and its keys."""
-        who, nodes = int(expect(answer, "who", np.uint64, (1,))[0]), self.server.nodes
-        if nodes.get(who, node) != node or who >= self.sum.terms.clients:
-            raise BadInput(
-                f"it says it is client {who} of {self.sum.terms.clients}, and so does another node"
-            )
-        self.sum.take_keys(who, answer)
-        nodes[who] = node
-
-
-class Shares(_Step):
-    """What each client lets its neighbours hold of its secrets."""
-
-    name = "shares"
-    tells_missed = True
-
-    def ask(self, now: Round) -> Mapping[int, Arrays]:
-        """Tell each client its neighbours."""
-        return self.nodes(self.sum.ask_shares())
-
-    def take_in(self, node: int, answer: Answer) -> None:
-        """Hear what it shares."""
-        self.sum.take_shares(self.who(node), answer)
-
-
-class Upload(_Step):
-    """The masked statistics."""
-
-    name = "upload"
-    tells_missed = True
-
-    def ask(self, now: Round) -> Mapping[int, Arrays]:
-        """Tell each client what its neighbours shared with it."""
-        return self.nodes(self.sum.ask_upload())
-
-    def charge(self, now: Round, nodes: Sequence[int]) -> None:
-        """Let the inner strategy enter a release, or refuse one, before anything is uploaded."""
-        self.server.inner.configure_train(now.number, now.arrays, now.config, now.grid)
-
-    def take_in(self, node: int, answer: Answer) -> None:
-        """Add a masked vector that is laid out as the others."""
-        layout = Layout.read(answer.get("layout", np.zeros(0)))
-        if self.server.layout not in (None, layout):
-            raise BadInput(f"its statistics are laid out as {layout}, the others' as {self.server.layout}")
-        if len(answer.get("masked", ())) != layout.length:
-            raise BadInput(f"its masked statistics are not the {layout.length} integers of {layout}")
-        self.sum.take_upload(self.who(node), answer)
-        self.server.layout = layout
-
-
-class Reveal(_Step):
-    """The shares by which masks come off the sum."""
-
-    name = "reveal"
-
-    def ask(self, now: Round) -> Mapping[int, Arrays]:
-        """Tell everyone in the sum who is."""
-        return self.nodes(dict.fromkeys(sorted(self.sum.uploaded), self.sum.ask_reveal()))
-
-    def take_in(self, node: int, answer: Answer) -> None:
-        """Hear one share of each neighbour."""
-        self.sum.take_reveal(self.who(node), answer)
-
-    def close(self, number: int) -> None:
-        """Take the masks off."""
-        self.server.finish(number, self.sum.result(), last=not self.server.leave)
-
-
-class Leave(_Step):
-    """The masks between those who leave and those who stay."""
-
-    name = "leave"
-
-    def ask(self, now: Round) -> Mapping[int, Arrays]:
-        """Tell everyone in question who leaves."""
-        self.server.departure = gone = Removal.of(self.sum, self.server.leave, self.server.alone)
-        return self.nodes(dict.fromkeys(sorted(gone.asked(self.sum)), gone.question(self.sum)))
-
-    def take_in(self, node: int, answer: Answer) -> None:
-        """Hear the seeds."""
-        assert self.server.departure is not None
-        self.server.departure.take(self.sum, self.who(node), answer)
-
-    def close(self, number: int) -> None:
-        """Subtract those who leave."""
-        assert self.server._vector is not None and self.server.departure is not None
-        self.server.finish(number, self.server._vector - self.server.departure.result(self.sum))
 
 
 class SecureAggregation(Protocol):
@@ -217,21 +98,38 @@ class SecureAggregation(Protocol):
         self._vector: np.ndarray | None = None
 
     @property
-    def steps(self) -> Sequence[_Step]:
+    def steps(self) -> Sequence[Step]:
         """Four, and a fifth where clients leave."""
-        return [step(self) for step in (Keys, Shares, Upload, Reveal, *([Leave] if self.leave else []))]
+        leave = Step("leave", self._departure, take_in=self._seeds, close=self._subtract, at_once=True)
+        return [
+            Step("keys", self._begin, take_in=self._keys, at_once=True),
+            Step("shares", self._neighbours, take_in=self._shares, at_once=True, tells_missed=True),
+            Step(
+                "upload",
+                self._shared,
+                # The inner strategy may have to enter a release, or refuse one, before anything is uploaded.
+                charge=lambda now, _: self.inner.configure_train(
+                    now.number, now.arrays, now.config, now.grid
+                ),
+                take_in=self._upload,
+                at_once=True,
+                tells_missed=True,
+            ),
+            Step("reveal", self._survivors, take_in=self._reveal, close=self._unmask, at_once=True),
+            *([leave] if self.leave else []),
+        ]
 
-    def settings(self, step: Step[Any], now: Round) -> Mapping[str, Any]:
+    def settings(self, step: Step, now: Round) -> Mapping[str, Any]:
         """Return the round, the step and the aggregation that it is of."""
-        assert self.sum is not None
-        return {"server-round": now.number, "step": step.name, "session": self.sum.session}
+        return {"server-round": now.number, "step": step.name, "session": self._sum.session}
 
     def model(self) -> ArrayRecord:
         """Return the inner strategy's head."""
         return self.inner.head()
 
-    def begin(self, now: Round) -> None:
-        """Begin a sum over all nodes."""
+    # -- asking ------------------------------------------------------------------------------------------------
+
+    def _begin(self, now: Round) -> None:
         self.asked = list(now.grid.get_node_ids())
         clients = len(self.asked)
         if self.entropy == "seeded" and not is_simulated(now.grid):
@@ -249,20 +147,80 @@ class SecureAggregation(Protocol):
         self.nodes, self.departure, self.layout, self._vector = {}, None, None, None
         self.missed = self.inner.missed
 
-    def finish(self, number: int, vector: np.ndarray, last: bool = True) -> None:
+    @property
+    def _sum(self) -> SecureSum:
+        assert self.sum is not None
+        return self.sum
+
+    def _by_node(self, questions: Mapping[int, Answer]) -> dict[int, Answer]:
+        return {self.nodes[who]: question for who, question in questions.items()}
+
+    def _neighbours(self, now: Round) -> dict[int, Answer]:
+        return self._by_node(self._sum.ask_shares())
+
+    def _shared(self, now: Round) -> dict[int, Answer]:
+        return self._by_node(self._sum.ask_upload())
+
+    def _survivors(self, now: Round) -> dict[int, Answer]:
+        return self._by_node(dict.fromkeys(sorted(self._sum.uploaded), self._sum.ask_reveal()))
+
+    def _departure(self, now: Round) -> dict[int, Answer]:
+        self.departure = gone = Removal.of(self._sum, self.leave, self.alone)
+        return self._by_node(dict.fromkeys(sorted(gone.asked(self._sum)), gone.question(self._sum)))
+
+    # -- hearing -----------------------------------------------------------------------------------------------
+
+    def _who(self, node: int) -> int:
+        return next(who for who, one in self.nodes.items() if one == node)
+
+    def _keys(self, node: int, answer: Answer) -> None:
+        who = int(expect(answer, "who", np.uint64, (1,))[0])
+        if self.nodes.get(who, node) != node or who >= self._sum.terms.clients:
+            raise BadInput(
+                f"it says it is client {who} of {self._sum.terms.clients}, and so does another node"
+            )
+        self._sum.take_keys(who, answer)
+        self.nodes[who] = node
+
+    def _shares(self, node: int, answer: Answer) -> None:
+        self._sum.take_shares(self._who(node), answer)
+
+    def _upload(self, node: int, answer: Answer) -> None:
+        layout = Layout.read(answer.get("layout", np.zeros(0)))
+        if self.layout not in (None, layout):
+            raise BadInput(f"its statistics are laid out as {layout}, the others' as {self.layout}")
+        if len(answer.get("masked", ())) != layout.length:
+            raise BadInput(f"its masked statistics are not the {layout.length} integers of {layout}")
+        self._sum.take_upload(self._who(node), answer)
+        self.layout = layout
+
+    def _reveal(self, node: int, answer: Answer) -> None:
+        self._sum.take_reveal(self._who(node), answer)
+
+    def _seeds(self, node: int, answer: Answer) -> None:
+        assert self.departure is not None
+        self.departure.take(self._sum, self._who(node), answer)
+
+    def _unmask(self, number: int) -> None:
+        self._vector = self._sum.result()
+        if not self.leave:
+            self._solve(number, self._vector)
+
+    def _subtract(self, number: int) -> None:
+        assert self.departure is not None and self._vector is not None
+        self._vector = self._vector - self.departure.result(self._sum)
+        self._solve(number, self._vector)
+
+    def _solve(self, number: int, vector: np.ndarray) -> None:
         """Let the inner strategy solve over the sum, and know who is not in it."""
-        self._vector = vector
-        if not last:
-            return
-        assert self.sum is not None and self.layout is not None
-        clients = len(self.sum.uploaded) - len(self.sum.left)
+        assert self.layout is not None
+        clients = len(self._sum.uploaded) - len(self._sum.left)
         content = packed_content(statistics_of(vector, self.layout, clients))
         content = as_partial_sum(content, clients, content_bytes(content))
-        there = {self.nodes[who] for who in self.sum.uploaded}
+        there = {self.nodes[who] for who in self._sum.uploaded}
+        silent = [node for node in self.asked if node not in there]
         reply = Message(content, SERVER_NODE, MessageType.TRAIN)
-        self.inner.aggregate_train(
-            number, SecureReply(reply, [node for node in self.asked if node not in there])
-        )
+        self.inner.aggregate_train(number, SecureReply(reply, silent))
 
     # -- what the inner strategy says --------------------------------------------------------------------------
 

@@ -1,6 +1,6 @@
 """Protocols in several rounds: a list of steps, each of which asks, charges, checks and takes in.
 
-    for step in steps:   questions = ask      charge      for each reply: take_in(check(answer))      close
+    for step in steps:   ask      charge      for each reply: take_in(check(answer))      close
 
 A new protocol is a list of steps; nothing else knows which round is which. The clients' side of a step is a handler of
 the same name in the learner's `respond`.
@@ -9,9 +9,9 @@ the same name in the learner's `respond`.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
@@ -24,7 +24,7 @@ from fedlab.engine.messages.records import to_record
 from fedlab.errors import BadInput
 
 Arrays = Mapping[str, np.ndarray]
-S = TypeVar("S")
+Answer = dict[str, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -49,52 +49,42 @@ class Round:
     config: ConfigRecord
 
 
-class Step(Generic[S]):
-    """One round of a protocol; what is to be known in the next is the server's, so that a checkpoint keeps it.
-
-    Parameters
-    ----------
-    server
-        Strategy that the step is part of.
+@dataclass(frozen=True)
+class Step:
+    """One round of a protocol, as the functions that it is made of: usually methods of the strategy.
 
     Attributes
     ----------
     name
         Name by which a client knows the step.
+    ask
+        From the round, the arrays that each node is asked with; None asks every node, with none. It may refuse.
+    charge
+        From the round and the nodes, enters what these are about to release; if that is refused nobody is asked.
+    check
+        From a node and its answer, what that says; on BadInput it is refused, as a failure of its client.
+    take_in
+        From a node and what `check` returned, takes it in.
+    close
+        From the number of the round, concludes it, once every answer is taken in.
+    settings
+        From the round, settings of this step's messages, beside those that every message carries.
     at_once
-        Whether answers are taken in as they arrive and not held: where their order does not show. Else they are taken
-        in after the last, by the numbers of their nodes: who was faster must not show in a sum of floats.
+        Whether answers are taken in as they arrive and not held: where their order does not show, and `take_in` may
+        refuse, too. Else they are taken in after the last, by node: who was faster must not show in a sum of floats.
     tells_missed
         Whether nodes are told the rounds that they were asked in vain (`missed` of the strategy).
     """
 
-    name: str = ""
+    name: str
+    ask: Callable[[Round], Mapping[int, Arrays] | None] = lambda now: None
+    charge: Callable[[Round, Sequence[int]], object] = lambda now, nodes: None
+    check: Callable[[int, Answer], Any] = lambda node, answer: answer
+    take_in: Callable[[int, Any], object] = lambda node, answer: None
+    close: Callable[[int], None] = lambda number: None
+    settings: Callable[[Round], Mapping[str, Any]] = lambda now: {}
     at_once: bool = False
     tells_missed: bool = False
-
-    def __init__(self, server: S):
-        self.server = server
-
-    def ask(self, now: Round) -> Mapping[int, Arrays] | None:
-        """Return the arrays that each node is asked with; None asks every node, with none. It may refuse to go on."""
-        return None
-
-    def settings(self, now: Round) -> Mapping[str, Any]:
-        """Return settings of this step's messages, beside those that every message carries."""
-        return {}
-
-    def charge(self, now: Round, nodes: Sequence[int]) -> None:
-        """Enter what these nodes are about to release; if that is refused nobody is asked."""
-
-    def check(self, node: int, answer: Arrays) -> Any:
-        """Return what an answer says; on BadInput it is refused, as a failure of its client."""
-        return answer
-
-    def take_in(self, node: int, answer: Any) -> None:
-        """Take in what `check` returned; where answers are taken in at once it may refuse, too."""
-
-    def close(self, number: int) -> None:
-        """Conclude the round, once every answer is taken in."""
 
 
 class Protocol(FedlabStrategy):
@@ -105,7 +95,7 @@ class Protocol(FedlabStrategy):
 
     @property
     @abstractmethod
-    def steps(self) -> Sequence[Step[Any]]:
+    def steps(self) -> Sequence[Step]:
         """The steps, in their order."""
 
     @abstractmethod
@@ -117,13 +107,13 @@ class Protocol(FedlabStrategy):
         """How many rounds it takes."""
         return len(self.steps)
 
-    def step(self, server_round: int) -> Step[Any]:
+    def step(self, server_round: int) -> Step:
         """Return the step of a round; a protocol begins anew after its last."""
         return self.steps[(server_round - 1) % len(self.steps)]
 
-    def settings(self, step: Step[Any], now: Round) -> Mapping[str, Any]:
+    def settings(self, step: Step, now: Round) -> Mapping[str, Any]:
         """Return the settings of every message."""
-        return {"server-round": now.number, **step.settings(now)}
+        return {"server-round": now.number}
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -132,7 +122,7 @@ class Protocol(FedlabStrategy):
         step, now = self.step(server_round), Round(server_round, grid, arrays, config)
         asked = step.ask(now)
         step.charge(now, list(grid.get_node_ids() if asked is None else asked))
-        told = ConfigRecord({**config, **self.settings(step, now)})
+        told = ConfigRecord({**config, **self.settings(step, now), **step.settings(now)})
         if asked is None:
             return self.ask(grid, told)
         records = {id(one): to_record(one) for one in asked.values()}  # who is asked the same shares it

@@ -14,54 +14,41 @@ from fedlab.engine.simulation.meter import MeteredGrid
 from fedlab.errors import BadInput, ClientFailed
 
 
-class Names(Step["Poll"]):
-    """Everyone's number; an odd one is refused where it is the server's wish."""
-
-    name = "names"
-
-    def charge(self, now, nodes):
-        self.server.calls.append(("charge", sorted(nodes)))
-
-    def check(self, node, answer):
-        if int(answer["number"]) in self.server.unwanted:
-            raise BadInput("its number is not wanted")
-        return float(answer["number"])
-
-    def take_in(self, node, answer):
-        self.server.calls.append(("take in", node))
-        self.server.numbers[node] = answer
-
-    def close(self, number):
-        self.server.calls.append(("close", number))
-
-
-class AtOnce(Names):
-    at_once = True
-
-
-class Twice(Step["Poll"]):
-    """Sends everyone who is known its number, and the same for all beside."""
-
-    name = "twice"
-
-    def ask(self, now):
-        return {node: {"number": np.array(number)} for node, number in self.server.numbers.items()}
-
-    def settings(self, now):
-        return {"factor": 2}
-
-    def take_in(self, node, answer):
-        self.server.numbers[node] = float(answer["number"])
-
-
 class Poll(Protocol):
-    def __init__(self, first=Names, unwanted=()):
-        self.first, self.unwanted = first, unwanted
+    """Names: everyone's number, of which some may be unwanted. Twice: everyone who is known doubles it."""
+
+    def __init__(self, unwanted=(), ask=lambda now: None, at_once=False):
+        self.unwanted, self.first_ask, self.at_once = unwanted, ask, at_once
         self.numbers, self.calls = {}, []
 
     @property
     def steps(self):
-        return [self.first(self), Twice(self)]
+        return [
+            Step(
+                "names",
+                ask=self.first_ask,
+                charge=lambda now, nodes: self.calls.append(("charge", sorted(nodes))),
+                check=self.check,
+                take_in=self.take_in,
+                close=lambda number: self.calls.append(("close", number)),
+                at_once=self.at_once,
+            ),
+            Step(
+                "twice",
+                ask=lambda now: {node: {"number": np.array(n)} for node, n in self.numbers.items()},
+                settings=lambda now: {"factor": 2},
+                take_in=lambda node, answer: self.numbers.update({node: float(answer["number"])}),
+            ),
+        ]
+
+    def check(self, node, answer):
+        if int(answer["number"]) in self.unwanted:
+            raise BadInput("its number is not wanted")
+        return float(answer["number"])
+
+    def take_in(self, node, answer):
+        self.calls.append(("take in", node))
+        self.numbers[node] = answer
 
     def model(self):
         return to_record({"numbers": np.array(list(self.numbers.values()))})
@@ -88,14 +75,14 @@ def test_the_rounds_are_the_steps_and_begin_anew():
     assert from_record(history.arrays)["numbers"].tolist() == [0, 2, 4, 6]
 
 
-@pytest.mark.parametrize("first", [Names, AtOnce])
-def test_who_is_asked_is_charged_first_and_answers_are_taken_in_by_node_or_as_they_come(first):
-    poll, here = Poll(first), grid()
+@pytest.mark.parametrize("at_once", [False, True])
+def test_who_is_asked_is_charged_first_and_answers_are_taken_in_by_node_or_as_they_come(at_once):
+    poll, here = Poll(at_once=at_once), grid()
     asked = poll.configure_train(1, ArrayRecord(), ConfigRecord(), here)
     assert isinstance(asked, Broadcast) and poll.calls == [("charge", [2, 3, 4, 5])]
     replies = list(here.stream(asked))[::-1]
     poll.aggregate_train(1, replies)
-    order = [5, 4, 3, 2] if first is AtOnce else [2, 3, 4, 5]
+    order = [5, 4, 3, 2] if at_once else [2, 3, 4, 5]
     assert poll.calls[1:] == [*(("take in", node) for node in order), ("close", 1)]
 
 
@@ -113,10 +100,7 @@ def test_an_answer_that_is_none_is_its_clients_failure():
 
 
 def test_who_is_asked_the_same_shares_its_content():
-    class Same(Names):
-        def ask(self, now):
-            question = {"number": np.array(1.0)}
-            return {2: question, 4: question, 5: {"number": np.array(2.0)}}
-
-    first, second, third = Poll(Same).configure_train(1, ArrayRecord(), ConfigRecord(), grid())
+    question = {"number": np.array(1.0)}
+    poll = Poll(ask=lambda now: {2: question, 4: question, 5: {"number": np.array(2.0)}})
+    first, second, third = poll.configure_train(1, ArrayRecord(), ConfigRecord(), grid())
     assert first.content is second.content and third.content is not first.content
