@@ -145,10 +145,8 @@ def test_a_loss_beyond_reason_is_bounded_cheaply(monkeypatch):
     assert sampled(0.05, 0.5, 1000).epsilon(DELTA) > 1000
 
 
-def test_without_the_library_it_says_what_to_install(monkeypatch):
+def test_the_closed_form_does_not_load_the_library(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "dp_accounting", None)
-    with pytest.raises(BadInput, match=r"fedlab-analytic\[dp\]"):
-        sampled(1.01, 0.013, 7).epsilon(DELTA)
     assert gaussian(1.0).epsilon(DELTA) == epsilon_of(1.0, DELTA)
 
 
