@@ -14,7 +14,6 @@ from dp_accounting.rdp import rdp_privacy_accountant as rdp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedlab.errors import BadInput
 from fedlab.privacy.accounting import privacy_loss as accounting
 from fedlab.privacy.accounting.composition import FINEST, Composition, together
 from fedlab.privacy.accounting.release import Release
