@@ -1,4 +1,4 @@
-"""What had another name before is told the new one; what is written is read in new names, and stays what it is in them."""
+"""What had another name before is told the new one; what was written in old names is read in new ones."""
 
 from __future__ import annotations
 

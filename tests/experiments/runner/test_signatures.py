@@ -65,7 +65,9 @@ def test_what_is_filled_in_can_be_overridden_and_follows_the_class_that_was_chos
         "_target_": "fedlab.data.streams.tasks.ClassIncremental", "phases": 5, "base": 0.5, "order": "shuffled",
     }  # fmt: skip
     assert cfg.methods.gkeal.client.expansion.high == 2 and cfg.methods.gkeal.client.bits == cfg.analytic.bits
-    with pytest.raises(BadInput, match="unknown key 'stream.phase': known here are .*did you mean 'phases'"):
+    with pytest.raises(
+        BadInput, match=r"unknown key 'stream\.phase': known here are .*did you mean 'phases'"
+    ):
         compose(["stream=class_incremental", "stream.phase=3"])
 
 

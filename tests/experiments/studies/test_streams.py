@@ -121,7 +121,7 @@ def test_what_both_apps_need_of_a_stream_is_in_its_description():
     cfg = compose(SMALL)
     told = json.loads(json.dumps(describe(cfg, "replay")))
     assert told["stream"]["_target_"].endswith("ClassIncremental") and told["buffer"] == 20
-    assert told["attendance"]["lag"] == 0 and told["rounds"] == 2
+    assert told["availability"]["lag"] == 0 and told["rounds"] == 2
 
 
 @pytest.mark.parametrize(
