@@ -26,13 +26,13 @@ def integer(
     Parameters
     ----------
     name
-        What the user calls the setting.
+        Name of the setting, as the user calls it.
     value
-        What was given; a bool is no integer.
+        Value of the setting; a bool is no integer.
     least, most
         Limits, both allowed; None is no limit.
     remedy
-        What to say instead, after a colon.
+        Remedy for the user, after a colon.
 
     Raises
     ------
@@ -65,14 +65,13 @@ def number(
     BadInput
         No number, NaN or infinite, or outside the limits.
     """
+    x = float(value) if isinstance(value, Real) and not isinstance(value, bool) else math.nan
     if (
-        isinstance(value, bool)
-        or not isinstance(value, Real)
-        or not math.isfinite(value)
-        or (above is not None and not value > above)
-        or (least is not None and not value >= least)
-        or (below is not None and not value < below)
-        or (most is not None and not value <= most)
+        not math.isfinite(x)
+        or (above is not None and not x > above)
+        or (least is not None and not x >= least)
+        or (below is not None and not x < below)
+        or (most is not None and not x <= most)
     ):
         raise _refused(name, value, "a finite number", _interval(above, least, below, most), remedy)
     return value  # pyright: ignore[reportReturnType]
