@@ -30,14 +30,9 @@ from fedlab.estimator import AnalyticClassifier, Model
 from fedlab.stats import GramStats
 
 __all__ = [
-    "ACILClassifier",
-    "AEFOCLClassifier",
-    "AFLClassifier",
-    "AIRClassifier",
-    "DSALClassifier",
-    "GACLClassifier",
-    "GKEALClassifier",
-]
+    "ACILClassifier", "AEFOCLClassifier", "AFLClassifier", "AIRClassifier", "DSALClassifier",
+    "GACLClassifier", "GKEALClassifier",
+]  # fmt: skip
 
 
 class AFLClassifier(AnalyticClassifier):

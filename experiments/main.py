@@ -46,8 +46,8 @@ def main(argv: list[str] | None = None) -> int:
     """Run a subcommand and return its exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
     _make_printable()
-    if asked := os.environ.get(VARIABLE):
-        return shell_complete(command, {}, "fedlab", VARIABLE, asked)
+    if instruction := os.environ.get(VARIABLE):
+        return shell_complete(command, {}, "fedlab", VARIABLE, instruction)
     if "--debug" in words:
         words.remove("--debug")
         os.environ["FEDLAB_DEBUG"] = "1"

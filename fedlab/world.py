@@ -74,11 +74,7 @@ class World:
         return x, labels
 
     def clients(
-        self,
-        partition_ids: Sequence[int],
-        step: int = 0,
-        memory: int | None = 0,
-        missed: Sequence[int] = (),
+        self, partition_ids: Sequence[int], step: int = 0, memory: int | None = 0, missed: Sequence[int] = ()
     ) -> tuple[Tensor, Tensor, list[int]]:
         """Return what several clients have, one after the other, and how many samples are whose.
 

@@ -9,7 +9,6 @@ sums must do at least: k n_k d^2 multiply-adds for the stacked factors, and one 
 
 from __future__ import annotations
 
-import argparse
 import resource
 import time
 from collections.abc import Callable, Iterator
@@ -18,8 +17,8 @@ from typing import TypeVar
 
 import torch
 from rich.console import Console
-from rich.table import Table
 
+from experiments.benchmarks.layout import columns, options
 from experiments.studies.afl_pairwise import aggregate, local_solution
 from fedlab.stats import GramStats, one_hot, pack, total_of, unpack
 
@@ -28,17 +27,7 @@ T = TypeVar("T")
 
 def main() -> None:
     """Time both and print a table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    for name, value in (
-        ("clients", 1000),
-        ("features", 512),
-        ("classes", 100),
-        ("samples", 50),
-        ("repeats", 5),
-    ):
-        parser.add_argument(f"--{name}", type=int, default=value)
+    parser = options(__doc__, clients=1000, features=512, classes=100, samples=50, repeats=5)
     args = parser.parse_args()
     console = Console()
     memory = []
@@ -73,11 +62,10 @@ def main() -> None:
     oracle = torch.linalg.lstsq(x, y).solution
     unregularised = total_of(map(unpack, uploads)).solve(0.0)
 
-    table = Table(
-        title=f"{args.clients} clients, {args.samples} samples each, d={args.features}, c={args.classes}"
+    table = columns(
+        f"{args.clients} clients, {args.samples} samples each, d={args.features}, c={args.classes}",
+        "< | clients (s) | server (s) | upload per client | server memory | error",
     )
-    for column in ("", "clients (s)", "server (s)", "upload per client", "server memory", "error"):
-        table.add_column(column)
     ours = sum(array.nbytes for array in uploads[0].values())
     theirs = sum(array.nbytes for array in parties[0])
     table.add_row(

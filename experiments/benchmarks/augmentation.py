@@ -12,7 +12,6 @@ The pipeline is to reach 80 % of the model's own rate.
 
 from __future__ import annotations
 
-import argparse
 import tempfile
 import time
 from statistics import median
@@ -20,8 +19,8 @@ from statistics import median
 import numpy as np
 from hydra.utils import instantiate
 from rich.console import Console
-from rich.table import Table
 
+from experiments.benchmarks.layout import columns, options
 from experiments.runner.compare import describe
 from experiments.runner.compose import compose
 from fedlab.llm.backends.completion_cache import complete_all
@@ -29,11 +28,8 @@ from fedlab.llm.backends.completion_cache import complete_all
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = options(__doc__, repeats=3)
     parser.add_argument("--texts", type=int, default=10, help="of each domain and label")
-    parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("overrides", nargs="*")
     args = parser.parse_args()
     cfg = compose(["experiment=fdkt", *args.overrides])
@@ -59,9 +55,9 @@ def main() -> None:
             pipeline.append(time.perf_counter() - started)
             tokens.append(sum(answer.tokens for answer in answers))
             assert cell.usage()["completion_tokens"] == tokens[-1], "both must write the same"
-    table = Table(title=f"{len(asked)} prompts, {int(np.sum(tokens)):,} tokens in all")
-    for column in ("", "tokens a second", "of the model's"):
-        table.add_column(column, justify="right" if column else "left")
+    table = columns(
+        f"{len(asked)} prompts, {int(np.sum(tokens)):,} tokens in all", "< | tokens a second | of the model's"
+    )
     rates = [median(n / s for n, s in zip(tokens, seconds, strict=True)) for seconds in (model, pipeline)]
     share = median(a / b for a, b in zip(model, pipeline, strict=True))
     table.add_row("model", f"{rates[0]:.1f}", "")

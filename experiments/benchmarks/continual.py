@@ -10,7 +10,6 @@ Then the same samples in 5, 25 and 125 phases: seconds are a + b phases.
 
 from __future__ import annotations
 
-import argparse
 import tempfile
 from pathlib import Path
 from statistics import median
@@ -21,6 +20,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
+from experiments.benchmarks.layout import columns, options
 from experiments.runner.compare import build_world, make_grid, run_method
 from experiments.runner.compose import compose
 from fedlab.tracking.run_directory import RunDirectory
@@ -30,12 +30,7 @@ CUTS = (5, 25, 125)
 
 def main() -> None:
     """Measure, compare the heads, print both tables."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--clients", type=int, default=1000)
-    parser.add_argument("--features", type=int, default=4096)
-    parser.add_argument("--repeats", type=int, default=3)
+    parser = options(__doc__, clients=1000, features=4096, repeats=3)
     parser.add_argument("--source", default="letter")
     args = parser.parse_args()
     console = Console()
@@ -58,17 +53,10 @@ def against_one_machine(
             console.print(f"{name}: {found[-1]['seconds']['total']:.1f} s", highlight=False)
     heads = {result["head_sha256"] for found in results.values() for result in found}
     assert len(heads) == 1, f"{len(heads)} different heads"
-    table = Table(title=f"{' '.join(overrides)}, 26 classes in 25 phases; one head {heads.pop()[:12]}")
-    for column in (
-        "",
-        "seconds",
-        "of them clients",
-        "adding and solving",
-        "judging",
-        "times one machine",
-        "sent by a client",
-    ):
-        table.add_column(column, justify="left" if not column else "right")
+    table = columns(
+        f"{' '.join(overrides)}, 26 classes in 25 phases; one head {heads.pop()[:12]}",
+        "< | seconds | of them clients | adding and solving | judging | times one machine | sent by a client",
+    )
     alone = [result["seconds"]["total"] for result in results["one machine"]]
     for name, found in results.items():
         phases = [
@@ -91,9 +79,10 @@ def growth(console: Console, overrides: list[str], directory: RunDirectory) -> T
         seconds[phases] = measured(words, "acil", directory)["seconds"]["total"]
         console.print(f"{phases} phases: {seconds[phases]:.1f} s", highlight=False)
     slope, start = np.polyfit(list(seconds), list(seconds.values()), 1)
-    table = Table(title=f"LocalGrid: {start:.1f} s + {slope:.2f} s a phase")
-    for column in ("phases", "seconds", "seconds a phase", "off the line"):
-        table.add_column(column, justify="right")
+    table = columns(
+        f"LocalGrid: {start:.1f} s + {slope:.2f} s a phase",
+        "phases | seconds | seconds a phase | off the line",
+    )
     for phases, took in seconds.items():
         off = took / (start + slope * phases) - 1
         table.add_row(str(phases), f"{took:.1f}", f"{took / phases:.2f}", f"{off:+.1%}")

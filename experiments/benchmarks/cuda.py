@@ -13,7 +13,6 @@ is not counted. The first row of each kind warms up.
 
 from __future__ import annotations
 
-import argparse
 import time
 from collections.abc import Callable, Iterator
 from statistics import median
@@ -21,10 +20,10 @@ from typing import Any
 
 import torch
 from rich.console import Console
-from rich.table import Table
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from experiments.benchmarks.layout import columns, options
 from fedlab.gradient.descent import Descent
 from fedlab.gradient.networks import Hidden
 from fedlab.gradient.stacked import Stacked
@@ -41,22 +40,21 @@ Row = tuple[str, On, Callable[[Any, Any], str]]
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    for name, default in (("rows", 100_000), ("features", 2048), ("clients", 1000), ("repeats", 5)):
-        parser.add_argument(f"--{name}", type=int, default=default)
-    said = parser.parse_args()
+    parser = options(__doc__, rows=100_000, features=2048, clients=1000, repeats=5)
+    args = parser.parse_args()
     if not torch.cuda.is_available():
         raise SystemExit("no CUDA device here: there is nothing to compare")
-    table = Table(title=f"{torch.cuda.get_device_name()} against {torch.get_num_threads()} cores")
-    for column in ("what", "CPU s", "GPU s", "times as fast", "compared"):
-        table.add_column(column, justify="left" if column in ("what", "compared") else "right")
+    table = columns(
+        f"{torch.cuda.get_device_name()} against {torch.get_num_threads()} cores",
+        "<what | CPU s | GPU s | times as fast | <compared",
+    )
     for what, one, compared in (
-        *statistics(said.rows, said.features),
-        clients(said.clients),
+        *statistics(args.rows, args.features),
+        clients(args.clients),
         *private(),
     ):
         seconds, results = zip(
-            *(timed(one, torch.device(kind), said.repeats) for kind in DEVICES), strict=True
+            *(timed(one, torch.device(kind), args.repeats) for kind in DEVICES), strict=True
         )
         cells = (f"{seconds[0]:.3g}", f"{seconds[1]:.3g}", f"{seconds[0] / seconds[1]:.1f}")
         table.add_row(what, *cells, compared(*results))
@@ -118,7 +116,7 @@ def clients(number: int) -> Row:
     return (
         f"local SGD of {number} clients",
         on,
-        lambda a, b: max((_apart(a[name], b[name]) for name in a), key=lambda said: float(said.split()[-1])),
+        lambda a, b: max((_apart(a[name], b[name]) for name in a), key=lambda text: float(text.split()[-1])),
     )
 
 

@@ -16,7 +16,6 @@ Ghost is to stay below 1.5 times plain; `--ways plain ghost` leaves the others o
 
 from __future__ import annotations
 
-import argparse
 import time
 from collections.abc import Callable, Iterator
 from statistics import median
@@ -25,9 +24,9 @@ from typing import Any
 import numpy as np
 import torch
 from rich.console import Console
-from rich.table import Table
 from torch import nn
 
+from experiments.benchmarks.layout import columns, options
 from fedlab.llm.tuning.adapters import Adapters
 from fedlab.llm.tuning.losses import Example, Examples, causal_losses
 from fedlab.privacy.dpsgd.private_gradient import DPSGD
@@ -39,51 +38,48 @@ STEPS = 3
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    for name, default in (("texts", 16), ("tokens", 64), ("repeats", 5)):
-        parser.add_argument(f"--{name}", type=int, default=default)
+    parser = options(__doc__, texts=16, tokens=64, repeats=5)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--ways", nargs="+", default=list(WAYS), choices=WAYS)
     parser.add_argument("--models", nargs="+", default=None, choices=list(MODELS))
-    said = parser.parse_args()
-    device = torch.device(said.device)
+    args = parser.parse_args()
+    device = torch.device(args.device)
     where = torch.cuda.get_device_name() if device.type == "cuda" else f"{torch.get_num_threads()} threads"
-    table = Table(
-        title=f"{where}, batches of {said.texts} texts of {said.tokens} tokens, ms a text (times plain)"
+    table = columns(
+        f"{where}, batches of {args.texts} texts of {args.tokens} tokens, ms a text (times plain)",
+        f"<model | <trained | parameters | {' | '.join(args.ways)}",
     )
-    for column in ("model", "trained", "parameters", *said.ways):
-        table.add_column(column, justify="left" if column in ("model", "trained") else "right")
-    for name in said.models or ["gpt2-tiny", *(["gpt2", "gemma3-270m"] if device.type == "cuda" else [])]:
+    for name in args.models or ["gpt2-tiny", *(["gpt2", "gemma3-270m"] if device.type == "cuda" else [])]:
         for kind in ("lora", "frozen_embeddings"):
-            table.add_row(name, kind, *_row(name, kind, said, device))
+            table.add_row(name, kind, *_row(name, kind, args, device))
     Console(width=150).print(table)
 
 
-def _row(name: str, kind: str, said: Any, device: torch.device) -> Iterator[str]:
+def _row(name: str, kind: str, args: Any, device: torch.device) -> Iterator[str]:
     """Yield how much is trained, and the cost of each way."""
     torch.manual_seed(0)
     model = MODELS[name]().to(device)
     words = model.config.vocab_size
     rng = np.random.default_rng(0)
-    tokens = rng.integers(0, words, size=(said.texts, said.tokens)).tolist()
+    tokens = rng.integers(0, words, size=(args.texts, args.tokens)).tolist()
     examples = Examples([Example(tuple(row[:4]), tuple(row[4:])) for row in tokens], "causal", device)
     prepared = Adapters(kind).prepare(model, 0)
     yield f"{sum(p.numel() for p in prepared.parameters() if p.requires_grad):,}"
-    acts = {way: step_of(way, prepared, examples) for way in said.ways}
-    seconds: dict[str, list[float]] = {way: [] for way in said.ways}
-    held = dict.fromkeys(said.ways, 0.0)
+    acts = {way: step_of(way, prepared, examples) for way in args.ways}
+    seconds: dict[str, list[float]] = {way: [] for way in args.ways}
+    held = dict.fromkeys(args.ways, 0.0)
     for act in acts.values():
         act()  # what is made on first use
-    for _ in range(said.repeats):
+    for _ in range(args.repeats):
         for way, act in acts.items():
             _settle(device)
             start = time.perf_counter()
             act()
             _settle(device)
-            seconds[way].append((time.perf_counter() - start) / STEPS / said.texts)
+            seconds[way].append((time.perf_counter() - start) / STEPS / args.texts)
             held[way] = torch.cuda.max_memory_allocated() / 2**30 if device.type == "cuda" else 0.0
-    plain = median(seconds[said.ways[0]])
-    for way in said.ways:
+    plain = median(seconds[args.ways[0]])
+    for way in args.ways:
         one = median(seconds[way])
         memory = f", {held[way]:.1f} GiB" if held[way] else ""
         yield f"{1e3 * one:.3g} ({one / plain:.2f}{memory})"

@@ -26,6 +26,7 @@ import numpy as np
 import psutil
 from rich.console import Console
 
+from experiments.benchmarks.layout import options
 from experiments.benchmarks.tables import ENGINES, WORKLOADS, afl_table, draw, ratios, table
 
 ROUNDS, ROUNDS_OF_MANY, MANY = 3, 2, 100_000
@@ -33,11 +34,7 @@ ROUNDS, ROUNDS_OF_MANY, MANY = 3, 2, 100_000
 
 def main() -> None:
     """Measure everything, print the tables, draw the figure."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--clients", type=int, default=1000)
-    parser.add_argument("--repeats", type=int, default=3)
+    parser = options(__doc__, clients=1000, repeats=3)
     parser.add_argument("--largest", type=int, default=1_000_000, help="clients of the largest round of ours")
     parser.add_argument("--figure", type=Path, default=Path("experiments/figures/engine.png"))
     parser.add_argument("--one", nargs=3, metavar=("ENGINE", "WORKLOAD", "CLIENTS"), help=argparse.SUPPRESS)

@@ -19,7 +19,6 @@ https://arxiv.org/abs/2205.14922, equations 9 and 10. b samples in a batch, d fe
 
 from __future__ import annotations
 
-import argparse
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -28,9 +27,9 @@ from statistics import median
 
 import torch
 from rich.console import Console
-from rich.table import Table
 from torch import Tensor
 
+from experiments.benchmarks.layout import columns, options
 from fedlab.analytic import RandomReLU
 from fedlab.stats import FixedPoint, GramStats, GramSum, one_hot
 from fedlab.stats.arithmetic.solve import Solution
@@ -168,18 +167,7 @@ def joint(stream: Stream, ridge: float, steps: int = 4) -> tuple[Tensor, Solutio
 
 def main() -> None:
     """Time all on the same stream, in turn, and print a table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    for name, value in (
-        ("batches", 100),
-        ("batch", 512),
-        ("features", 4096),
-        ("classes", 100),
-        ("inputs", 256),
-        ("repeats", 3),
-    ):
-        parser.add_argument(f"--{name}", type=int, default=value)
+    parser = options(__doc__, batches=100, batch=512, features=4096, classes=100, inputs=256, repeats=3)
     parser.add_argument("--ridge", type=float, default=0.1)
     parser.add_argument("--only", nargs="+", metavar="ROW", help="these rows and the sums: left well ...")
     args = parser.parse_args()
@@ -216,12 +204,11 @@ def main() -> None:
     total = {
         name: median(a + b for a, b in zip(adding[name], asking[name], strict=True)) for name in learners
     }
-    table = Table(
-        title=f"{args.batches} batches of {args.batch}, d={args.features}, c={args.classes}, "
-        f"median of {args.repeats}"
+    table = columns(
+        f"{args.batches} batches of {args.batch}, d={args.features}, c={args.classes}, "
+        f"median of {args.repeats}",
+        "< | a batch, s | head, s | all, s | / sums | / exact | error",
     )
-    for column in ("", "a batch, s", "head, s", "all, s", "/ sums", "/ exact", "error"):
-        table.add_column(column)
     for name in learners:
         table.add_row(
             name,

@@ -8,7 +8,6 @@ the four steps. Every sum is compared with the plain one, by its digest; a depar
 
 from __future__ import annotations
 
-import argparse
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -17,8 +16,8 @@ from typing import TypeVar
 import numpy as np
 import torch
 from rich.console import Console
-from rich.table import Table
 
+from experiments.benchmarks.layout import columns, options
 from fedlab.privacy.secagg.client import Answer, Memory, Participant
 from fedlab.privacy.secagg.graph import Terms
 from fedlab.privacy.secagg.removal import Removal
@@ -148,13 +147,9 @@ class Aggregation:
 
 def main() -> None:
     """Run them all and print the tables."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = options(__doc__, features=512, classes=10, samples=20)
     parser.add_argument("--clients", type=int, nargs="+", default=[10, 100, 1000])
     parser.add_argument("--lost", type=float, nargs="+", default=[0.0, 0.1, 0.3])
-    for name, value in (("features", 512), ("classes", 10), ("samples", 20)):
-        parser.add_argument(f"--{name}", type=int, default=value)
     args = parser.parse_args()
     torch.set_num_threads(1)
     for clients in args.clients:
@@ -173,9 +168,7 @@ def show(one: Aggregation, lost: float, seconds: float, sha256: str, left: bool 
     """Print what a sum cost."""
     terms, in_sum = one.terms, len(one.server.uploaded)
     title = f"{one.clients} clients, {lost:.0%} lost: {terms.degree} neighbours, {terms.threshold} shares give a secret"
-    table = Table(title=title)
-    for column in ("step", "clients", "up", "down", "client, CPU s", "server, CPU s"):
-        table.add_column(column, justify="left" if column == "step" else "right")
+    table = columns(title, "<step | clients | up | down | client, CPU s | server, CPU s")
     for step, cost in one.costs.items():
         if k := cost.clients:
             cells = [f"{cost.up / k:,.0f} B", f"{cost.down / k:,.0f} B", f"{cost.seconds / k:.4f}"]

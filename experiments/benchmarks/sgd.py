@@ -9,7 +9,6 @@ messages out and back and Flower's aggregation. Everything is timed in turn, in 
 
 from __future__ import annotations
 
-import argparse
 import json
 import logging
 import math
@@ -33,6 +32,7 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from clients.sgd import SGD, Answer
+from experiments.benchmarks.layout import columns, options
 from experiments.runner.compare import CLIENT_APP, describe
 from experiments.runner.compose import compose
 from fedlab import world
@@ -114,11 +114,8 @@ WORKLOADS = {
 
 def main() -> None:
     """Time the workloads and print a table of each."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = options(__doc__, repeats=5)
     parser.add_argument("--workloads", nargs="+", choices=WORKLOADS, default=list(WORKLOADS))
-    parser.add_argument("--repeats", type=int, default=5)
     cores = available_cpus()
     parser.add_argument(
         "--loops", nargs="+", type=int, default=[cores, 1], help="threads of the loop; the fastest counts"
@@ -180,17 +177,10 @@ def measured(work: Workload, folder: Path, stack: ExitStack, repeats: int, loops
     bare = {f"bare loop, threads: {threads}": (threads, lambda: loop.round(start)) for threads in loops}
     seconds, models = timed_in_turn(bare | ways, repeats)
     best = min(bare, key=lambda name: median(seconds[name]))
-    table = Table(
-        title=f"{work.title}: {work.cohort} of {work.federation} clients, {work.samples} samples each"
+    table = columns(
+        f"{work.title}: {work.cohort} of {work.federation} clients, {work.samples} samples each",
+        "< | seconds | us per client | faster than the best loop | largest difference of a weight",
     )
-    for column in (
-        "",
-        "seconds",
-        "us per client",
-        "faster than the best loop",
-        "largest difference of a weight",
-    ):
-        table.add_column(column)
     for name in seconds:
         gap = max(float((models[name][key] - array).abs().max()) for key, array in models[best].items())
         spent = median(seconds[name])

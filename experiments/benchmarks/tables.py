@@ -8,6 +8,8 @@ from typing import Any
 
 from rich.table import Table
 
+from experiments.benchmarks.layout import columns
+
 WORKLOADS = {"no-op": 0, "64x64": 64, "512x512": 512}
 """Rows and columns of the float64 array in a reply; 0 is an empty reply."""
 ENGINES = ("flower", "local", "ray", "local summed", "ray summed")
@@ -17,9 +19,9 @@ Key = tuple[str, int, str]
 
 def table(runs: list[dict[str, Any]]) -> Table:
     """Medians of every measurement."""
-    shown = Table(title="a warm round")
-    for column in ("workload", "clients", "engine", "seconds", "us/client", "driver MiB", "in all MiB"):
-        shown.add_column(column, justify="left" if column in ("workload", "engine") else "right")
+    shown = columns(
+        "a warm round", "<workload | clients | <engine | seconds | us/client | driver MiB | in all MiB"
+    )
     for key in keys(runs):
         workload, clients, engine = key
         seconds, driver, everything = (of(runs, key, what) for what in ("seconds", "driver", "all"))
@@ -45,9 +47,10 @@ def of(runs: list[dict[str, Any]], key: Key, what: str) -> float:
 
 def ratios(runs: list[dict[str, Any]], clients: int) -> Table:
     """How many times as long, and how much more driver memory, Flower's engine takes."""
-    shown = Table(title=f"Flower's engine against ours, {clients:,} clients: medians of ratios")
-    for column in ("workload", "engine", "times as long", "times the driver's memory"):
-        shown.add_column(column, justify="left" if column in ("workload", "engine") else "right")
+    shown = columns(
+        f"Flower's engine against ours, {clients:,} clients: medians of ratios",
+        "<workload | <engine | times as long | times the driver's memory",
+    )
     for workload in WORKLOADS:
         for engine in ENGINES[1:]:
             pairs = list(
@@ -72,18 +75,10 @@ def series(runs: list[dict[str, Any]], workload: str, clients: int, engine: str)
 
 def afl_table(runs: list[dict[str, Any]]) -> Table:
     """AFL, engine included, beside one centralised Gram and solve."""
-    shown = Table(title="AFL: all messages, sums and the solve")
-    for column in (
-        "clients",
-        "engine",
-        "seconds",
-        "centralised s",
-        "ratio",
-        "us/client",
-        "driver MiB",
-        "in all MiB",
-    ):
-        shown.add_column(column, justify="right")
+    shown = columns(
+        "AFL: all messages, sums and the solve",
+        "clients | engine | seconds | centralised s | ratio | us/client | driver MiB | in all MiB",
+    )
     for r in runs:
         shown.add_row(
             f"{r['clients']:,}",

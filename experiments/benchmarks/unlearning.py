@@ -25,6 +25,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from experiments.benchmarks.layout import columns, options
 from experiments.runner.compare import build_world, make_grid, run_method
 from experiments.runner.compose import compose
 from experiments.runner.deletion import kept_by
@@ -45,35 +46,15 @@ Ways = Mapping[str, Callable[[], Solution]]
 
 def main() -> None:
     """Measure both and print two tables."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = options(__doc__, clients=1000, leaving=10, classes=100, samples=50, repeats=7)
     parser.add_argument("--features", type=int, nargs="+", default=[512, 1024, 2048])
-    for name, value in (
-        ("clients", 1000),
-        ("leaving", 10),
-        ("classes", 100),
-        ("samples", 50),
-        ("repeats", 7),
-    ):
-        parser.add_argument(f"--{name}", type=int, default=value)
     parser.add_argument("overrides", nargs="*", default=list(FEDERATION))
     args = parser.parse_args()
     console = Console()
-    table = Table(
-        title=f"{args.leaving} of {args.clients} clients leave: times one solve, medians of {args.repeats}"
+    table = columns(
+        f"{args.leaving} of {args.clients} clients leave: times one solve, medians of {args.repeats}",
+        "d | samples of a client | solve, ms | in memory | packed | from disk | durable | one hash",
     )
-    for column in (
-        "d",
-        "samples of a client",
-        "solve, ms",
-        "in memory",
-        "packed",
-        "from disk",
-        "durable",
-        "one hash",
-    ):
-        table.add_column(column, justify="right")
     for d in args.features:
         for samples in (args.samples, 2 * d):
             table.add_row(f"{d}", f"{samples}", *_server(args, d, samples))
@@ -173,11 +154,10 @@ def _federation(repeats: int, overrides: Sequence[str]) -> Table:
                 certificate = sums.delete(leaving)
                 deletions.append(time.perf_counter() - started)
                 heads |= {result["head_sha256"], certificate.head_after}
-    table = Table(
-        title=f"{' '.join(['experiment=unlearn_afl', *overrides])}: {len(leaving)} of {cfg.clients} leave"
+    table = columns(
+        f"{' '.join(['experiment=unlearn_afl', *overrides])}: {len(leaving)} of {cfg.clients} leave",
+        "< | seconds | the federation without them takes | one hash",
     )
-    for column in ("", "seconds", "the federation without them takes", "one hash"):
-        table.add_column(column, justify="right" if column else "left")
     same = "yes" if len(heads) == 1 else "NO"
     table.add_row("federation without them", f"{median(again):.3f}", "", same)
     for what, seconds in (("read, subtract and solve", read), ("and certified, durable", deletions)):

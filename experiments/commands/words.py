@@ -68,7 +68,7 @@ class Words(click.Group):
         BadInput
             There is no such word.
         """
-        if args[0] not in self.list_commands(ctx) and not args[0].startswith("-"):
+        if not (ctx.resilient_parsing or args[0] in self.list_commands(ctx) or args[0].startswith("-")):
             raise unknown("command", args[0], self.list_commands(ctx))
         return super().resolve_command(ctx, args)
 

@@ -33,7 +33,7 @@ class Host:
     Attributes
     ----------
     address
-        Where the others reach it.
+        Address at which the others reach it.
     enter
         Words before a command that make it run there; none for this machine.
     """
@@ -49,13 +49,13 @@ class Connection:
     Attributes
     ----------
     address
-        'host:port'.
+        Address as 'host:port'.
     authority
-        The certificate that the SuperLink's own is signed with.
+        Certificate that the SuperLink's own is signed with.
     home
-        A folder for Flower's own files, not shared with another SuperLink.
+        Folder for Flower's own files, not shared with another SuperLink.
     host
-        Where `flwr` runs.
+        Machine on which `flwr` runs.
     """
 
     address: str
@@ -81,7 +81,7 @@ class Connection:
         Parameters
         ----------
         public
-            The node's public key, nodeI.pub.
+            File of the node's public key, nodeI.pub.
 
         Raises
         ------
@@ -89,9 +89,9 @@ class Connection:
             The SuperLink refused, and says why.
         """
         done = self.flwr("supernode", "register", str(public), NAME)
-        said = done.stdout + done.stderr
-        if done.returncode and REGISTERED_BEFORE not in said:
-            raise BadInput(f"{self.address} did not register {public}: {last_words(said, lines=3)}")
+        output = done.stdout + done.stderr
+        if done.returncode and REGISTERED_BEFORE not in output:
+            raise BadInput(f"{self.address} did not register {public}: {last_words(output, lines=3)}")
 
     def submit(self, app: Path, log: Path) -> Process:
         """Start a run with `flwr run --stream`; what the ServerApp says comes to `log`."""
@@ -152,9 +152,9 @@ def bundle(folder: Path, config: Mapping[str, Any]) -> Path:
     Parameters
     ----------
     folder
-        Where; must not be there yet.
+        Folder of the app; must not be there yet.
     config
-        What `experiments.runner.compare.describe` gives.
+        Description of a method by `experiments.runner.compare.describe`.
     """
     for package in (fedlab, strategies, clients):
         source = Path(str(package.__file__)).parent

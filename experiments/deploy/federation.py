@@ -49,15 +49,15 @@ def supernode(keys: Keys, address: str, number: int, nodes: int, port: int = 909
     Parameters
     ----------
     keys
-        Where its key and the authority's certificate lie.
+        Keys among which its own and the authority's certificate lie.
     address
-        Of the SuperLink.
+        Address of the SuperLink.
     number
-        Of its key and its partition.
+        Number of its key and its partition.
     nodes
-        How many partitions there are.
+        Number of partitions.
     port
-        Its own, for the processes of its ClientApps; on each host another.
+        Port of its own, for the processes of its ClientApps; on each host another.
     """
     return [
         *("flower-supernode", "--superlink", address, "--root-certificates", str(keys.authority)),
@@ -72,15 +72,15 @@ class Federation:
     Parameters
     ----------
     folder
-        For keys, state and Flower's own files; secrets lie in it, so a temporary one.
+        Folder of keys, state and Flower's own files; secrets lie in it, so a temporary one.
     nodes
         Number of SuperNodes.
     hosts
-        The SuperLink's machine, then that of each SuperNode; None for this machine.
+        Machine of the SuperLink, then that of each SuperNode; None for this machine.
     logs
         Folder of what each process says; None for a part of `folder`.
     env
-        Added to the environment of every process.
+        Variables that every process's environment has besides.
     """
 
     def __init__(
@@ -109,7 +109,7 @@ class Federation:
             for run in self._runs:
                 run.stop_following()
             stop(self.processes.values())
-        except KeyboardInterrupt:  # a second Ctrl-C: no more patience
+        except KeyboardInterrupt:  # a second Ctrl-C: no more waiting
             self.abort()
             raise
 
@@ -121,7 +121,7 @@ class Federation:
         Parameters
         ----------
         say
-            Told how far it is.
+            Function told how far it is.
 
         Raises
         ------
@@ -160,11 +160,11 @@ class Federation:
         Parameters
         ----------
         number
-            Of its partition.
+            Number of its partition.
         keys
-            Where its key and the authority lie; None for the federation's own.
+            Keys among which its own and the authority's lie; None for the federation's.
         env
-            Added to its environment.
+            Variables that its environment has besides.
 
         Raises
         ------
@@ -224,11 +224,11 @@ class Federation:
         Parameters
         ----------
         config
-            What `experiments.runner.compare.describe` gives.
+            Description of a method by `experiments.runner.compare.describe`.
         out
-            Where the ServerApp leaves its results; must not hold any yet.
+            Folder of the ServerApp's results; must not hold any yet.
         name
-            Of its log.
+            Name of its log.
         """
         if (out / "results.json").exists():
             raise BadInput(f"{out} holds the results of another run: name a new folder")

@@ -50,7 +50,7 @@ class Keys:
     Attributes
     ----------
     folder
-        Holds the files that the module's docstring lists.
+        Folder of the files that the module's docstring lists.
     """
 
     folder: Path
@@ -81,10 +81,8 @@ class Keys:
 
     def public(self) -> list[Path]:
         """The public keys of all SuperNodes, in their order."""
-        found = ((path.stem.removeprefix("node"), path) for path in self.folder.glob("node*.pub"))
-        return [
-            path for _, path in sorted((int(number), path) for number, path in found if number.isdecimal())
-        ]
+        files = {path.stem.removeprefix("node"): path for path in self.folder.glob("node*.pub")}
+        return [files[number] for number in sorted(filter(str.isdecimal, files), key=int)]
 
 
 def make_keys(folder: Path, hosts: Sequence[str], nodes: int) -> Keys:
@@ -93,11 +91,11 @@ def make_keys(folder: Path, hosts: Sequence[str], nodes: int) -> Keys:
     Parameters
     ----------
     folder
-        Where; it is made, readable by its owner only.
+        Folder of the secrets; it is made, readable by its owner only.
     hosts
         Names and addresses that the SuperLink is reached by.
     nodes
-        How many SuperNodes shall have a key.
+        Number of SuperNodes that shall have a key.
 
     Raises
     ------

@@ -39,11 +39,11 @@ def deploy_locally(overrides: Sequence[str], out: Path | None = None, console: C
     Parameters
     ----------
     overrides
-        As for `fedlab run`; `clients` is the number of SuperNodes. Without an experiment, 4 of them run AFL.
+        Overrides as for `fedlab run`; `clients` is the number of SuperNodes. Without an experiment, 4 of them run AFL.
     out
-        Where results and logs are left; None for a folder of this moment under outputs/.
+        Folder of results and logs; None for one of this moment under outputs/.
     console
-        Where to tell how far it is; standard output when None.
+        Console that shows how far it is; standard output when None.
 
     Returns
     -------

@@ -28,15 +28,15 @@ class Process:
     Parameters
     ----------
     name
-        How to speak of it.
+        Name to speak of it by.
     command
         Program and arguments.
     log
-        Gets its output; appended to, so that a restart keeps what was said before.
+        File of its output; appended to, so that a restart keeps what was said before.
     env
-        The whole environment; None for this process's.
+        Environment, all of it; None for this process's.
     folder
-        Its working directory; None for this process's.
+        Working directory; None for this process's.
 
     Raises
     ------
@@ -53,7 +53,7 @@ class Process:
         folder: Path | None = None,
     ):
         self.name, self.command, self.log = name, list(command), log
-        self._said = log.stat().st_size if log.exists() else 0
+        self._before = log.stat().st_size if log.exists() else 0
         try:
             with log.open("ab") as output:
                 self._child = subprocess.Popen(
@@ -81,7 +81,7 @@ class Process:
     def output(self) -> str:
         """What it has said since it was started."""
         with self.log.open("rb") as file:
-            file.seek(self._said)
+            file.seek(self._before)
             return file.read().decode(errors="replace")
 
     def last_words(self, lines: int = 5) -> str:
@@ -109,9 +109,9 @@ class Process:
         return False
 
 
-def last_words(said: str, lines: int) -> str:
+def last_words(output: str, lines: int) -> str:
     """Return the last lines of an output in one, without the colours and frames of a terminal."""
-    plain = [line.strip(" │╭╮╰╯─") for line in PAINT.sub("", said).splitlines()]
+    plain = [line.strip(" │╭╮╰╯─") for line in PAINT.sub("", output).splitlines()]
     return " ".join([line for line in plain if line][-lines:]) or "it said nothing"
 
 

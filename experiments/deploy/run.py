@@ -24,13 +24,13 @@ class Run:
     Parameters
     ----------
     connection
-        To the SuperLink.
+        Connection to the SuperLink.
     app
-        What to run, made by `bundle`.
+        Folder of the app, made by `bundle`.
     out
-        The folder that the app's config names: where the ServerApp leaves its results.
+        Folder that the app's config names: where the ServerApp leaves its results.
     log
-        Gets what the ServerApp says.
+        File of what the ServerApp says.
     """
 
     def __init__(self, connection: Connection, app: Path, out: Path, log: Path):
@@ -41,14 +41,14 @@ class Run:
     @property
     def number(self) -> str | None:
         """Flower's number of the run; None while it has none."""
-        if self._number is None and (found := re.search(r"started run (\d+)", self._follower.output())):
-            self._number = found[1]
+        if self._number is None and (start := re.search(r"started run (\d+)", self._follower.output())):
+            self._number = start[1]
         return self._number
 
     def lines(self) -> list[str]:
         """Return what our ServerApp has said so far, as the last follower has heard it."""
-        said = PAINT.sub("", self._follower.output()).splitlines()
-        return [line.partition(MARK)[2] for line in said if MARK in line]
+        output = PAINT.sub("", self._follower.output()).splitlines()
+        return [line.partition(MARK)[2] for line in output if MARK in line]
 
     def wait(
         self,
@@ -61,11 +61,11 @@ class Run:
         Parameters
         ----------
         retry_for
-            Seconds; None waits for ever.
+            Seconds until it is given up; None waits for ever.
         check
-            Called in between; may raise.
+            Function called in between; may raise.
         say
-            Gets each line of our ServerApp, once.
+            Function told each line of our ServerApp, once.
 
         Raises
         ------
@@ -73,13 +73,13 @@ class Run:
             The run could not be started, ended without results, or left none in time.
         """
         deadline = float("inf") if retry_for is None else time.monotonic() + retry_for
-        told = 0
+        printed = 0
         while True:
             done = (self.out / "results.json").exists()
             if done:
                 self._hear_the_rest()
-            for line in self.lines()[told:]:
-                told += 1
+            for line in self.lines()[printed:]:
+                printed += 1
                 say(line)
             if done:
                 self.stop_following()

@@ -100,7 +100,7 @@ class _Progress:
     """A line that redraws on a terminal; elsewhere a line every `SILENCE` seconds."""
 
     def __init__(self, console: Console, name: str):
-        self._console, self._said = console, time.monotonic()
+        self._console, self._printed = console, time.monotonic()
         self._moving = console.is_terminal and not console.is_dumb_terminal
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
         self._bar = Progress(*columns, console=console, disable=not self._moving, transient=True)
@@ -125,8 +125,8 @@ class _Progress:
         number, done, total = fields["round"], fields["done"], fields["total"]
         what = fields["what"] if number is None else f"round {number}: {fields['what']}"
         self._bar.update(self._task, description=what, completed=done, total=total)
-        if not self._moving and time.monotonic() - self._said > SILENCE:
-            self._said = time.monotonic()
+        if not self._moving and time.monotonic() - self._printed > SILENCE:
+            self._printed = time.monotonic()
             self._console.print(f"{what}: {done} of {total} replies", soft_wrap=True)
 
 

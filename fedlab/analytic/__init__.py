@@ -9,16 +9,6 @@ from fedlab.analytic.pseudo_features import balanced
 from fedlab.analytic.rebalanced import Filled, Tempered
 
 __all__ = [
-    "Analytic",
-    "DualReLUTanh",
-    "DualStream",
-    "Expansion",
-    "Filled",
-    "Identity",
-    "Joint",
-    "RandomRBF",
-    "RandomReLU",
-    "SampledRBF",
-    "Tempered",
-    "balanced",
-]
+    "Analytic", "DualReLUTanh", "DualStream", "Expansion", "Filled", "Identity", "Joint", "RandomRBF",
+    "RandomReLU", "SampledRBF", "Tempered", "balanced",
+]  # fmt: skip

@@ -89,7 +89,7 @@ def nearest(uploads: Sequence[str], private: Sequence[str]) -> Nearest:
     """
     if not private:
         raise BadInput("there is no private text to be near to: give at least one")
-    with needs("an edit distance", "llm"):
+    with needs("an edit distance"):
         from rapidfuzz.distance import Levenshtein
         from rapidfuzz.process import cdist
     edits = np.zeros(len(uploads), np.int64)

@@ -1,23 +1,17 @@
-"""Frozen extractors: inputs of one kind in, one row of features per input out.
-
-Nothing here is trained. All clients share one frozen map x -> phi(x), which is what lets their sums of
-phi(x) phi(x)^T be added; so a backbone is a value: hashable, without state, known by the fingerprint of its
-weights and transform. Heavy libraries are imported by the backbone that runs them, when it runs.
-"""
+"""Backbones of this library: the inputs themselves, packaged networks, and any of Hugging Face."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar
 
 import numpy as np
-from jaxtyping import Float32
 
 from fedlab.extras import needs
-from fedlab.features.batches import Progress, kind_of, require_kind
+from fedlab.features.backbone import Backbone
+from fedlab.features.batches import Progress
 from fedlab.features.hashed import HashedWords
 from fedlab.features.huggingface import HuggingFace
 from fedlab.features.weights import file_digest, fingerprint_of, folder_digest
@@ -25,47 +19,8 @@ from fedlab.features.weights import file_digest, fingerprint_of, folder_digest
 __all__ = ["Backbone", "EfficientNetLite0", "HashedWords", "HuggingFace", "Identity", "MiniLM"]
 
 
-@runtime_checkable
-class Backbone(Protocol):
-    """What every extractor offers."""
-
-    kinds: ClassVar[frozenset[str]]
-
-    def fingerprint(self) -> str:
-        """Hash name, transform and weights: equal fingerprints give equal features."""
-        ...
-
-    def extract(
-        self,
-        inputs: Sequence[str] | np.ndarray,
-        *,
-        device: str = "cpu",
-        batch_size: int = 64,
-        progress: Progress | None = None,
-    ) -> Float32[np.ndarray, "n d"]:
-        """Map n inputs to n rows of features.
-
-        Parameters
-        ----------
-        inputs
-            Texts, a list of n str; images, (n, h, w, 3) uint8; or numbers, (n, d).
-        device
-            Device of the network: 'cpu', 'cuda', 'cuda:1', ...
-        batch_size
-            Inputs per batch. Rows of other batch sizes agree to float32's rounding, not to the bit.
-        progress
-            Callback progress(done, n), after every batch.
-
-        Raises
-        ------
-        BadInput
-            The inputs are of another kind, the device or the model does not exist, or an extra is not installed.
-        """
-        ...
-
-
 @dataclass(frozen=True)
-class Identity:
+class Identity(Backbone):
     """The inputs themselves: tabular rows as they are, images flattened and scaled to [0, 1]."""
 
     kinds: ClassVar[frozenset[str]] = frozenset({"tabular", "image"})
@@ -74,17 +29,10 @@ class Identity:
         """Hash the name and the scaling; there are no weights."""
         return fingerprint_of("identity", image="flatten / 255")
 
-    def extract(
-        self,
-        inputs: Sequence[str] | np.ndarray,
-        *,
-        device: str = "cpu",
-        batch_size: int = 1024,
-        progress: Progress | None = None,
-    ) -> Float32[np.ndarray, "n d"]:
+    def _embed(
+        self, inputs: Any, kind: str, device: str, batch: int, progress: Progress | None
+    ) -> np.ndarray:
         """Return tabular (n, d) as float32, or images (n, h, w, 3) as (n, 3hw) in [0, 1], at once."""
-        kind = kind_of(inputs)
-        require_kind("Identity", self.kinds, kind)
         rows = np.asarray(inputs)
         if kind == "image":
             features = rows.reshape(len(rows), -1).astype(np.float32) / np.float32(255)
@@ -96,7 +44,7 @@ class Identity:
 
 
 @dataclass(frozen=True)
-class MiniLM:
+class MiniLM(Backbone):
     """all-MiniLM-L6-v2: a sentence as 384 coordinates of unit norm.
 
     The masked mean of the last layer's tokens, then x / ||x||. Weights come with the package
@@ -107,6 +55,7 @@ class MiniLM:
     """
 
     kinds: ClassVar[frozenset[str]] = frozenset({"text"})
+    batch_size: ClassVar[int] = 32
     max_tokens: ClassVar[int] = 256  # the length the model was trained at
 
     def fingerprint(self) -> str:
@@ -114,16 +63,10 @@ class MiniLM:
         files = folder_digest(minilm_folder())
         return fingerprint_of("minilm", files=files, pooling="mean, unit norm", max_tokens=self.max_tokens)
 
-    def extract(
-        self,
-        inputs: Sequence[str] | np.ndarray,
-        *,
-        device: str = "cpu",
-        batch_size: int = 32,
-        progress: Progress | None = None,
-    ) -> Float32[np.ndarray, "n 384"]:
-        """Embed n texts as (n, 384) float32 rows of unit norm; see `Backbone.extract`."""
-        require_kind("MiniLM", self.kinds, kind_of(inputs))
+    def _embed(
+        self, inputs: Any, kind: str, device: str, batch: int, progress: Progress | None
+    ) -> np.ndarray:
+        """Embed n texts as (n, 384) float32 rows of unit norm."""
         if len(inputs) == 0:
             return np.zeros((0, 384), dtype=np.float32)
         with needs("backbone MiniLM", "text"):
@@ -144,7 +87,7 @@ class MiniLM:
             pooled,
             max_tokens=self.max_tokens,
             device=where,
-            batch_size=batch_size,
+            batch_size=batch,
             progress=progress,
         )
 
@@ -163,7 +106,7 @@ def minilm_folder() -> Path:
 
 
 @dataclass(frozen=True)
-class EfficientNetLite0:
+class EfficientNetLite0(Backbone):
     """EfficientNet-Lite0 with ImageNet weights: an image as 1280 coordinates in [0, 6].
 
     Bilinear to 224 x 224, ImageNet mean and deviation, then the spatial mean of the last convolution, whose
@@ -173,6 +116,7 @@ class EfficientNetLite0:
     """
 
     kinds: ClassVar[frozenset[str]] = frozenset({"image"})
+    batch_size: ClassVar[int] = 8  # they stay in a processor's cache
     side: ClassVar[int] = 224
     mean: ClassVar[tuple[float, float, float]] = (0.485, 0.456, 0.406)
     deviation: ClassVar[tuple[float, float, float]] = (0.229, 0.224, 0.225)
@@ -183,16 +127,10 @@ class EfficientNetLite0:
         weights = file_digest(_efficientnet_file())
         return fingerprint_of("efficientnet-lite0", weights=weights, transform=transform)
 
-    def extract(
-        self,
-        inputs: Sequence[str] | np.ndarray,
-        *,
-        device: str = "cpu",
-        batch_size: int = 8,
-        progress: Progress | None = None,
-    ) -> Float32[np.ndarray, "n 1280"]:
-        """Embed n images as (n, 1280) float32 rows, 8 at a time for a processor's cache; see `Backbone.extract`."""
-        require_kind("EfficientNetLite0", self.kinds, kind_of(inputs))
+    def _embed(
+        self, inputs: Any, kind: str, device: str, batch: int, progress: Progress | None
+    ) -> np.ndarray:
+        """Embed n images as (n, 1280) float32 rows."""
         if len(inputs) == 0:
             return np.zeros((0, 1280), dtype=np.float32)
         with needs("backbone EfficientNetLite0", "vision"):
@@ -211,7 +149,7 @@ class EfficientNetLite0:
             pixels = interpolate(pixels, size=(self.side, self.side), mode="bilinear", antialias=True)
             return network.extract_features((pixels - mean) / deviation).mean((2, 3))
 
-        return embed_images(np.asarray(inputs), pooled, batch_size=batch_size, progress=progress)
+        return embed_images(np.asarray(inputs), pooled, batch_size=batch, progress=progress)
 
 
 def _efficientnet_file() -> Path:

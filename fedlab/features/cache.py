@@ -20,7 +20,8 @@ from jaxtyping import Float32
 from fedlab.cache_folder import cache_folder
 from fedlab.data.dataset import Dataset, Split
 from fedlab.errors import BadInput
-from fedlab.features.backbones import Backbone, Identity
+from fedlab.features.backbone import Backbone
+from fedlab.features.backbones import Identity
 from fedlab.features.batches import Progress, require_kind
 from fedlab.tracking.run_directory import write_atomically
 

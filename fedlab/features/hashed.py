@@ -8,20 +8,19 @@ It knows no two words that mean the same; where that matters, take a trained enc
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
-from jaxtyping import Float32
 
 from fedlab import checks
-from fedlab.features.batches import Progress, kind_of, require_kind
+from fedlab.features.backbone import Backbone
+from fedlab.features.batches import Progress
 from fedlab.features.weights import fingerprint_of
 
 
 @dataclass(frozen=True)
-class HashedWords:
+class HashedWords(Backbone):
     """Words and pairs of words in `width` coordinates of unit norm.
 
     Parameters
@@ -41,18 +40,12 @@ class HashedWords:
         """Hash the name and the width; there are no weights."""
         return fingerprint_of("hashed words", width=self.width, ngrams=[1, 2])
 
-    def extract(
-        self,
-        inputs: Sequence[str] | np.ndarray,
-        *,
-        device: str = "cpu",
-        batch_size: int = 4096,
-        progress: Progress | None = None,
-    ) -> Float32[np.ndarray, "n d"]:
-        """Return (n, width) float32, at once; a text without words is zero. See `Backbone.extract`."""
+    def _embed(
+        self, inputs: Any, kind: str, device: str, batch: int, progress: Progress | None
+    ) -> np.ndarray:
+        """Return (n, width) float32, at once; a text without words is zero."""
         from sklearn.feature_extraction.text import HashingVectorizer
 
-        require_kind("HashedWords", self.kinds, kind_of(inputs))
         if len(inputs) == 0:
             return np.zeros((0, self.width), dtype=np.float32)
         vectors: Any = HashingVectorizer(n_features=self.width, ngram_range=(1, 2), norm="l2")

@@ -6,18 +6,17 @@ it resolves to, so that a cached feature and a fresh one cannot come from two ve
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-from jaxtyping import Float32
 
 from fedlab import checks
 from fedlab.errors import BadInput, reason
 from fedlab.extras import needs
-from fedlab.features.batches import Progress, kind_of, placeholder, require_kind
+from fedlab.features.backbone import Backbone
+from fedlab.features.batches import Progress, placeholder
 from fedlab.features.weights import fingerprint_of, folder_digest
 
 _POOLINGS = ("auto", "mean", "cls")
@@ -25,7 +24,7 @@ _EXTRA = {"text": "text", "image": "vision"}
 
 
 @dataclass(frozen=True)
-class HuggingFace:
+class HuggingFace(Backbone):
     """A model of the Hugging Face hub, or one saved in a folder, through `transformers.AutoModel`.
 
     Texts go through the model's tokenizer, images through its image processor. A model of two towers (CLIP,
@@ -57,6 +56,7 @@ class HuggingFace:
     max_tokens: int = 256
 
     kinds: ClassVar[frozenset[str]] = frozenset({"text", "image"})
+    batch_size: ClassVar[int] = 32
 
     def __post_init__(self) -> None:
         checks.choice("pooling", self.pooling, _POOLINGS)
@@ -69,23 +69,16 @@ class HuggingFace:
             "huggingface", weights=weights, pooling=self.pooling, max_tokens=self.max_tokens
         )
 
-    def extract(
-        self,
-        inputs: Sequence[str] | np.ndarray,
-        *,
-        device: str = "cpu",
-        batch_size: int = 32,
-        progress: Progress | None = None,
-    ) -> Float32[np.ndarray, "n d"]:
-        """Embed n texts or images as (n, d) float32 rows, d being the model's width; see `Backbone.extract`.
+    def _embed(
+        self, inputs: Any, kind: str, device: str, batch: int, progress: Progress | None
+    ) -> np.ndarray:
+        """Embed n texts or images as (n, d) float32 rows, d being the model's width.
 
         Raises
         ------
         BadInput
-            As there, or the hub cannot be reached, or the checkpoint lacks weights.
+            The hub cannot be reached, or the checkpoint lacks weights.
         """
-        kind = kind_of(inputs)
-        require_kind("HuggingFace", self.kinds, kind)
         if len(inputs) == 0:
             return self.extract(placeholder(inputs), device=device, batch_size=1)[:0]
         with needs("backbone HuggingFace", _EXTRA[kind]):
@@ -109,7 +102,7 @@ class HuggingFace:
                 pooled,
                 max_tokens=limit,
                 device=where,
-                batch_size=batch_size,
+                batch_size=batch,
                 progress=progress,
             )
 
@@ -117,7 +110,7 @@ class HuggingFace:
             pixels = transform(list(images), return_tensors="pt", input_data_format="channels_last")
             return pooled({"pixel_values": pixels["pixel_values"].to(where)})
 
-        return embed_images(np.asarray(inputs), pooled_images, batch_size=batch_size, progress=progress)
+        return embed_images(np.asarray(inputs), pooled_images, batch_size=batch, progress=progress)
 
     def _pooling_of(self, network: Any, kind: str) -> str:
         if self.pooling != "auto":

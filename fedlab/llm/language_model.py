@@ -39,11 +39,6 @@ class Message:
         Speaker: 'system', 'user' or 'assistant'.
     content
         Text of the turn.
-
-    Raises
-    ------
-    BadInput
-        The role is unknown.
     """
 
     role: str
@@ -75,11 +70,6 @@ class Sampling:
         Strings before the first of which a text ends.
     schema
         JSON schema of the text, for a model that `follows_schema`; others write as they would without.
-
-    Raises
-    ------
-    BadInput
-        A value is out of its range, or a stop string is empty.
     """
 
     max_tokens: int = 64
@@ -119,11 +109,6 @@ class Completion:
         Numbers of tokens written and read.
     finish
         Reason of the end. 'stop': by itself or at a stop string; 'length': cut at max_tokens.
-
-    Raises
-    ------
-    BadInput
-        Finish is neither.
     """
 
     text: str

@@ -45,9 +45,9 @@ def accuracy_against_rounds(results: Mapping[str, Any], events: Iterable[Mapping
     Parameters
     ----------
     results
-        The content of `results.json`.
+        Content of `results.json`.
     events
-        The run's events; empty shows the final accuracies alone.
+        Events of the run; empty shows the final accuracies alone.
     """
     figure, axes = canvas(_finding(results, "rounds"))
     curves = _curves(results, events)
@@ -71,9 +71,9 @@ def accuracy_against_bytes(results: Mapping[str, Any], events: Iterable[Mapping[
     Parameters
     ----------
     results
-        The content of `results.json`.
+        Content of `results.json`.
     events
-        The run's events; empty shows the end of each method alone.
+        Events of the run; empty shows the end of each method alone.
     """
     figure, axes = canvas(_finding(results, "bytes"))
     curves = _curves(results, events)
@@ -90,8 +90,8 @@ def accuracy_against_bytes(results: Mapping[str, Any], events: Iterable[Mapping[
 def _curves(results: Mapping[str, Any], events: Iterable[Mapping[str, Any]]) -> list[_Curve]:
     curves = {}
     for name, values in methods_of(results).items():
-        sent, received = values.get("bytes_up_per_client"), values.get("bytes_down_per_client")
-        per_client = None if sent is None and received is None else (sent or 0) + (received or 0)
+        up, down = values.get("bytes_up_per_client"), values.get("bytes_down_per_client")
+        per_client = None if up is None and down is None else (up or 0) + (down or 0)
         curves[name] = _Curve(name, values.get("accuracy"), values.get("rounds") or 1, per_client)
     for event in events:
         curve = curves.get(str(event.get("method")))

@@ -38,7 +38,7 @@ def label_distribution(counts: ArrayLike) -> Figure:
     Parameters
     ----------
     counts
-        (k, c) samples of each class on each client.
+        Samples of each class on each client, (k, c).
     """
     table = np.asarray(counts, dtype=np.float64)
     table = table.reshape(len(table), table.size // max(len(table), 1))
@@ -80,7 +80,7 @@ def invariance_heatmap(rows: Sequence[Mapping[str, Any]]) -> Figure:
     Parameters
     ----------
     rows
-        Each with `clients`, `alpha` (a number or "iid"), `accuracy`, `head_sha256`.
+        Rows, each with `clients`, `alpha` (a number or "iid"), `accuracy`, `head_sha256`.
     """
     clients = sorted({int(row["clients"]) for row in rows})
     alphas = sorted({_alpha(row["alpha"]) for row in rows})
@@ -131,7 +131,7 @@ def dummy_errors(rows: Sequence[Mapping[str, Any]]) -> Figure:
     Parameters
     ----------
     rows
-        Each with `clients` and `error` (the sum over entries of |W - W_joint|), and perhaps `pairwise_error`.
+        Rows, each with `clients` and `error` (the sum over entries of |W - W_joint|), and perhaps `pairwise_error`.
     """
     rows = sorted(rows, key=lambda row: row["clients"])
     series = {"sum of statistics": "error", "pairwise law of the paper": "pairwise_error"}
@@ -169,7 +169,7 @@ def seconds_against_clients(lines: Mapping[str, Mapping[int, float]]) -> Figure:
     Parameters
     ----------
     lines
-        For every engine and workload, clients to seconds.
+        Seconds by number of clients, for every engine and workload.
     """
     figure, axes = canvas("Seconds per round against clients")
     for index, (label, points) in enumerate(lines.items()):

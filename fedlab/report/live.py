@@ -66,7 +66,7 @@ class Live:
     Parameters
     ----------
     console
-        Where to show; standard output when None.
+        Console that shows it; standard output when None.
     """
 
     def __init__(self, console: Console | None = None):

@@ -29,7 +29,7 @@ def attack_success(rows: Sequence[Mapping[str, Any]]) -> Figure:
     Parameters
     ----------
     rows
-        Each with `attack`, `view`, `epsilon` (None without noise), `leaked`, and its interval `low`, `high`.
+        Rows, each with `attack`, `view`, `epsilon` (None without noise), `leaked`, and its interval `low`, `high`.
     """
     attacks = list(dict.fromkeys(row["attack"] for row in rows))
     figure = Figure(figsize=(9.6, 4.6), layout="constrained")
@@ -76,7 +76,7 @@ def accuracy_against_epsilon(rows: Sequence[Mapping[str, Any]], by: str = "trust
     Parameters
     ----------
     rows
-        Each with `epsilon` (None without noise), `seed`, `accuracy`, and a setting that has a line of its own.
+        Rows, each with `epsilon` (None without noise), `seed`, `accuracy`, and a setting that has a line of its own.
     by
         Name of that setting.
     """
@@ -140,12 +140,12 @@ def _protection(rows: Sequence[Mapping[str, Any]]) -> str:
 
     plain = [row for row in rows if row["view"] == "plain"]
     least = min((row["epsilon"] for row in rows if row["epsilon"] is not None), default=None)
-    said = []
+    parts = []
     if plain:
-        said.append(f"{best(plain)} of 1 from plain uploads")
+        parts.append(f"{best(plain)} of 1 from plain uploads")
     if least is not None:
-        said.append(f"{best([row for row in rows if row['epsilon'] == least])} at epsilon {least:g}")
-    return f"The best attack gets {', '.join(said)}" if said else "What attacks get beyond a guess"
+        parts.append(f"{best([row for row in rows if row['epsilon'] == least])} at epsilon {least:g}")
+    return f"The best attack gets {', '.join(parts)}" if parts else "What attacks get beyond a guess"
 
 
 def _cost(rows: Sequence[Mapping[str, Any]], by: str) -> str:
@@ -159,7 +159,7 @@ def _cost(rows: Sequence[Mapping[str, Any]], by: str) -> str:
     for row in noisy:
         if row["epsilon"] == least:
             lines.setdefault(_line(row, by), []).append(row["accuracy"])
-    means = {name: float(np.mean(found)) for name, found in lines.items()}
+    means = {name: float(np.mean(accuracies)) for name, accuracies in lines.items()}
     name = max(means, key=lambda key: means[key])
     lost = 100 * (float(np.mean(plain)) - means[name])
     change = f"loses {lost:.1f} points" if lost > 0 else "loses nothing"

@@ -28,7 +28,7 @@ def accuracy_after_each_step(results: Mapping[str, Any]) -> Figure:
     Parameters
     ----------
     results
-        The content of `results.json`.
+        Content of `results.json`.
     """
     runs = streamed(results)
     figure, axes = canvas(_ending(results))
@@ -54,7 +54,7 @@ def accuracy_against_samples(results: Mapping[str, Any]) -> Figure:
     Parameters
     ----------
     results
-        The content of `results.json`; every way of cutting is a method of it.
+        Content of `results.json`; every way of cutting is a method of it.
     """
     runs = streamed(results)
     figure, axes = canvas(_same_end(results))
@@ -81,7 +81,7 @@ def task_matrices(results: Mapping[str, Any]) -> Figure:
     Parameters
     ----------
     results
-        The content of `results.json`.
+        Content of `results.json`.
     """
     runs = dict(list(streamed(results).items())[:MOST])
     if not runs:
@@ -117,7 +117,7 @@ def accuracy_of_each_class(results: Mapping[str, Any]) -> Figure:
     Parameters
     ----------
     results
-        The content of `results.json`.
+        Content of `results.json`.
     """
     runs = streamed(results)
     figure = Figure(figsize=(7.2, 4.4), layout="constrained")

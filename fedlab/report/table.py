@@ -45,8 +45,8 @@ def methods_of(results: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 def streamed(results: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     """The metrics of the methods that ran over a stream, by name."""
-    found = {name: values.get("metrics") or {} for name, values in methods_of(results).items()}
-    return {name: metrics for name, metrics in found.items() if metrics.get("steps")}
+    metrics = {name: values.get("metrics") or {} for name, values in methods_of(results).items()}
+    return {name: one for name, one in metrics.items() if one.get("steps")}
 
 
 def method_cells(results: Mapping[str, Any]) -> Cells:
@@ -129,9 +129,9 @@ def sweep_table(rows: Iterable[Mapping[str, Any]]) -> Table:
     Parameters
     ----------
     rows
-        Each with `method`, `accuracy`, `head_sha256`, `seconds`, of a stream `average` and `balanced` accuracy,
-        and the job's overrides: as `overrides` (a
-        mapping or "key=value" texts) or as further keys. Overrides that every job shares are left out.
+        Rows with `method`, `accuracy`, `head_sha256`, `seconds`, of a stream `average` and `balanced` accuracy, and
+        the job's overrides: as `overrides` (a mapping or "key=value" texts) or as further keys. Overrides that every
+        job shares are left out.
     """
     return _dressed(*sweep_cells(rows))
 
@@ -142,7 +142,7 @@ def table_text(results: Mapping[str, Any], width: int | None = None) -> str:
     Parameters
     ----------
     results
-        The content of `results.json`.
+        Content of `results.json`.
     width
         Columns to fit into; None is the terminal's width, or as wide as it needs where there is no terminal.
     """
@@ -157,13 +157,13 @@ def table_text(results: Mapping[str, Any], width: int | None = None) -> str:
 
 def conditions(results: Mapping[str, Any]) -> list[str]:
     """How well posed each closed-form solve was: eps times the condition bounds the error of its head."""
-    found: dict[str, list[str]] = {}
+    names_of: dict[str, list[str]] = {}
     for name, values in methods_of(results).items():
         metrics = values.get("metrics") or {}
         if metrics.get("condition") is not None:
             text = f"condition {metrics['condition']:.1e} at ridge {metrics['ridge']:g}"
-            found.setdefault(text, []).append(name)
-    return [f"{', '.join(names)}: {text}" for text, names in found.items()]
+            names_of.setdefault(text, []).append(name)
+    return [f"{', '.join(names)}: {text}" for text, names in names_of.items()]
 
 
 def _dressed(headers: Sequence[str], rows: Iterable[Sequence[str]], narrow: bool = False) -> Table:

@@ -26,7 +26,7 @@ def gain_per_domain(rows: Rows) -> Figure:
     Parameters
     ----------
     rows
-        Of a study; the first variant and epsilon are drawn.
+        Rows of a study; the first variant and epsilon are drawn.
     """
     mine = [r for r in rows if (r["variant"], r["epsilon"]) == (rows[0]["variant"], rows[0]["epsilon"])]
     figure, axes = canvas(_gained(mine))
@@ -67,7 +67,7 @@ def accuracy_against_epsilon(rows: Rows) -> Figure:
     Parameters
     ----------
     rows
-        Of a study; of several numbers of labelled texts the smallest but one is drawn.
+        Rows of a study; of several numbers of labelled texts the smallest but one is drawn.
     """
     counts = sorted({row["labelled"] for row in rows})
     figure, axes = canvas("Accuracy against epsilon")
@@ -108,7 +108,7 @@ def pipeline(cells: Rows) -> Figure:
     Parameters
     ----------
     cells
-        Of a study, each with `stages`; the first is drawn.
+        Cells of a study, each with `stages`; the first is drawn.
     """
     stages = cells[0]["stages"] if cells else []
     figure, axes = canvas(_kept(stages))
@@ -142,7 +142,7 @@ def exposure(rows: Sequence[Mapping[str, Any]]) -> Figure:
     Parameters
     ----------
     rows
-        Each with `epsilon` (None without noise), `exposure`, `exposure of others` and `most`, in bits.
+        Rows, each with `epsilon` (None without noise), `exposure`, `exposure of others` and `most`, in bits.
     """
     figure, axes = canvas(_exposed(rows))
     if not rows:

@@ -15,21 +15,7 @@ from fedlab.stats.serialization.wire import pack, unpack
 from fedlab.stats.total import StatisticsTotal, plain_sums, total_of
 
 __all__ = [
-    "ClassCounts",
-    "ClassMoments",
-    "ClassWeights",
-    "FixedPoint",
-    "GramStats",
-    "GramSum",
-    "NoisyGram",
-    "PerClass",
-    "Solution",
-    "StatisticsTotal",
-    "WithMoments",
-    "one_hot",
-    "pack",
-    "packed_bytes",
-    "plain_sums",
-    "total_of",
-    "unpack",
-]
+    "ClassCounts", "ClassMoments", "ClassWeights", "FixedPoint", "GramStats", "GramSum", "NoisyGram",
+    "PerClass", "Solution", "StatisticsTotal", "WithMoments", "one_hot", "pack", "packed_bytes",
+    "plain_sums", "total_of", "unpack",
+]  # fmt: skip

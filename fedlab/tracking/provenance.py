@@ -10,21 +10,9 @@ from pathlib import Path
 from typing import Any
 
 PACKAGES = (
-    "fedlab-analytic",
-    "flwr",
-    "flwr-datasets",
-    "hydra-core",
-    "matplotlib",
-    "numpy",
-    "opacus",
-    "peft",
-    "ray",
-    "safetensors",
-    "scikit-learn",
-    "scipy",
-    "torch",
-    "transformers",
-)
+    "fedlab-analytic", "flwr", "flwr-datasets", "hydra-core", "matplotlib", "numpy", "opacus", "peft", "ray",
+    "safetensors", "scikit-learn", "scipy", "torch", "transformers",
+)  # fmt: skip
 
 
 def versions() -> dict[str, str]:

@@ -9,6 +9,7 @@ import pytest
 
 from fedlab.data.dataset import Dataset, Split
 from fedlab.errors import BadInput
+from fedlab.features.backbone import Backbone
 from fedlab.features.backbones import Identity, MiniLM
 from fedlab.features.cache import extract_dataset
 
@@ -16,7 +17,7 @@ CALLS: list[int] = []
 
 
 @dataclass(frozen=True)
-class Counting:
+class Counting(Backbone):
     """x -> (x, scale x), counting how often it is asked."""
 
     scale: float = 2.0
@@ -25,7 +26,7 @@ class Counting:
     def fingerprint(self):
         return f"counting {self.scale}"
 
-    def extract(self, inputs, *, device="cpu", batch_size=64, progress=None):
+    def _embed(self, inputs, kind, device, batch, progress):
         CALLS.append(len(inputs))
         if progress is not None:
             progress(len(inputs), len(inputs))

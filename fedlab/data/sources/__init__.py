@@ -8,18 +8,6 @@ from fedlab.data.sources.published import Emoji, Reviews
 from fedlab.data.sources.tables import Letter, Satellite, Shuttle
 
 __all__ = [
-    "CSV",
-    "SOURCES",
-    "Digits",
-    "Emoji",
-    "HuggingFace",
-    "ImageFolder",
-    "Letter",
-    "Listing",
-    "Numpy",
-    "Phrases",
-    "Reviews",
-    "Satellite",
-    "Shuttle",
-    "listing",
-]
+    "CSV", "SOURCES", "Digits", "Emoji", "HuggingFace", "ImageFolder", "Letter", "Listing", "Numpy",
+    "Phrases", "Reviews", "Satellite", "Shuttle", "listing",
+]  # fmt: skip

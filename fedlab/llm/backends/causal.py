@@ -44,7 +44,7 @@ def load(
     options: dict[str, Any] = {"revision": revision} if revision else {}
     what = f"a causal language model{f' with the adapter {adapter}' if adapter else ''}"
     models: Any = transformers.AutoModelForCausalLM
-    with needs(f"the language model {source!r}", "llm"), reading(source, what):
+    with needs(f"the language model {source!r}"), reading(source, what):
         network, report = models.from_pretrained(
             source, dtype=getattr(torch, dtype), output_loading_info=True, **options
         )

@@ -41,9 +41,9 @@ class Endpoint(LanguageModel):
     Parameters
     ----------
     base_url
-        Address: 'http://127.0.0.1:8080/v1'.
+        Address that ends in /v1, such as 'http://127.0.0.1:8080/v1'.
     model
-        Name by which the endpoint calls it.
+        Name of the model, as the endpoint calls it.
     key
         Name of the environment variable that holds the key; None for an endpoint that wants none.
     chat
@@ -64,19 +64,14 @@ class Endpoint(LanguageModel):
     per_minute
         Number of requests started a minute; None does not hold back.
     price_in, price_out
-        Prices of a million tokens read and written.
+        Price of a million tokens read and written.
     extra
         Fields that every request has besides, such as {min_p: 0} for a llama.cpp server, which otherwise cuts off
         improbable tokens.
     seed
         Seed of the jitter of the waits.
     warn
-        Listener, called with a sentence when the endpoint goes away and is back; None is the log.
-
-    Raises
-    ------
-    BadInput
-        A number is out of its range.
+        Function told when the endpoint goes away and is back; None is the log.
     """
 
     base_url: str
@@ -97,7 +92,7 @@ class Endpoint(LanguageModel):
     seed: int = 0
     warn: Warn | None = field(default=None, compare=False)
     _client: Any = field(default=None, init=False, repr=False, compare=False)
-    _reported: Counter[str] = field(default_factory=Counter, init=False, repr=False, compare=False)
+    _priced: Counter[str] = field(default_factory=Counter, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         self.extra = dict(self.extra)
@@ -176,7 +171,7 @@ class Endpoint(LanguageModel):
         usage = super().cost(completions)
         price = usage.prompt_tokens * self.price_in + usage.completion_tokens * self.price_out
         troubles = self.troubles
-        new, self._reported = troubles - self._reported, troubles
+        new, self._priced = troubles - self._priced, troubles
         return replace(usage, cost=price / 1e6, troubles=dict(new))
 
     def close(self) -> None:
@@ -188,7 +183,7 @@ class Endpoint(LanguageModel):
     def _connected(self) -> Any:
         """Make the client, and look once whether anyone is there."""
         if self._client is None:
-            with needs("an endpoint", "llm"):
+            with needs("an endpoint"):
                 import openai
             key = os.environ.get(self.key, "") if self.key else _NO_KEY
             if not key:

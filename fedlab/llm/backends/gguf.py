@@ -67,11 +67,6 @@ class Gguf(LanguageModel):
         once; texts then depend on who was computed beside them.
     gpu_layers
         Layers on a GPU, where the installed xllamacpp was built for one; -1 is all.
-
-    Raises
-    ------
-    BadInput
-        a number is out of its range.
     """
 
     path: str | None = None

@@ -47,11 +47,6 @@ class HuggingFace(LocalModel):
         Prompts at once; halved when memory does not suffice.
     context
         Tokens of a prompt and its text together; None is the model's own limit.
-
-    Raises
-    ------
-    BadInput
-        The dtype is unknown, or batch or context below 1.
     """
 
     id: str | None = None
@@ -85,7 +80,7 @@ class HuggingFace(LocalModel):
             They cannot be loaded, or the extra is not installed.
         """
         name = self.id or "the packaged Gemma"
-        with needs(f"the language model {name!r}", "llm"):
+        with needs(f"the language model {name!r}"):
             from fedlab.llm.backends.causal import Causal, load
         source, commit = (str(gemma_folder()), None) if self.id is None else pinned(self.id, self.revision)
         adapter = self._adapter_folder()

@@ -47,7 +47,7 @@ class Llama:
         gpu_layers: int,
         public_port: int | None = None,
     ):
-        with needs("a GGUF model", "llm"):
+        with needs("a GGUF model"):
             from xllamacpp import CommonParams, Server  # pyright: ignore[reportAttributeAccessIssue]
         params = CommonParams()
         params.model.path = str(path)

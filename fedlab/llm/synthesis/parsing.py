@@ -6,7 +6,6 @@ sentence. `records_in` takes all of these; whatever it cannot take it counts, un
 
     no format    nothing in the answer looks like a record
     empty        a record without a text
-    short        fewer than min_words words
     truncated    cut at max_tokens before its first sentence ended
 """
 
@@ -14,13 +13,11 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass
 
 from fedlab.llm.language_model import Completion
 from fedlab.llm.synthesis.prompts import Prompts
 
-NO_FORMAT, EMPTY, SHORT, TRUNCATED = "no format", "empty", "short", "truncated"
+NO_FORMAT, EMPTY, TRUNCATED = "no format", "empty", "truncated"
 
 _MARKS = r"[\s>*_#`\"'“”‘’-]*"
 _NUMBER = r"(?:\(?\d{1,3}[.):]\s*)?"
@@ -29,47 +26,18 @@ _SENTENCE = re.compile(r"[.!?…][\"'”’)]*(?=\s|$)")
 _QUOTES = {'"': '"', "'": "'", "“": "”", "‘": "’", "`": "`"}
 
 
-@dataclass(frozen=True)
-class Record:
-    """A text that was found in an answer.
-
-    Parameters
-    ----------
-    text
-        Text in one line.
-    domain, label
-        Domain and label that the record names, by their keys in the prompts; None where it does not.
-    """
-
-    text: str
-    domain: str | None = None
-    label: str | None = None
-
-
-def first_text(answer: Completion, dropped: Counter[str], *, min_words: int = 1) -> str | None:
-    """Return the text with which a model continued a record, or None.
+def first_text(answer: Completion, dropped: Counter[str]) -> str | None:
+    """Return the text with which a model continued a record, or None, and count in `dropped` why there is none.
 
     A text that was cut at max_tokens is kept up to its last whole sentence.
-
-    Parameters
-    ----------
-    answer
-        Answer to a prompt that ends where a text begins.
-    dropped
-        Counter of why there is none.
-    min_words
-        Words of a text at least; fewer are dropped as short.
     """
     text = answer.text.strip()
     line = next(iter(text.splitlines()), "")
-    cut = answer.finish == "length" and line == text
-    return _accepted(line, cut, dropped, min_words)
+    return _accepted(line, answer.finish == "length" and line == text, dropped)
 
 
-def records_in(
-    answer: Completion, prompts: Prompts, dropped: Counter[str], *, min_words: int = 1
-) -> list[Record]:
-    """Return every record of an answer, in its order.
+def records_in(answer: Completion, prompts: Prompts, dropped: Counter[str]) -> list[str]:
+    """Return the text of every record of an answer, in their order, each in one line.
 
     Parameters
     ----------
@@ -77,64 +45,44 @@ def records_in(
         Answer of a chat, or of a base model that was let write on.
     prompts
         Prompts whose record, domains and labels to look for. An answer without a record in this form may still be a
-        list: its items are texts that name no label.
+        list: its items are texts.
     dropped
         Counter of what was dropped and why.
-    min_words
-        Words of a text at least; fewer are dropped as short.
     """
-    raw = _records(answer.text, prompts) or [Record(item["text"]) for item in _ITEM.finditer(answer.text)]
-    if not raw:
+    records = _records(answer.text, prompts) or [item["text"] for item in _ITEM.finditer(answer.text)]
+    if not records:
         dropped[NO_FORMAT if answer.text.strip() else EMPTY] += 1
-        return []
-    kept = []
-    for index, one in enumerate(raw):
-        cut = answer.finish == "length" and index == len(raw) - 1
-        text = _accepted(one.text, cut, dropped, min_words)
-        if text is not None:
-            kept.append(Record(text, one.domain, one.label))
-    return kept
+    last = len(records) - 1
+    texts = [_accepted(r, answer.finish == "length" and i == last, dropped) for i, r in enumerate(records)]
+    return [text for text in texts if text is not None]
 
 
-def _records(text: str, prompts: Prompts) -> list[Record]:
+def _records(text: str, prompts: Prompts) -> list[str]:
     """Split at every place where a record begins: what is between two is a text."""
     begins = list(_beginning(prompts).finditer(text))
-    records = []
-    for here, following in zip(begins, [*begins[1:], None], strict=False):
-        body = text[here.end() : following.start() if following else len(text)]
-        # whatever a model says after its last record stands apart from it
-        body = re.split(r"\n\s*\n", body.strip("\n"), maxsplit=1)[0]
-        domain, label = (here.groupdict().get(name) for name in ("domain", "label"))
-        records.append(Record(body, _key(prompts.domains, domain), _key(prompts.labels, label)))
-    return records
+    ends = [*(following.start() for following in begins[1:]), len(text)]
+    bodies = [text[here.end() : end].strip("\n") for here, end in zip(begins, ends, strict=False)]
+    # whatever a model says after its last record stands apart from it
+    return [re.split(r"\n\s*\n", body, maxsplit=1)[0] for body in bodies]
 
 
 def _beginning(prompts: Prompts) -> re.Pattern[str]:
     """Make a pattern of what stands before {text}: any case, any spaces, with or without marks around it."""
     before = prompts.record[: prompts.record.index("{text}")].strip().rstrip(":")
-    values = {"domain": prompts.domains.values(), "label": prompts.labels.values()}
-    pattern, seen = "", set()
+    values = {"{domain}": prompts.domains.values(), "{label}": prompts.labels.values()}
+    pattern = ""
     for part in re.split(r"(\{domain\}|\{label\})", before):
-        name = part.strip("{}")
-        if part in ("{domain}", "{label}"):
+        if part in values:
             # longest first, or 'Review' would be found in 'Review of a film'
-            known = sorted(map(re.escape, values[name]), key=len, reverse=True)
-            any_of = "|".join(known) or r"[^\n:,()]{1,40}?"
-            pattern += f"(?:{any_of})" if name in seen else f"(?P<{name}>{any_of})"
-            seen.add(name)
+            known = sorted(map(re.escape, values[part]), key=len, reverse=True)
+            pattern += "(?:" + ("|".join(known) or r"[^\n:,()]{1,40}?") + ")"
         else:
             marks = [re.escape(word) for word in re.findall(r"\w+|[^\w\s]", part)]
             pattern += r"\s*".join(["", *marks, ""])
     return re.compile(rf"^{_MARKS}{_NUMBER}{_MARKS}{pattern}\s*[*_]*\s*[:\-–—]\s*[*_]*", re.I | re.M)
 
 
-def _key(names: Mapping[str, str], called: str | None) -> str | None:
-    if called is None:
-        return None
-    return next((key for key, name in names.items() if name.lower() == called.lower()), called.lower())
-
-
-def _accepted(text: str, cut: bool, dropped: Counter[str], min_words: int) -> str | None:
+def _accepted(text: str, cut: bool, dropped: Counter[str]) -> str | None:
     text = _bare(text)
     if cut and text:
         ends = [match.end() for match in _SENTENCE.finditer(text)]
@@ -144,9 +92,6 @@ def _accepted(text: str, cut: bool, dropped: Counter[str], min_words: int) -> st
             return None
     if not any(character.isalnum() for character in text):
         dropped[EMPTY] += 1
-        return None
-    if len(text.split()) < min_words:
-        dropped[SHORT] += 1
         return None
     return text
 

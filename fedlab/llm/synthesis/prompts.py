@@ -60,7 +60,8 @@ class Prompts:
     ------
     BadInput
         A template has an unknown field, an unpaired brace or lacks one it needs; there is no domain or no stop
-        string; a demonstration is of no known domain.
+        string; a demonstration is of no known domain. Methods: a domain or label is unknown (names the known ones), or
+        a judge is to be asked without a template `judge`.
     """
 
     record: str
@@ -116,11 +117,6 @@ class Prompts:
             Keys of `domains` and `labels`.
         texts
             Demonstrations; line breaks in them become spaces, or they would end their record.
-
-        Raises
-        ------
-        BadInput
-            The domain or the label is unknown.
         """
         names = {"domain": self.called(domain), "label": self.label(label)}
         records = [self.record.format(text=" ".join(text.split()), **names) for text in texts]
@@ -142,13 +138,7 @@ class Prompts:
         return [text for of in self.demonstrations.values() for texts in of.values() for text in texts]
 
     def asks(self, domain: str, text: str) -> str:
-        """Return the question whose likeliest continuation is the label of a text.
-
-        Raises
-        ------
-        BadInput
-            The domain is unknown.
-        """
+        """Return the question whose likeliest continuation is the label of a text."""
         return self.question.format(text=" ".join(text.split()), domain=self.called(domain))
 
     def which(self, texts: Sequence[tuple[str, str, str]]) -> Prompt:
@@ -158,11 +148,6 @@ class Prompts:
         ----------
         texts
             Triples of domain, label and text.
-
-        Raises
-        ------
-        BadInput
-            There is no template `judge`, or a domain or label is unknown.
         """
         self.check_judge()
         shown = []
@@ -172,25 +157,13 @@ class Prompts:
         return (Message("user", self.judge.format(texts="\n".join(shown))),)
 
     def codes(self, domain: str, labels: Sequence[str]) -> list[str]:
-        """Return the code of each label, and in the end that of texts without one.
-
-        Raises
-        ------
-        BadInput
-            The domain or a label is unknown.
-        """
+        """Return the code of each label, and in the end that of texts without one."""
         called = self.called(domain)
         named = [self.code.format(domain=called, label=self.label(label)) for label in labels]
         return [*named, self.code_alone.format(domain=called)]
 
     def check_judge(self) -> None:
-        """Refuse to ask a judge without words to ask with.
-
-        Raises
-        ------
-        BadInput
-            There is no template `judge`.
-        """
+        """Refuse to ask a judge without words to ask with."""
         if not self.judge:
             raise BadInput(
                 "a judge is to be asked in a chat (judge=chat), and these prompts have no template judge: write one "
@@ -198,25 +171,13 @@ class Prompts:
             )
 
     def called(self, domain: str) -> str:
-        """Return what a domain is called in a prompt.
-
-        Raises
-        ------
-        BadInput
-            It is unknown; names the known ones.
-        """
+        """Return what a domain is called in a prompt."""
         if domain not in self.domains:
             raise unknown("domain", domain, self.domains)
         return self.domains[domain]
 
     def label(self, label: str) -> str:
-        """Return what a label is called in a prompt.
-
-        Raises
-        ------
-        BadInput
-            Labels are named and this one is not among them.
-        """
+        """Return what a label is called in a prompt."""
         if self.labels and label not in self.labels:
             raise unknown("label", label, self.labels)
         return self.labels.get(label, label)

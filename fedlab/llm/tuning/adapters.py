@@ -67,11 +67,6 @@ class Adapters:
         Rank r >= 1 and scale alpha > 0 of LoRA.
     targets
         Names of the layers beside which LoRA is trained; None takes those of `TARGETS`.
-
-    Raises
-    ------
-    BadInput
-        One of them is out of range or unknown.
     """
 
     kind: str = "lora"
@@ -111,7 +106,7 @@ class Adapters:
         return prepared
 
     def _lora(self, model: nn.Module, seed: int) -> nn.Module:
-        with needs("LoRA", "llm"):
+        with needs("LoRA"):
             import peft
         family = family_of(model)
         targets = self.targets or TARGETS.get(family) or _projections(model)

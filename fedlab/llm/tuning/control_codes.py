@@ -61,13 +61,7 @@ def encode(tokenizer: Any, code: str, text: str, kind: str, room: int) -> tuple[
 
 
 def refuse_unpaired(codes: Sequence[str], texts: Sequence[str]) -> None:
-    """Refuse texts that do not stand behind one code each.
-
-    Raises
-    ------
-    BadInput
-        Naming both numbers.
-    """
+    """Refuse (BadInput) texts that do not stand behind one code each."""
     if len(codes) != len(texts):
         raise BadInput(f"{len(codes)} codes and {len(texts)} texts: every text stands behind one code")
 

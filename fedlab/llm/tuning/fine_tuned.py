@@ -73,11 +73,6 @@ class FineTuned:
         Tokens at which longer texts are cut, or the model's own limit where that is shorter.
     device
         Device: 'cpu', 'cuda', 'cuda:1', ...
-
-    Raises
-    ------
-    BadInput
-        One of them is out of range.
     """
 
     id: str | None = None
@@ -181,7 +176,7 @@ class FineTuned:
 
     def _loaded(self, outputs: int) -> tuple[Any, Classifier, int]:
         """Return tokenizer, a classifier of one's own, and its context."""
-        with needs(f"the small model {self.id or 'MiniLM'!r}", "llm"):
+        with needs(f"the small model {self.id or 'MiniLM'!r}"):
             from fedlab.llm.tuning.classifier import load
         source, commit = (str(minilm_folder()), None) if self.id is None else pinned(self.id, self.revision)
         fingerprint = fingerprint_of("classifier", weights=weights_of(source, commit))

@@ -71,11 +71,6 @@ class PrivateGenerator:
         Noise multiplier m; None calibrates it. 0 clips without noise.
     learn_codes
         Whether the code's tokens count in the loss of a causal model.
-
-    Raises
-    ------
-    BadInput
-        One of them is out of range.
     """
 
     epsilon: float | None = 3.0

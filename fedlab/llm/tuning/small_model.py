@@ -97,11 +97,6 @@ class Head:
         Penalties g > 0 to choose from; one is taken as it is.
     folds
         Parts into which the private texts are cut to choose g.
-
-    Raises
-    ------
-    BadInput
-        One of them is out of range.
     """
 
     weight: float = 0.3
@@ -209,13 +204,7 @@ class Head:
 
 
 def check_weight(weight: float) -> None:
-    """Refuse a weight of synthetic texts that is no number >= 0.
-
-    Raises
-    ------
-    BadInput
-        It is none.
-    """
+    """Refuse (BadInput) a weight of synthetic texts that is no number >= 0."""
     checks.number("weight", weight, least=0, remedy="1 lets a synthetic text weigh as much as a private one")
 
 

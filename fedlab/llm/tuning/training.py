@@ -53,11 +53,6 @@ class Training:
         Texts of a step.
     patience
         Epochs without a lower loss of the held out texts after which training stops.
-
-    Raises
-    ------
-    BadInput
-        One of them is out of range.
     """
 
     learning_rate: float = 5e-5

@@ -8,7 +8,7 @@ from hydra.utils import instantiate
 
 from fedlab.errors import BadInput
 from fedlab.llm.language_model import Completion, Message, Sampling
-from fedlab.llm.synthesis.parsing import EMPTY, NO_FORMAT, SHORT, TRUNCATED, Record, first_text, records_in
+from fedlab.llm.synthesis.parsing import EMPTY, NO_FORMAT, TRUNCATED, first_text, records_in
 from fedlab.llm.synthesis.prompts import Prompts
 
 CONF = Path(__file__).parents[3] / "conf"
@@ -95,12 +95,11 @@ def test_unknown_names_are_refused_with_the_known_ones():
         (answer("Whole line without a mark\nnext", "length"), "Whole line without a mark", None),
         (answer(" \n"), None, EMPTY),
         (answer("...!"), None, EMPTY),
-        (answer("Well."), None, SHORT),
     ],
 )
 def test_a_continuation_is_a_text_or_counted(given, text, why):
     dropped = Counter()
-    assert first_text(given, dropped, min_words=2) == text
+    assert first_text(given, dropped) == text
     assert dropped == ({why: 1} if why else {})
 
 
@@ -116,27 +115,23 @@ def test_a_continuation_is_a_text_or_counted(given, text, why):
 )
 def test_records_are_found_however_they_are_dressed(form):
     dropped = Counter()
-    expected = [Record("It sings.", "film", "pos"), Record("It drags: on and on.", "film_plot", "neg")]
+    expected = ["It sings.", "It drags: on and on."]
     assert records_in(answer(form), REVIEWS, dropped) == expected
     assert not dropped
 
 
 def test_a_list_without_labels_is_texts_without_labels():
     found = records_in(answer('Sure!\n1. "It sings."\n2. It drags.'), REVIEWS, Counter())
-    assert found == [Record("It sings."), Record("It drags.")]
+    assert found == ["It sings.", "It drags."]
 
 
 def test_what_is_no_record_is_counted_by_its_reason():
     dropped = Counter()
     assert records_in(answer("I cannot help with that."), REVIEWS, dropped) == []
     assert records_in(answer(""), REVIEWS, dropped) == []
-    cut = (
-        "Film (positive):\nFilm (positive): Short.\nFilm (positive): It is good.\nFilm (negative): It was the"
-    )
-    assert records_in(answer(cut, "length"), REVIEWS, dropped, min_words=2) == [
-        Record("It is good.", "film", "pos")
-    ]
-    assert dropped == {NO_FORMAT: 1, EMPTY: 2, SHORT: 1, TRUNCATED: 1}
+    cut = "Film (positive):\nFilm (positive): It is good.\nFilm (negative): It was the"
+    assert records_in(answer(cut, "length"), REVIEWS, dropped) == ["It is good."]
+    assert dropped == {NO_FORMAT: 1, EMPTY: 2, TRUNCATED: 1}
 
 
 def test_what_a_prompt_shows_is_found_again():
@@ -146,7 +141,7 @@ def test_what_a_prompt_shows_is_found_again():
             own = prompts.own(domain, label)
             shown = prompts.prompt(domain, label, own[:-1]) + " " + own[-1]
             dropped = Counter()
-            assert [one.text for one in records_in(answer(shown), prompts, dropped)] == list(own)
+            assert records_in(answer(shown), prompts, dropped) == list(own)
             assert not dropped
 
 

@@ -144,6 +144,11 @@ def test_a_loss_beyond_reason_is_bounded_cheaply(monkeypatch):
     assert sampled(0.05, 0.5, 1000).epsilon(DELTA) > 1000
 
 
+def test_the_closed_form_does_not_load_the_library(monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "dp_accounting", None)
+    assert gaussian(1.0).epsilon(DELTA) == epsilon_of(1.0, DELTA)
+
+
 kinds = st.one_of(
     st.builds(gaussian, st.floats(0.3, 50), st.integers(1, 100)),
     st.builds(stated, st.floats(0, 5), st.floats(0, DELTA / 8)),
