@@ -45,7 +45,7 @@ SMALL_MODEL = "small_model"
 
 @dataclass(frozen=True)
 class Private:
-    """What a client has: texts with their embeddings x (n, d) and labels (n,), of which it knows the first `labelled`."""
+    """What a client has: texts, embeddings x (n, d) and labels (n,), of which it knows the first `labelled`."""
 
     x: np.ndarray
     labels: np.ndarray
