@@ -125,6 +125,8 @@ def moved(old: str, new: str) -> str:
 def translated(config: Any, path: str = "") -> Any:
     """Return a config, as plain dictionaries and lists, in new names."""
     if isinstance(config, list):
+        if path.startswith("study.variants."):  # overrides; a base goes with its generator
+            return [new_override(str(item)) for item in config if item != "methods.fdkt.base=null"]
         return [translated(item, path) for item in config]
     if not isinstance(config, dict):
         named = path == "task" or path.endswith("_target_")
