@@ -27,20 +27,16 @@ from fedlab.stats.arithmetic.samples import check_features, one_hot
 class Discriminant(Learner):
     """Sums of a client's samples, and the scores of a linear model.
 
-    Parameters
-    ----------
-    num_classes
-        Number of classes c; one that a client does not hold is a row of zeros.
-    expansion
-        Map from backbone features to those that are summed: the other methods', so that methods are compared.
+    Args:
+        num_classes: Number of classes c; one that a client does not hold is a row of zeros.
+        expansion: Map from backbone features to those that are summed: the other methods', so that methods are
+            compared.
     """
 
     num_classes: int
     expansion: Expansion = field(default_factory=Identity)
 
-    def train(
-        self, arrays: Arrays, config: Mapping[str, object], x: Tensor, labels: Tensor, seed: int
-    ) -> Answer:
+    def train(self, arrays: Arrays, config: Mapping[str, object], x: Tensor, labels: Tensor, seed: int) -> Answer:
         """Return N (c,), S (c, d) and q (d,), and no metrics; model, settings and seed do not matter."""
         h = self.features(x)
         y = one_hot(labels, self.num_classes).to(h.device)

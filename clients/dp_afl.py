@@ -33,14 +33,10 @@ from fedlab.stats.serialization.packed_size import HEADER
 class DPAFL(Analytic):
     """The analytic learner of one noisy release.
 
-    Parameters
-    ----------
-    guarantee
-        What is promised; the rows are clipped to its `clip`, in units of the expanded features.
-    clients
-        k, over whom the noise is shared under distributed trust.
-    entropy
-        'seeded' for noise that the run's seed repeats, 'os' for noise that nobody can.
+    Args:
+        guarantee: What is promised; the rows are clipped to its `clip`, in units of the expanded features.
+        clients: k, over whom the noise is shared under distributed trust.
+        entropy: 'seeded' for noise that the run's seed repeats, 'os' for noise that nobody can.
     """
 
     guarantee: Guarantee = field(default_factory=Guarantee)
@@ -68,9 +64,7 @@ class DPAFL(Analytic):
     def observe(self, x: Tensor, labels: Tensor, weights: ClassWeights | None = None) -> NoisyGram:
         """Return the sums of these samples, clipped, before any noise."""
         if weights is not None:
-            raise BadInput(
-                "weights under differential privacy: a weight changes the sensitivity; leave them out"
-            )
+            raise BadInput("weights under differential privacy: a weight changes the sensitivity; leave them out")
         return self.guarantee.contribution(NoisyGram.without_counts(self.observe_sums(x, labels)))
 
     def fit(self, statistics: Any, ridge: float | str = "noise") -> Tensor:
@@ -78,12 +72,7 @@ class DPAFL(Analytic):
         return statistics.solve(ridge)
 
     def train(
-        self,
-        arrays: Mapping[str, np.ndarray],
-        config: Mapping[str, object],
-        x: Tensor,
-        labels: Tensor,
-        seed: int,
+        self, arrays: Mapping[str, np.ndarray], config: Mapping[str, object], x: Tensor, labels: Tensor, seed: int
     ) -> tuple[dict[str, np.ndarray], dict[str, int | float]]:
         """Return what may leave the client, and no metric."""
         x, labels, _ = self.admit(x, labels, [len(x)])

@@ -40,37 +40,22 @@ from fedlab.stats.arithmetic.samples import check_features, check_labels
 class DPSGD(Learner):
     """DP-SGD on a head or a small network.
 
-    Parameters
-    ----------
-    num_classes
-        c.
-    epsilon, delta
-        What all rounds together keep for one sample, added or removed.
-    rounds
-        In how many a client may be asked.
-    steps
-        T of one round.
-    sampling_probability
-        q in (0, 1]: a public number.
-    batch_size
-        B: how many samples a batch is expected to have; a public number.
-    clip
-        C.
-    expansion, network
-        The features, and what is trained on them.
-    learning_rate, momentum
-        Of the local optimiser.
-    clipping
-        'ghost' or 'hooks': the same sums.
-    noise_multiplier
-        m; None calibrates it. The strategy is told the same.
-    entropy
-        'seeded', or 'os' for noise that nobody can draw again.
+    Args:
+        num_classes: c.
+        epsilon, delta: What all rounds together keep for one sample, added or removed.
+        rounds: In how many a client may be asked.
+        steps: T of one round.
+        sampling_probability: q in (0, 1]: a public number.
+        batch_size: B: how many samples a batch is expected to have; a public number.
+        clip: C.
+        expansion, network: The features, and what is trained on them.
+        learning_rate, momentum: Of the local optimiser.
+        clipping: 'ghost' or 'hooks': the same sums.
+        noise_multiplier: m; None calibrates it. The strategy is told the same.
+        entropy: 'seeded', or 'os' for noise that nobody can draw again.
 
-    Raises
-    ------
-    BadInput
-        One of them is out of range.
+    Raises:
+        BadInput: One of them is out of range.
     """
 
     num_classes: int
@@ -105,19 +90,12 @@ class DPSGD(Learner):
         return self.network.initial(self.expansion.out_features(d0), self.num_classes, seed)
 
     def train(
-        self,
-        arrays: Mapping[str, np.ndarray],
-        config: Mapping[str, object],
-        x: Tensor,
-        labels: Tensor,
-        seed: int,
+        self, arrays: Mapping[str, np.ndarray], config: Mapping[str, object], x: Tensor, labels: Tensor, seed: int
     ) -> Answer:
         """Return the noisy model, and the weight that everyone has; a client without samples answers alike.
 
-        Raises
-        ------
-        BadInput
-            A sample is no sample; this much a client tells that has a broken one.
+        Raises:
+            BadInput: A sample is no sample; this much a client tells that has a broken one.
         """
         told = config.get("dp-sgd")
         own = [self.multiplier, self.sampling_probability, float(self.steps)]
@@ -161,16 +139,9 @@ class DPSGD(Learner):
 
     def _rule(self, noise_multiplier: float) -> dpsgd.DPSGD:
         if not self.batch_size > 0:
-            raise BadInput(
-                f"batch_size={self.batch_size} must be > 0: how many samples a batch is expected to have"
-            )
+            raise BadInput(f"batch_size={self.batch_size} must be > 0: how many samples a batch is expected to have")
         return dpsgd.DPSGD(
-            self.clip,
-            noise_multiplier,
-            self.sampling_probability,
-            self.steps,
-            self.batch_size,
-            clipping=self.clipping,
+            self.clip, noise_multiplier, self.sampling_probability, self.steps, self.batch_size, clipping=self.clipping
         )
 
 
@@ -194,9 +165,7 @@ def _tensors(arrays: Mapping[str, np.ndarray], device: torch.device) -> dict[str
     return {name: torch.tensor(array, device=device) for name, array in arrays.items()}
 
 
-def _drawn_for(
-    seed: int, own: list[float], arrays: Mapping[str, np.ndarray], h: Tensor, labels: Tensor
-) -> int:
+def _drawn_for(seed: int, own: list[float], arrays: Mapping[str, np.ndarray], h: Tensor, labels: Tensor) -> int:
     """Return a number that all its noise is drawn for depends on: the same on two models would give both away."""
     digest = hashlib.sha256(repr((seed, own)).encode())
     for array in (*arrays.values(), h.cpu().numpy(), labels.cpu().numpy()):

@@ -28,14 +28,11 @@ from fedlab.stats import GramStats
 class DSAL(Analytic):
     """The dual-stream analytic learner.
 
-    Parameters
-    ----------
-    ratio
-        r, what the compensation stream counts; 0 is ACIL.
-    compensation_ridge
-        Ridge of the compensation stream.
-    num_classes, expansion, mode, limit, bits, min_samples
-        As `Analytic` has them; the expansion's features are two halves.
+    Args:
+        ratio: r, what the compensation stream counts; 0 is ACIL.
+        compensation_ridge: Ridge of the compensation stream.
+        num_classes, expansion, mode, limit, bits, min_samples: As `Analytic` has them; the expansion's features are
+            two halves.
     """
 
     expansion: Expansion = field(default_factory=DualReLUTanh)
@@ -50,9 +47,7 @@ class DSAL(Analytic):
         """Return the state before the first phase."""
         return DualStream(self.ratio, ridge, self.compensation_ridge, keep_phases)
 
-    def fit(
-        self, statistics: GramStats | Sequence[GramStats], ridge: float | str = 0.1
-    ) -> Float64[Tensor, "d c"]:
+    def fit(self, statistics: GramStats | Sequence[GramStats], ridge: float | str = 0.1) -> Float64[Tensor, "d c"]:
         """Return the head after these phases, in their order; a single one is one phase."""
         phases = [statistics] if isinstance(statistics, GramStats) else statistics
         state = self.stream(number("ridge", ridge))

@@ -66,37 +66,22 @@ class Private:
 class FDKT(Learner):
     """One client, whatever its domain.
 
-    Parameters
-    ----------
-    num_classes
-        Number of classes c.
-    labels
-        Names of the classes in prompts and control codes.
-    budget
-        Budget of what is released, and its noise; the server has the same.
-    group
-        Group of a text that names its domain.
-    domain
-        Domain of all clients, where no group tells it.
-    texts
-        Number of private texts of a client, at most; None is all it has.
-    labelled
-        Number of them that have a label.
-    small_model
-        Learner of the labels: a head on the embeddings, or a network of its own.
-    generator, base
-        Tuning of a generator, and the language model that is tuned; None where clients only vote.
-    samples_per_class
-        Number of texts that a generator writes for each label.
-    min_words
-        Number of words of the shortest text that is sent.
-    entropy
-        Source of the noise: 'seeded', or 'os' for noise that nobody can draw again.
+    Args:
+        num_classes: Number of classes c.
+        labels: Names of the classes in prompts and control codes.
+        budget: Budget of what is released, and its noise; the server has the same.
+        group: Group of a text that names its domain.
+        domain: Domain of all clients, where no group tells it.
+        texts: Number of private texts of a client, at most; None is all it has.
+        labelled: Number of them that have a label.
+        small_model: Learner of the labels: a head on the embeddings, or a network of its own.
+        generator, base: Tuning of a generator, and the language model that is tuned; None where clients only vote.
+        samples_per_class: Number of texts that a generator writes for each label.
+        min_words: Number of words of the shortest text that is sent.
+        entropy: Source of the noise: 'seeded', or 'os' for noise that nobody can draw again.
 
-    Raises
-    ------
-    BadInput
-        One of them is out of range.
+    Raises:
+        BadInput: One of them is out of range.
     """
 
     num_classes: int
@@ -118,20 +103,11 @@ class FDKT(Learner):
     def __post_init__(self) -> None:
         object.__setattr__(self, "labels", tuple(self.labels))
         if len(self.labels) != self.num_classes:
-            raise BadInput(
-                f"labels={list(self.labels)} name {len(self.labels)} of {self.num_classes} classes"
-            )
-        for name in (
-            "labelled",
-            "samples_per_class",
-            "min_words",
-            *(["texts"] if self.texts is not None else []),
-        ):
+            raise BadInput(f"labels={list(self.labels)} name {len(self.labels)} of {self.num_classes} classes")
+        for name in ("labelled", "samples_per_class", "min_words", *(["texts"] if self.texts is not None else [])):
             checks.integer(name, getattr(self, name), least=1)
         if (self.generator is None) != (self.base is None):
-            raise BadInput(
-                "generator and base belong together: give both, or neither for clients that only vote"
-            )
+            raise BadInput("generator and base belong together: give both, or neither for clients that only vote")
         check_entropy(self.entropy)
 
     def respond(
@@ -146,17 +122,10 @@ class FDKT(Learner):
     ) -> tuple[dict[str, np.ndarray], Memory]:
         """Return the answer to one step, and what to remember.
 
-        Raises
-        ------
-        BadInput
-            The step is unknown, or the server reckons with another noise than this client adds.
+        Raises:
+            BadInput: The step is unknown, or the server reckons with another noise than this client adds.
         """
-        steps = {
-            "hello": self._hello,
-            "synthesise": self._synthesise,
-            "vote": self._vote,
-            "teach": self._teach,
-        }
+        steps = {"hello": self._hello, "synthesise": self._synthesise, "vote": self._vote, "teach": self._teach}
         step, noise = config.get("step"), config.get("noise")
         if step not in steps:
             raise unknown("step of FDKT", step, steps)
@@ -230,9 +199,7 @@ class FDKT(Learner):
         behind = [codes[label] for label in private.labels[:n]]
         # Whatever has no label stands behind a code without one, and teaches the same model.
         behind += [alone] * (len(private) - n)
-        drawn = self._drawn_for(
-            seed, "generator", repr(generator), base.fingerprint(), *behind, *private.texts
-        )
+        drawn = self._drawn_for(seed, "generator", repr(generator), base.fingerprint(), *behind, *private.texts)
 
         def write() -> Written:
             module, tokenizer = base.module_and_tokenizer()
@@ -288,9 +255,7 @@ class FDKT(Learner):
 
 
 @lru_cache(maxsize=1)  # test samples are judged part by part, each by the same head
-def _head_of(
-    head: Head, num_classes: int, shape: tuple[int, int], embedded: bytes, labels: bytes
-) -> np.ndarray:
+def _head_of(head: Head, num_classes: int, shape: tuple[int, int], embedded: bytes, labels: bytes) -> np.ndarray:
     """Return the head that these texts alone teach."""
     sent = np.frombuffer(embedded, np.float32).reshape(shape)
     none = sent[:0], np.zeros(0, np.int64)

@@ -35,15 +35,7 @@ from fedlab.engine.aggregation.private import Private
 from fedlab.engine.aggregation.replies import taken
 from fedlab.engine.aggregation.strategy import FedlabStrategy
 from fedlab.engine.messages.broadcast import Broadcast
-from fedlab.engine.messages.records import (
-    WEIGHT,
-    from_record,
-    layout_of,
-    records_of,
-    to_record,
-    unlike,
-    views,
-)
+from fedlab.engine.messages.records import WEIGHT, from_record, layout_of, records_of, to_record, unlike, views
 from fedlab.errors import BadInput
 from fedlab.privacy.accounting.budget import PrivacyBudget
 from fedlab.privacy.accounting.calibration import check_noise, check_sampling, multiplier_for
@@ -55,25 +47,16 @@ from fedlab.privacy.mechanisms.sensitivity import check_bound
 class DPFedAvg(Private, FedlabStrategy):
     """Average clipped updates of a Poisson sample of the clients, and noise the average.
 
-    Parameters
-    ----------
-    privacy
-        Budget that all rounds keep for one client, added or removed; noise is calibrated for its epsilon.
-    rounds
-        Number of rounds that there will be.
-    clip
-        Largest norm C of a client's update. Chosen by looking at clients it is a release of its own.
-    fraction_train
-        Probability q in (0, 1] with which every client takes part in a round, by itself.
-    noise_multiplier
-        Noise multiplier m; None calibrates it.
-    seed, entropy
-        Seed and source of the sampling and the noise, as `Private` has them.
+    Args:
+        privacy: Budget that all rounds keep for one client, added or removed; noise is calibrated for its epsilon.
+        rounds: Number of rounds that there will be.
+        clip: Largest norm C of a client's update. Chosen by looking at clients it is a release of its own.
+        fraction_train: Probability q in (0, 1] with which every client takes part in a round, by itself.
+        noise_multiplier: Noise multiplier m; None calibrates it.
+        seed, entropy: Seed and source of the sampling and the noise, as `Private` has them.
 
-    Raises
-    ------
-    BadInput
-        The promise is not about one client added or removed, or a setting is out of range.
+    Raises:
+        BadInput: The promise is not about one client added or removed, or a setting is out of range.
     """
 
     one_round = True  # in the sense of a stream: its noise is calibrated for what there is, once
@@ -119,10 +102,8 @@ class DPFedAvg(Private, FedlabStrategy):
     ) -> Iterable[Message]:
         """Ask a Poisson sample of the clients; it may be empty.
 
-        Raises
-        ------
-        BadInput
-            The budget is spent: no client works in vain.
+        Raises:
+            BadInput: The budget is spent: no client works in vain.
         """
         self.check_place(grid)
         nodes = sorted(grid.get_node_ids())
@@ -143,12 +124,9 @@ class DPFedAvg(Private, FedlabStrategy):
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Return the noisy model; what clients tell beside their models goes nowhere.
 
-        Raises
-        ------
-        BadInput
-            A client answered twice, or its model is no model; or the budget is spent.
-        ClientFailed
-            More clients' models are none than may fail.
+        Raises:
+            BadInput: A client answered twice, or its model is no model; or the budget is spent.
+            ClientFailed: More clients' models are none than may fail.
         """
         before = {name: array.astype(np.float64) for name, array in from_record(self._sent).items()}
         digest = hashlib.sha256()
@@ -176,10 +154,7 @@ class DPFedAvg(Private, FedlabStrategy):
         return f"dp_fedavg noise {server_round} of {content} at {m} {self.clip} {q}"
 
     def _updates(
-        self,
-        replies: Iterable[Message],
-        before: Mapping[str, np.ndarray],
-        hashed: Callable[[Any], None],
+        self, replies: Iterable[Message], before: Mapping[str, np.ndarray], hashed: Callable[[Any], None]
     ) -> list[Message]:
         """Return replies with float64 updates in place of models, by node, without those that did not move."""
         layout = layout_of(self._sent)

@@ -35,14 +35,10 @@ SEED = 1
 class Cost:
     """Of one step, over all clients that took part.
 
-    Attributes
-    ----------
-    clients
-        How many answered.
-    up, down
-        Bytes in all.
-    seconds, server
-        Of a processor: of the clients in all, and of the server.
+    Attributes:
+        clients: How many answered.
+        up, down: Bytes in all.
+        seconds, server: Of a processor: of the clients in all, and of the server.
     """
 
     clients: int = 0
@@ -56,10 +52,8 @@ class Cost:
 class Aggregation:
     """One secure sum over made-up clients.
 
-    Attributes
-    ----------
-    costs
-        By step.
+    Attributes:
+        costs: By step.
     """
 
     clients: int
@@ -91,9 +85,7 @@ class Aggregation:
         questions: dict[int, Answer] = {who: {} for who in range(self.clients)}
         for number, step in enumerate(STEPS[:4]):
             if number:
-                ask = {"shares": server.ask_shares, "upload": server.ask_upload, "reveal": self._ask_reveal}[
-                    step
-                ]
+                ask = {"shares": server.ask_shares, "upload": server.ask_upload, "reveal": self._ask_reveal}[step]
                 questions = self._server(step, ask)
             there = rng.permutation(list(questions)).tolist()
             for who in sorted(there[: len(there) - gone // 4 - (number < gone % 4)]):

@@ -45,9 +45,7 @@ def method(name: str, title: str | None, paper: str | None) -> None:
     """
     texts = method_texts(ROOT, name, title, paper)
     if not Path.cwd().is_relative_to(ROOT):
-        raise BadInput(
-            f"this is {Path.cwd()}, and fedlab runs from {ROOT}: go there, or pip install -e . here"
-        )
+        raise BadInput(f"this is {Path.cwd()}, and fedlab runs from {ROOT}: go there, or pip install -e . here")
     write_together({ROOT / path: text for path, text in texts.items()})
     print(*texts, sep="\n")
     print(f"next: fedlab run methods=[{name}]")
@@ -57,21 +55,15 @@ def method(name: str, title: str | None, paper: str | None) -> None:
 def method_texts(root: Path, name: str, title: str | None = None, paper: str | None = None) -> dict[str, str]:
     """Return what the files of a new method hold, by path; nothing is written.
 
-    Parameters
-    ----------
-    root
-        Folder of the checkout.
-    name
-        Name in lower case, as in conf/methods.
-    title
-        Words for people; None takes those of the name.
-    paper
-        Address of its paper; None leaves the line to be filled.
+    Args:
+        root: Folder of the checkout.
+        name: Name in lower case, as in conf/methods.
+        title: Words for people; None takes those of the name.
+        paper: Address of its paper; None leaves the line to be filled.
 
-    Raises
-    ------
-    BadInput
-        The folder is no checkout, the name is taken or no name, or the title or the paper would break a line.
+    Raises:
+        BadInput: The folder is no checkout, the name is taken or no name, or the title or the paper would break a
+            line.
     """
     for path in (*FILES, *ROWS):
         if not (root / path).is_file():
@@ -119,9 +111,7 @@ def _words(name: str, title: str | None, paper: str | None) -> dict[str, str]:
         )
     title = (name.replace("_", " ").capitalize() if title is None else title).strip()
     if not re.fullmatch(r'[^\W_][^"\\`|]{0,59}', title) or not title.isprintable():
-        raise BadInput(
-            f'title {title!r} is no line of 1 to 60 characters without " \\ ` |: shorten or reword it'
-        )
+        raise BadInput(f'title {title!r} is no line of 1 to 60 characters without " \\ ` |: shorten or reword it')
     if paper is not None and not re.fullmatch(r'https?://[^\s"\\`|()<>]{1,100}', paper):
         raise BadInput(f'paper {paper!r} is no https address of up to 100 characters without () <> " \\ ` |')
     return {TITLE: title, PAPER: paper or "Cite its paper here.", MODEL: name, MODEL.capitalize(): class_name}
@@ -130,10 +120,8 @@ def _words(name: str, title: str | None, paper: str | None) -> dict[str, str]:
 def write_together(texts: Mapping[Path, str]) -> None:
     """Write files, all of them or none.
 
-    Raises
-    ------
-    BadInput
-        A folder or the disk takes no more; nothing has changed.
+    Raises:
+        BadInput: A folder or the disk takes no more; nothing has changed.
     """
     beside = {path: path.with_name(f".{path.name}.new") for path in texts}
     try:

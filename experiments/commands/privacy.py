@@ -77,10 +77,8 @@ def audit(settings: Sequence[str]) -> None:
 def ledgers(run: Path) -> dict[str, Path]:
     """Return the ledgers of a run directory by method; a deployment has one, under the name of its folder.
 
-    Raises
-    ------
-    BadInput
-        There is none.
+    Raises:
+        BadInput: There is none.
     """
     from experiments.runner.resume import LEDGERS
 
@@ -102,10 +100,8 @@ def ledgers(run: Path) -> dict[str, Path]:
 def planned(words: Sequence[str]) -> Plan:
     """Return the plan of `key=value` words.
 
-    Raises
-    ------
-    BadInput
-        A key is unknown, missing or given twice, or a value out of range.
+    Raises:
+        BadInput: A key is unknown, missing or given twice, or a value out of range.
     """
     from fedlab.privacy.ridge.plan import Plan
 
@@ -164,9 +160,7 @@ def _print_plan(plan: Plan) -> None:
     facts.add_column(no_wrap=True)
     facts.add_column(overflow="fold")
     s = plan.deviation
-    facts.add_row(
-        "noise multiplier", f"{of.noise_multiplier:.4g} standard deviations per unit of sensitivity"
-    )
+    facts.add_row("noise multiplier", f"{of.noise_multiplier:.4g} standard deviations per unit of sensitivity")
     facts.add_row("sensitivity", f"{of.sensitivity:.4g} of (G, C)")
     if plan.own_deviation:
         facts.add_row("each client adds", f"standard deviation {plan.own_deviation:.4g}")
@@ -203,9 +197,7 @@ def notes(plan: Plan) -> list[str]:
             "Take a smaller one."
         )
     if of.trust == "distributed":
-        remarks.append(
-            "Integers (Skellam) take a few per cent more, and it is worth nothing without the secure sum."
-        )
+        remarks.append("Integers (Skellam) take a few per cent more, and it is worth nothing without the secure sum.")
     if plan.ratio < 1:
         remarks.append("Only directions in which the features vary far more than on average will be learned.")
     return remarks

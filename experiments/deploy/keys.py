@@ -47,10 +47,8 @@ HOST_NAME = re.compile(r"[\w*-]+(\.[\w-]+)*", re.ASCII)
 class Keys:
     """Where the secrets of a federation lie.
 
-    Attributes
-    ----------
-    folder
-        Folder of the files that the module's docstring lists.
+    Attributes:
+        folder: Folder of the files that the module's docstring lists.
     """
 
     folder: Path
@@ -88,20 +86,14 @@ class Keys:
 def make_keys(folder: Path, hosts: Sequence[str], nodes: int) -> Keys:
     """Make what is missing of a federation's secrets, and the SuperLink's certificate for these hosts.
 
-    Parameters
-    ----------
-    folder
-        Folder of the secrets; it is made, readable by its owner only.
-    hosts
-        Names and addresses that the SuperLink is reached by.
-    nodes
-        Number of SuperNodes that shall have a key.
+    Args:
+        folder: Folder of the secrets; it is made, readable by its owner only.
+        hosts: Names and addresses that the SuperLink is reached by.
+        nodes: Number of SuperNodes that shall have a key.
 
-    Raises
-    ------
-    BadInput
-        No host, no node, a host that is no name, or the folder holds an authority without its key or secrets
-        that are damaged.
+    Raises:
+        BadInput: No host, no node, a host that is no name, or the folder holds an authority without its key or
+            secrets that are damaged.
     """
     if not hosts or nodes < 1:
         raise BadInput(
@@ -143,10 +135,7 @@ def _authority(keys: Keys) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey
     try:
         authority = x509.load_pem_x509_certificate(keys.authority.read_bytes())
         signing = load_pem_private_key(private.read_bytes(), password=None)
-        if (
-            not isinstance(signing, ec.EllipticCurvePrivateKey)
-            or signing.public_key() != authority.public_key()
-        ):
+        if not isinstance(signing, ec.EllipticCurvePrivateKey) or signing.public_key() != authority.public_key():
             raise ValueError("the key is not the certificate's")
     except UNREADABLE as error:
         raise BadInput(
@@ -166,9 +155,10 @@ def _certify(
     """Return a certificate in PEM: an authority's where there are no hosts, a server's otherwise."""
     is_authority = hosts is None
     now = datetime.now(UTC)
-    usage = dict.fromkeys(
-        ("content_commitment", "key_encipherment", "data_encipherment", "key_agreement"), False
-    ) | {"encipher_only": False, "decipher_only": False}
+    usage = dict.fromkeys(("content_commitment", "key_encipherment", "data_encipherment", "key_agreement"), False) | {
+        "encipher_only": False,
+        "decipher_only": False,
+    }
     builder = (
         x509.CertificateBuilder()
         .subject_name(subject)
@@ -186,9 +176,7 @@ def _certify(
             critical=True,
         )
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-        .add_extension(
-            x509.AuthorityKeyIdentifier.from_issuer_public_key(signing.public_key()), critical=False
-        )
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(signing.public_key()), critical=False)
     )
     if hosts is not None:
         builder = builder.add_extension(hosts, critical=False).add_extension(
@@ -203,9 +191,7 @@ def _general_name(host: str) -> x509.GeneralName:
     except ValueError:
         pass
     if not HOST_NAME.fullmatch(host):
-        raise BadInput(
-            f"host {host!r} is neither an address nor an ASCII name: e.g. 10.0.0.1 or superlink.lan"
-        )
+        raise BadInput(f"host {host!r} is neither an address nor an ASCII name: e.g. 10.0.0.1 or superlink.lan")
     return x509.DNSName(host)
 
 

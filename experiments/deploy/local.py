@@ -36,25 +36,18 @@ DEFAULTS = ("clients=4", "methods=[afl]")
 def deploy_locally(overrides: Sequence[str], out: Path | None = None, console: Console | None = None) -> Path:
     """Start a federation on loopback, run a method on it, compare with the simulation, stop everything.
 
-    Parameters
-    ----------
-    overrides
-        Overrides as for `fedlab run`; `clients` is the number of SuperNodes. Without an experiment, 4 of them run AFL.
-    out
-        Folder of results and logs; None for one of this moment under outputs/.
-    console
-        Console that shows how far it is; standard output when None.
+    Args:
+        overrides: Overrides as for `fedlab run`; `clients` is the number of SuperNodes. Without an experiment, 4 of
+            them run AFL.
+        out: Folder of results and logs; None for one of this moment under outputs/.
+        console: Console that shows how far it is; standard output when None.
 
-    Returns
-    -------
-    Path
-        The folder with results.json, model.safetensors and logs/.
+    Returns:
+        Path: The folder with results.json, model.safetensors and logs/.
 
-    Raises
-    ------
-    BadInput
-        The config is not one of a deployment, a process failed, or the model differs from the simulation's by more
-        than its numbers allow.
+    Raises:
+        BadInput: The config is not one of a deployment, a process failed, or the model differs from the simulation's
+            by more than its numbers allow.
     """
     # An experiment says itself which method it is of.
     chosen = any(word.startswith("experiment=") for word in overrides)
@@ -81,9 +74,7 @@ def deploy_locally(overrides: Sequence[str], out: Path | None = None, console: C
         simulated, model = simulate(config)
         run.wait(None, federation.check, say)
     deployed = json.loads((out / "results.json").read_text(encoding="utf-8"))
-    console.print(
-        f"deployed   {_head(deployed)}\nsimulated  {_head(simulated)}\nresults in {out}", soft_wrap=True
-    )
+    console.print(f"deployed   {_head(deployed)}\nsimulated  {_head(simulated)}\nresults in {out}", soft_wrap=True)
     learner = config["client"].get("learner", config["client"])  # what secure aggregation masks has the mode
     found = load_file(out / "model.safetensors")
     try:
@@ -97,18 +88,14 @@ def deploy_locally(overrides: Sequence[str], out: Path | None = None, console: C
 def one_method(overrides: Sequence[str]) -> tuple[DictConfig, str]:
     """Compose a config that a deployment can run, and return it with its method's name.
 
-    Raises
-    ------
-    BadInput
-        Not exactly one method, one that needs no federation, or no clients.
+    Raises:
+        BadInput: Not exactly one method, one that needs no federation, or no clients.
     """
     cfg = compose(overrides)
     check(cfg)
     names = list(cfg.methods)
     if len(names) != 1 or cfg.methods[names[0]].strategy is None:
-        raise BadInput(
-            f"methods={names}: a deployment runs one method that has a strategy, e.g. methods=[afl]"
-        )
+        raise BadInput(f"methods={names}: a deployment runs one method that has a strategy, e.g. methods=[afl]")
     if cfg.clients is None or cfg.clients < 1:
         given = "null" if cfg.clients is None else cfg.clients
         raise BadInput(f"clients={given}: give the number of SuperNodes, at least 1, e.g. clients=4")

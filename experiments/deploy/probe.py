@@ -23,17 +23,13 @@ class NoAnswer(BadInput):
 def split_address(address: str) -> tuple[str, int]:
     """Return host and port of 'host:port'.
 
-    Raises
-    ------
-    BadInput
-        It is not of this form.
+    Raises:
+        BadInput: It is not of this form.
     """
     host, _, port = address.rpartition(":")
     try:
         host.encode("idna")  # as the resolver will
-        possible = (
-            host.isprintable() and host.split() == [host] and port.isdecimal() and 0 < int(port) < 65536
-        )
+        possible = host.isprintable() and host.split() == [host] and port.isdecimal() and 0 < int(port) < 65536
     except UnicodeError:
         possible = False
     if not possible:
@@ -44,21 +40,14 @@ def split_address(address: str) -> tuple[str, int]:
 def probe(address: str, authority: Path | None = None, retry_for: float = RETRY_FOR) -> None:
     """Ask the server at an address how it is; return if it is well.
 
-    Parameters
-    ----------
-    address
-        Address as 'host:port'.
-    authority
-        Certificate that the server's own must be signed with; None asks without TLS.
-    retry_for
-        Seconds that the question may take.
+    Args:
+        address: Address as 'host:port'.
+        authority: Certificate that the server's own must be signed with; None asks without TLS.
+        retry_for: Seconds that the question may take.
 
-    Raises
-    ------
-    NoAnswer
-        Nobody listens there, or what listens is not well.
-    BadInput
-        The certificate does not match the address or the authority, or the authority cannot be read.
+    Raises:
+        NoAnswer: Nobody listens there, or what listens is not well.
+        BadInput: The certificate does not match the address or the authority, or the authority cannot be read.
     """
     host, port = split_address(address)
     if authority is None:
@@ -86,26 +75,15 @@ def probe(address: str, authority: Path | None = None, retry_for: float = RETRY_
         raise NoAnswer(f"{address} answers with HTTP status {status}: it is no Flower server, or not well")
 
 
-def wait_until_ready(
-    ask: Callable[[], None], retry_for: float, check: Callable[[], None] = lambda: None
-) -> None:
+def wait_until_ready(ask: Callable[[], None], retry_for: float, check: Callable[[], None] = lambda: None) -> None:
     """Ask until there is an answer.
 
-    Parameters
-    ----------
-    ask
-        Call of `probe`.
-    retry_for
-        Seconds until the last `NoAnswer` is raised; any other error is raised at once.
-    check
-        Function called after each question without an answer; may raise, when waiting has become pointless.
+    Args:
+        ask: Call of `probe`.
+        retry_for: Seconds until the last `NoAnswer` is raised; any other error is raised at once.
+        check: Function called after each question without an answer; may raise, when waiting has become pointless.
     """
-    from tenacity import (  # a health check waits not
-        Retrying,
-        retry_if_exception_type,
-        stop_after_delay,
-        wait_fixed,
-    )
+    from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed  # a health check waits not
 
     Retrying(
         retry=retry_if_exception_type(NoAnswer),

@@ -32,34 +32,20 @@ SILENCE = 10.0
 
 
 def run_app(
-    folder: Path,
-    nodes: int | None,
-    engine: str,
-    workers: int | None,
-    run_config: Sequence[str],
-    console: Console,
+    folder: Path, nodes: int | None, engine: str, workers: int | None, run_config: Sequence[str], console: Console
 ) -> WatchedGrid:
     """Run an app, print what it did, and return what was seen of its messages.
 
-    Parameters
-    ----------
-    folder
-        Folder of the app's pyproject.toml.
-    nodes
-        Number of simulated nodes; None for what the app says, or `NODES`.
-    engine
-        'local' for this process, 'ray' for Ray actors.
-    workers
-        Number of Ray actors; None for one per CPU.
-    run_config
-        Overrides of the app's config.
-    console
-        Where progress and summary are printed.
+    Args:
+        folder: Folder of the app's pyproject.toml.
+        nodes: Number of simulated nodes; None for what the app says, or `NODES`.
+        engine: 'local' for this process, 'ray' for Ray actors.
+        workers: Number of Ray actors; None for one per CPU.
+        run_config: Overrides of the app's config.
+        console: Where progress and summary are printed.
 
-    Raises
-    ------
-    BadInput
-        No app there, one that cannot be imported or whose ServerApp raises, or a setting out of range.
+    Raises:
+        BadInput: No app there, one that cannot be imported or whose ServerApp raises, or a setting out of range.
     """
     app = FlowerApp.read(folder, run_config)
     nodes = nodes if nodes is not None else app.nodes or NODES
@@ -90,9 +76,7 @@ def _grid(app: FlowerApp, nodes: int, engine: str, workers: int | None) -> Simul
     cpus = available_cpus()
     workers = cpus if workers is None else workers
     if not 1 <= workers <= cpus:
-        raise BadInput(
-            f"--workers {workers} lies outside 1..{cpus}: a worker needs a CPU, and {cpus} are here"
-        )
+        raise BadInput(f"--workers {workers} lies outside 1..{cpus}: a worker needs a CPU, and {cpus} are here")
     return RayGrid(app.client(), nodes, app.run_config, num_workers=workers)
 
 

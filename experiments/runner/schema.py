@@ -28,12 +28,9 @@ class Mode(Enum):
 class Cohort:
     """Who is asked in a round of the averaging methods.
 
-    Attributes
-    ----------
-    fraction
-        Share of the clients, in (0, 1].
-    minimum
-        But at least so many, where there are so many.
+    Attributes:
+        fraction: Share of the clients, in (0, 1].
+        minimum: But at least so many, where there are so many.
     """
 
     fraction: float = MISSING
@@ -44,10 +41,8 @@ class Cohort:
 class Checkpoint:
     """How often a run is kept so that `resume=` can continue it.
 
-    Attributes
-    ----------
-    every
-        Rounds from one checkpoint to the next; null keeps none.
+    Attributes:
+        every: Rounds from one checkpoint to the next; null keeps none.
     """
 
     every: int | None = 1
@@ -57,28 +52,17 @@ class Checkpoint:
 class Settings:
     """Top-level choices; each can be overridden on the command line.
 
-    Attributes
-    ----------
-    clients
-        Number of clients; null where the partition knows it (natural ids).
-    seed
-        Of the split, the random features, the partition, the sampling of clients and local training.
-    mode
-        'exact' (bit-identical for every partition) or 'float64'.
-    ridge
-        g of the closed-form head, or 'gcv' to choose it from the statistics.
-    rounds
-        Rounds of the averaging methods.
-    device
-        Where features and statistics are computed: cpu, cuda, cuda:1.
-    tolerate
-        Share of a round's clients that may fail before the run stops.
-    timeout
-        Seconds to wait for a round's replies; null waits for all.
-    checkpoint
-        How often a run is kept, so that `fedlab run resume=DIR` can continue it.
-    entropy
-        Where noise and keys come from: 'seeded' repeats them, 'os' is for real data.
+    Attributes:
+        clients: Number of clients; null where the partition knows it (natural ids).
+        seed: Of the split, the random features, the partition, the sampling of clients and local training.
+        mode: 'exact' (bit-identical for every partition) or 'float64'.
+        ridge: g of the closed-form head, or 'gcv' to choose it from the statistics.
+        rounds: Rounds of the averaging methods.
+        device: Where features and statistics are computed: cpu, cuda, cuda:1.
+        tolerate: Share of a round's clients that may fail before the run stops.
+        timeout: Seconds to wait for a round's replies; null waits for all.
+        checkpoint: How often a run is kept, so that `fedlab run resume=DIR` can continue it.
+        entropy: Where noise and keys come from: 'seeded' repeats them, 'os' is for real data.
     """
 
     name: str = MISSING
@@ -112,13 +96,15 @@ class Settings:
     study: Any = None
 
 
+DOCUMENTED: dict[str, type] = {"": Settings, "checkpoint": Checkpoint, "cohort": Cohort}
+"""Classes that document the keys which no `_target_` does."""
+
+
 def check(cfg: Any) -> None:
     """Refuse settings out of range before anything is loaded.
 
-    Raises
-    ------
-    BadInput
-        Names the first such setting, its range and what to give.
+    Raises:
+        BadInput: Names the first such setting, its range and what to give.
     """
     plain = OmegaConf.to_container(cfg, resolve=True, enum_to_str=True)
     for old, new in old_names(plain):
@@ -132,17 +118,14 @@ def check(cfg: Any) -> None:
             raise BadInput(f"{name}={value} lies outside {low}..{high}: {remedy}")
     if not 0 < cfg.cohort.fraction <= 1:
         raise BadInput(
-            f"cohort.fraction={cfg.cohort.fraction} lies outside (0, 1]: "
-            "0.1 asks a tenth of the clients each round"
+            f"cohort.fraction={cfg.cohort.fraction} lies outside (0, 1]: 0.1 asks a tenth of the clients each round"
         )
     ridge = cfg.ridge
     number = isinstance(ridge, (int, float)) and not isinstance(ridge, bool) and 0 <= ridge < float("inf")
     if not (number or ridge == "gcv"):
         raise BadInput(f"ridge={ridge} is neither a number >= 0 nor gcv: 1.0 is the default")
     if not 0 <= cfg.tolerate < 1:
-        raise BadInput(
-            f"tolerate={cfg.tolerate} lies outside [0, 1): the share of a round's clients that may fail"
-        )
+        raise BadInput(f"tolerate={cfg.tolerate} lies outside [0, 1): the share of a round's clients that may fail")
     if cfg.timeout is not None and not cfg.timeout > 0:
         raise BadInput(f"timeout={cfg.timeout} must be > 0 seconds, or null to wait for all")
     if cfg.checkpoint.every is not None and cfg.checkpoint.every < 1:
@@ -159,9 +142,7 @@ def check(cfg: Any) -> None:
         )
     for name, fault in cfg.faults.items():
         if not (OmegaConf.is_dict(fault) and "_target_" in fault):
-            raise BadInput(
-                f"faults.{name}={fault} is no fault: choose them by name, e.g. faults=[dropout,corrupt]"
-            )
+            raise BadInput(f"faults.{name}={fault} is no fault: choose them by name, e.g. faults=[dropout,corrupt]")
     for name, method in cfg.methods.items():
         buffer = method.get("buffer", 0)
         if buffer is not None and (not isinstance(buffer, int) or isinstance(buffer, bool) or buffer < 0):
@@ -200,9 +181,9 @@ def register() -> None:
     OmegaConf.register_new_resolver("share_of", share_of, replace=True)
 
     def settings(*, _root_: Any) -> str:
-        from experiments.runner.documented import documented  # which reads this file's docstrings
+        from experiments.runner.documented import documented  # only --help needs it
 
-        return documented(_root_).replace("$", "$$")  # for Hydra's template
+        return documented(_root_, DOCUMENTED).replace("$", "$$")  # for Hydra's template
 
     OmegaConf.register_new_resolver("settings", settings, replace=True)
     OmegaConf.register_new_resolver("where", where, replace=True)

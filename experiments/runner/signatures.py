@@ -28,10 +28,8 @@ SIGNATURE, ALL, LIKE = "_signature_", "all", "_like_"
 def fill(cfg: DictConfig) -> None:
     """Put the settings that a config takes from signatures, or from a part of its own, in their places.
 
-    Raises
-    ------
-    BadInput
-        A config names a parameter that its class does not have, or whose default no config can hold.
+    Raises:
+        BadInput: A config names a parameter that its class does not have, or whose default no config can hold.
     """
     for node in list(_nodes(cfg)):
         if SIGNATURE in node:
@@ -65,15 +63,11 @@ def _complete(node: DictConfig, values: Mapping[Any, Any]) -> None:
 def defaults_of(target: str) -> dict[str, Any]:
     """Return the parameters of a class or function that have a plain default, and what it is.
 
-    Parameters
-    ----------
-    target
-        Its full name; a package that exports it will do.
+    Args:
+        target: Its full name; a package that exports it will do.
     """
     module, node = _definition(target)
-    return dict(
-        _of_class(module, node) if isinstance(node, ast.ClassDef) else _of_function(node) if node else ()
-    )
+    return dict(_of_class(module, node) if isinstance(node, ast.ClassDef) else _of_function(node) if node else ())
 
 
 def docstring_of(target: str) -> str:
@@ -99,9 +93,7 @@ def _definition(target: str) -> tuple[str, ast.ClassDef | ast.FunctionDef | None
 
 
 def _of_class(module: str, node: ast.ClassDef) -> Iterator[tuple[str, Any]]:
-    made = next(
-        (item for item in node.body if isinstance(item, ast.FunctionDef) and item.name == "__init__"), None
-    )
+    made = next((item for item in node.body if isinstance(item, ast.FunctionDef) and item.name == "__init__"), None)
     if made:
         yield from _of_function(made)
         return

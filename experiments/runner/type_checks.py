@@ -23,23 +23,17 @@ WORDS = {int: "an integer", float: "a number", str: "a text", bool: "true or fal
 def check_types(cfg: Any) -> None:
     """Refuse settings of another type than the constructor they are for says.
 
-    Parameters
-    ----------
-    cfg
-        The config as plain dictionaries, lists and values.
+    Args:
+        cfg: The config as plain dictionaries, lists and values.
 
-    Raises
-    ------
-    BadInput
-        Names the first such setting by its shortest key, its value and what it must be.
+    Raises:
+        BadInput: Names the first such setting by its shortest key, its value and what it must be.
     """
     wrong = [(key, value, hint) for key, value, hint in _settings(cfg, "") if not _fits(value, hint)]
     if wrong:
         # Many places may refer to one setting: the shortest key, and of those the first, is where it is set.
         key, value, hint = min(wrong, key=lambda found: found[0].count("."))
-        quote = (
-            f""": as a text it is written {key}="'{value}'\"""" if hint is str and value is not None else ""
-        )
+        quote = f""": as a text it is written {key}="'{value}'\"""" if hint is str and value is not None else ""
         raise BadInput(f"{key}={value} is not {_words(hint)}{quote}")
 
 

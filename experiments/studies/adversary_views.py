@@ -39,20 +39,13 @@ SUMMED = ("secure sum", "central noise")
 class Scene:
     """The samples, who holds them, what is public, and how they are sent.
 
-    Attributes
-    ----------
-    x, labels
-        Clipped features, (n, d), and (n,).
-    parts
-        Rows of the clients that have at least `study.min_samples`.
-    clients
-        How many there are, whatever they have.
-    public
-        What the test split tells of the population.
-    sender
-        The client, sending sums of these features.
-    study, ridge, seed
-        Of the config.
+    Attributes:
+        x, labels: Clipped features, (n, d), and (n,).
+        parts: Rows of the clients that have at least `study.min_samples`.
+        clients: How many there are, whatever they have.
+        public: What the test split tells of the population.
+        sender: The client, sending sums of these features.
+        study, ridge, seed: Of the config.
     """
 
     x: Tensor
@@ -69,19 +62,15 @@ class Scene:
     def of(cls, cfg: DictConfig, learner: Analytic, everyone: World) -> Scene:
         """Return the scene of a config.
 
-        Raises
-        ------
-        BadInput
-            There are fewer samples, or clients, than the study asks for.
+        Raises:
+            BadInput: There are fewer samples, or clients, than the study asks for.
         """
         study, c = cfg.study, everyone.num_classes
         x, known = (clip_rows(learner.features(part), study.clip) for part in (everyone.train, everyone.test))
         public = Public.of(known.cpu(), everyone.test_labels.cpu(), c)
         # Rows are clipped and expanded already; a client sends sums of them as they are.
         sender = replace(learner, expansion=Identity(), mode="float64", limit=study.clip, min_samples=0)
-        parts = [
-            torch.from_numpy(part) for part in everyone.federation.parts if len(part) >= study.min_samples
-        ]
+        parts = [torch.from_numpy(part) for part in everyone.federation.parts if len(part) >= study.min_samples]
         most = min(study.candidates, len(x) // 2, len(x) - study.targets)
         if len(parts) < 2 or most < study.candidates:
             raise BadInput(
@@ -114,9 +103,7 @@ class Scene:
         y = one_hot(self.labels[rows], self.sender.num_classes)
         return masked(GramStats.from_batch(self.x[rows], y, fixed), rng.bytes(32))
 
-    def noisy(
-        self, sums: NoisyGram, epsilon: float, rng: np.random.Generator, releases: int = 1
-    ) -> NoisyGram:
+    def noisy(self, sums: NoisyGram, epsilon: float, rng: np.random.Generator, releases: int = 1) -> NoisyGram:
         """Return one release, or the sum of several of which each keeps epsilon."""
         s = multiplier(epsilon, self.study.delta) * joint_sensitivity(self.study.clip) * math.sqrt(releases)
         return symmetric_gaussian(sums, s, s, rng)
@@ -147,9 +134,7 @@ def paired(targets: Tensor, labels: Tensor) -> tuple[Tensor, list[int]]:
 def alike(part: Tensor, labels: Tensor, most: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
     """Return some of a client's rows, and as many of others with the same labels: a class is no membership."""
     elsewhere = np.setdiff1d(np.arange(len(labels)), part.numpy())
-    others = {
-        y: list(rng.permutation(elsewhere[labels[elsewhere] == y])) for y in labels[part].unique().tolist()
-    }
+    others = {y: list(rng.permutation(elsewhere[labels[elsewhere] == y])) for y in labels[part].unique().tolist()}
     drawn = part[torch.from_numpy(rng.permutation(len(part))[:most])].tolist()
     found = [(i, int(others[y].pop())) for i in drawn if others[y := int(labels[i])]]
     inside, outside = torch.tensor(found, dtype=torch.int64).reshape(-1, 2).T

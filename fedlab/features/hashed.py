@@ -23,10 +23,8 @@ from fedlab.features.weights import fingerprint_of
 class HashedWords(Backbone):
     """Words and pairs of words in `width` coordinates of unit norm.
 
-    Parameters
-    ----------
-    width
-        Number of coordinates d, at least 2.
+    Args:
+        width: Number of coordinates d, at least 2.
     """
 
     width: int = 256
@@ -40,9 +38,7 @@ class HashedWords(Backbone):
         """Hash the name and the width; there are no weights."""
         return fingerprint_of("hashed words", width=self.width, ngrams=[1, 2])
 
-    def _embed(
-        self, inputs: Any, kind: str, device: str, batch: int, progress: Progress | None
-    ) -> np.ndarray:
+    def _embed(self, inputs: Any, kind: str, device: str, batch: int, progress: Progress | None) -> np.ndarray:
         """Return (n, width) float32, at once; a text without words is zero."""
         from sklearn.feature_extraction.text import HashingVectorizer
 

@@ -47,23 +47,15 @@ class Network(Protocol):
         """Return (n, c) of (n, d), or (k, n, c) of (k, n, d) and k models."""
         ...
 
-    def descend(
-        self, model: Model, h: Tensor, labels: Tensor, share: Tensor, into: Model, rate: float
-    ) -> Tensor:
+    def descend(self, model: Model, h: Tensor, labels: Tensor, share: Tensor, into: Model, rate: float) -> Tensor:
         """Add rate times the gradient to `into`, which may be the model itself, and return the loss before it.
 
-        Parameters
-        ----------
-        model
-            Model, or k of them stacked.
-        h, labels
-            Batch for each: (n, d) and (n,), or (k, n, d) and (k, n).
-        share
-            Weight of each sample in the loss, like the labels; 0 where a batch is filled up.
-        into
-            Arrays to add to, like the model.
-        rate
-            Factor of the gradient: -lr, where it goes into the model at once.
+        Args:
+            model: Model, or k of them stacked.
+            h, labels: Batch for each: (n, d) and (n,), or (k, n, d) and (k, n).
+            share: Weight of each sample in the loss, like the labels; 0 where a batch is filled up.
+            into: Arrays to add to, like the model.
+            rate: Factor of the gradient: -lr, where it goes into the model at once.
         """
         ...
 
@@ -84,9 +76,7 @@ class Linear:
         """Return h W' + b."""
         return _affine(h, model["weight"], model["bias"])
 
-    def descend(
-        self, model: Model, h: Tensor, labels: Tensor, share: Tensor, into: Model, rate: float
-    ) -> Tensor:
+    def descend(self, model: Model, h: Tensor, labels: Tensor, share: Tensor, into: Model, rate: float) -> Tensor:
         """Add rate R' h and rate R' 1."""
         residual, loss = _residual(self.logits(model, h), labels, share)
         _add(into, "", residual, h, rate)
@@ -97,10 +87,8 @@ class Linear:
 class Hidden:
     """One ReLU layer before the head: logits = relu(h V' + a) W' + b.
 
-    Parameters
-    ----------
-    width
-        Width of the hidden layer.
+    Args:
+        width: Width of the hidden layer.
     """
 
     width: int = 64
@@ -125,9 +113,7 @@ class Hidden:
         """Return relu(h V' + a) W' + b."""
         return Linear().logits(model, self._hidden(model, h))
 
-    def descend(
-        self, model: Model, h: Tensor, labels: Tensor, share: Tensor, into: Model, rate: float
-    ) -> Tensor:
+    def descend(self, model: Model, h: Tensor, labels: Tensor, share: Tensor, into: Model, rate: float) -> Tensor:
         """Add the gradient of both layers."""
         hidden = self._hidden(model, h)
         residual, loss = _residual(Linear().logits(model, hidden), labels, share)
@@ -147,14 +133,10 @@ class CNN:
     The network of Reddi et al., Adaptive Federated Optimization, ICLR 2021, https://arxiv.org/abs/2003.00295,
     without its dropout, so that a client's result is a function of its samples and the order of its batches.
 
-    Parameters
-    ----------
-    shape
-        Height, width and channels of the image that a row of features is, flattened in this order.
-    channels
-        Channels of the two convolutions.
-    width
-        Width of the hidden layer.
+    Args:
+        shape: Height, width and channels of the image that a row of features is, flattened in this order.
+        channels: Channels of the two convolutions.
+        width: Width of the hidden layer.
     """
 
     shape: tuple[int, ...] = (32, 32, 3)
@@ -168,18 +150,14 @@ class CNN:
                 raise BadInput(f"network: {name}={list(sizes)} must be {length} integers of at least 1")
             object.__setattr__(self, name, tuple(sizes))
         if min(self.shape[:2]) < 6:
-            raise BadInput(
-                f"network: shape={list(self.shape)}: two convolutions and a pool need at least 6x6"
-            )
+            raise BadInput(f"network: shape={list(self.shape)}: two convolutions and a pool need at least 6x6")
         checks.integer("width", self.width, least=1)
 
     def initial(self, d: int, num_classes: int, seed: int) -> dict[str, np.ndarray]:
         """Return He-uniform weights by the seed, zeros for the biases and the head.
 
-        Raises
-        ------
-        BadInput
-            A row of d features is no image of this shape.
+        Raises:
+            BadInput: A row of d features is no image of this shape.
         """
         if d != np.prod(self.shape):
             raise BadInput(
@@ -216,9 +194,7 @@ class CNN:
         hidden = linear(flat, model["hidden.weight"], model["hidden.bias"]).relu()
         return linear(hidden, model["weight"], model["bias"])
 
-    def descend(
-        self, model: Model, h: Tensor, labels: Tensor, share: Tensor, into: Model, rate: float
-    ) -> Tensor:
+    def descend(self, model: Model, h: Tensor, labels: Tensor, share: Tensor, into: Model, rate: float) -> Tensor:
         """Add what autograd finds."""
         leaves = {name: array.detach().requires_grad_() for name, array in model.items()}
         logits = self.logits(leaves, h)

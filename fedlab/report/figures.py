@@ -35,10 +35,8 @@ __all__ = [
 def label_distribution(counts: ArrayLike) -> Figure:
     """Which classes each client holds, clients from the largest to the smallest.
 
-    Parameters
-    ----------
-    counts
-        Samples of each class on each client, (k, c).
+    Args:
+        counts: Samples of each class on each client, (k, c).
     """
     table = np.asarray(counts, dtype=np.float64)
     table = table.reshape(len(table), table.size // max(len(table), 1))
@@ -77,10 +75,8 @@ def label_distribution(counts: ArrayLike) -> Figure:
 def invariance_heatmap(rows: Sequence[Mapping[str, Any]]) -> Figure:
     """Accuracy and head of every partition: clients against heterogeneity.
 
-    Parameters
-    ----------
-    rows
-        Rows, each with `clients`, `alpha` (a number or "iid"), `accuracy`, `head_sha256`.
+    Args:
+        rows: Rows, each with `clients`, `alpha` (a number or "iid"), `accuracy`, `head_sha256`.
     """
     clients = sorted({int(row["clients"]) for row in rows})
     alphas = sorted({_alpha(row["alpha"]) for row in rows})
@@ -91,10 +87,7 @@ def invariance_heatmap(rows: Sequence[Mapping[str, Any]]) -> Figure:
         accuracy[cell] = np.nan if row.get("accuracy") is None else 100 * row["accuracy"]
         heads[cell] = row.get("head_sha256") or ""
     common = Counter(head for head in heads.values() if head).most_common(1)
-    figure = Figure(
-        figsize=(2.6 + 1.05 * max(len(clients), 3), 1.7 + 0.62 * max(len(alphas), 2)),
-        layout="constrained",
-    )
+    figure = Figure(figsize=(2.6 + 1.05 * max(len(clients), 3), 1.7 + 0.62 * max(len(alphas), 2)), layout="constrained")
     axes = figure.subplots()
     axes.set_title(_sameness(heads.values()))
     if not rows:
@@ -128,10 +121,9 @@ def invariance_heatmap(rows: Sequence[Mapping[str, Any]]) -> Figure:
 def dummy_errors(rows: Sequence[Mapping[str, Any]]) -> Figure:
     """How far the federated head lies from the centralised one, against the number of clients.
 
-    Parameters
-    ----------
-    rows
-        Rows, each with `clients` and `error` (the sum over entries of |W - W_joint|), and perhaps `pairwise_error`.
+    Args:
+        rows: Rows, each with `clients` and `error` (the sum over entries of |W - W_joint|), and perhaps
+            `pairwise_error`.
     """
     rows = sorted(rows, key=lambda row: row["clients"])
     series = {"sum of statistics": "error", "pairwise law of the paper": "pairwise_error"}
@@ -166,10 +158,8 @@ def dummy_errors(rows: Sequence[Mapping[str, Any]]) -> Figure:
 def seconds_against_clients(lines: Mapping[str, Mapping[int, float]]) -> Figure:
     """How a round's seconds grow with its clients, both axes logarithmic.
 
-    Parameters
-    ----------
-    lines
-        Seconds by number of clients, for every engine and workload.
+    Args:
+        lines: Seconds by number of clients, for every engine and workload.
     """
     figure, axes = canvas("Seconds per round against clients")
     for index, (label, points) in enumerate(lines.items()):
@@ -196,11 +186,7 @@ def _sameness(heads: Iterable[str]) -> str:
         return "Accuracy of every partition"
     different = len(set(known))
     if different == 1:
-        return (
-            "Every partition gives the same head, bit for bit"
-            if len(known) > 1
-            else "One partition, one head"
-        )
+        return "Every partition gives the same head, bit for bit" if len(known) > 1 else "One partition, one head"
     return f"{len(known)} partitions give {different} different heads"
 
 
@@ -208,9 +194,7 @@ def _worst(rows: Sequence[Mapping[str, Any]]) -> str:
     errors = [float(row["error"]) for row in rows if row.get("error") is not None]
     if not errors:
         return "Difference to the centralised head"
-    return (
-        f"The sum stays within {max(errors):.1e} of the centralised head up to {rows[-1]['clients']} clients"
-    )
+    return f"The sum stays within {max(errors):.1e} of the centralised head up to {rows[-1]['clients']} clients"
 
 
 def _alpha(value: Any) -> float:

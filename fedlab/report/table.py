@@ -126,12 +126,10 @@ def sweep_cells(rows: Iterable[Mapping[str, Any]]) -> Cells:
 def sweep_table(rows: Iterable[Mapping[str, Any]]) -> Table:
     """The summary of a sweep, a row for each job and method.
 
-    Parameters
-    ----------
-    rows
-        Rows with `method`, `accuracy`, `head_sha256`, `seconds`, of a stream `average` and `balanced` accuracy, and
-        the job's overrides: as `overrides` (a mapping or "key=value" texts) or as further keys. Overrides that every
-        job shares are left out.
+    Args:
+        rows: Rows with `method`, `accuracy`, `head_sha256`, `seconds`, of a stream `average` and `balanced` accuracy,
+            and the job's overrides: as `overrides` (a mapping or "key=value" texts) or as further keys. Overrides
+            that every job shares are left out.
     """
     return _dressed(*sweep_cells(rows))
 
@@ -139,12 +137,9 @@ def sweep_table(rows: Iterable[Mapping[str, Any]]) -> Table:
 def table_text(results: Mapping[str, Any], width: int | None = None) -> str:
     """The tables of a run as plain text.
 
-    Parameters
-    ----------
-    results
-        Content of `results.json`.
-    width
-        Columns to fit into; None is the terminal's width, or as wide as it needs where there is no terminal.
+    Args:
+        results: Content of `results.json`.
+        width: Columns to fit into; None is the terminal's width, or as wide as it needs where there is no terminal.
     """
     if width is None and sys.stdout.isatty():
         width = shutil.get_terminal_size().columns
@@ -199,9 +194,7 @@ def _width(table: Table) -> int:
 def _printed(table: Table, width: int | None) -> str:
     file = io.StringIO()
     # No colour and no terminal: the same text on a screen, in a pipe and in a notebook.
-    console = Console(
-        file=file, width=max(width or _width(table), 1), color_system=None, force_terminal=False
-    )
+    console = Console(file=file, width=max(width or _width(table), 1), color_system=None, force_terminal=False)
     console.print(table)
     return "\n".join(line.rstrip() for line in file.getvalue().splitlines()) + "\n"
 

@@ -41,16 +41,11 @@ REMEDY = (
 class PerClass:
     """Immutable additive statistics, class by class.
 
-    Attributes
-    ----------
-    num_features, num_classes
-        Numbers of features d and of classes c.
-    classes
-        Sums of the classes that have samples, by label.
-    scale, saturated
-        Scale and clipped entries, as `GramStats` has them.
-    memory
-        Largest number of bytes that a sum may hold; None for a share of what is available.
+    Attributes:
+        num_features, num_classes: Numbers of features d and of classes c.
+        classes: Sums of the classes that have samples, by label.
+        scale, saturated: Scale and clipped entries, as `GramStats` has them.
+        memory: Largest number of bytes that a sum may hold; None for a share of what is available.
     """
 
     num_features: int
@@ -119,15 +114,12 @@ class PerClass:
     def weighted(self, weights: ClassWeights | None = None) -> GramStats:
         """Return the sum over the classes, each with its weight: what a head is solved from.
 
-        Parameters
-        ----------
-        weights
-            Weight per class; None weights every sample alike, which is the very sum that `GramStats` would hold.
+        Args:
+            weights: Weight per class; None weights every sample alike, which is the very sum that `GramStats` would
+                hold.
 
-        Raises
-        ------
-        BadInput
-            A class with samples has no weight.
+        Raises:
+            BadInput: A class with samples has no weight.
         """
         if weights is not None:
             weights.check(self.class_counts)
@@ -187,17 +179,13 @@ class PerClass:
                 del classes[y]
                 continue
             assert left.matrix is not None
-            classes[y] = OneClass(
-                classes[y].count - gone.count, left.cross[:, 0], None, triangle_of(left.matrix)
-            )
+            classes[y] = OneClass(classes[y].count - gone.count, left.cross[:, 0], None, triangle_of(left.matrix))
         return replace(self, classes=classes, saturated=saturated_without(self.saturated, other.saturated))
 
     def widen(self, num_classes: int) -> PerClass:
         """Return the same statistics over more classes."""
         if num_classes < self.num_classes:
-            raise BadInput(
-                f"cannot narrow {self.num_classes} classes to {num_classes}: classes are only added"
-            )
+            raise BadInput(f"cannot narrow {self.num_classes} classes to {num_classes}: classes are only added")
         return replace(self, num_classes=num_classes)
 
 
@@ -209,6 +197,4 @@ def per_class_bytes(counts: Sequence[int], d: int) -> int:
 def check_per_class(counts: Sequence[int], d: int, memory: int | None) -> None:
     """Refuse what would not fit, before it is taken."""
     need = per_class_bytes(counts, d)
-    check_memory(
-        need, f"the sums of {sum(map(bool, counts))} classes by {d} features, class by class,", REMEDY, memory
-    )
+    check_memory(need, f"the sums of {sum(map(bool, counts))} classes by {d} features, class by class,", REMEDY, memory)

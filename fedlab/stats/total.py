@@ -19,10 +19,8 @@ from fedlab.stats.per_class_sum import PerClassSum
 class StatisticsTotal:
     """A running total of statistics of one kind.
 
-    Parameters
-    ----------
-    kind
-        Kind of the statistics; None for that of the first.
+    Args:
+        kind: Kind of the statistics; None for that of the first.
     """
 
     def __init__(self, kind: type | None = None) -> None:
@@ -34,9 +32,7 @@ class StatisticsTotal:
         kind = type(statistics)
         if self._kind not in (None, kind):
             name = self._kind.__name__ if self._kind else ""
-            raise BadInput(
-                f"cannot combine {name} with {kind.__name__}: every client must use the same method"
-            )
+            raise BadInput(f"cannot combine {name} with {kind.__name__}: every client must use the same method")
         running = _EMPTY[kind]() if self._sum is None else self._sum
         running.add(statistics)
         self._kind, self._sum = kind, running
@@ -54,10 +50,8 @@ T = TypeVar("T")
 def total_of(parts: Iterable[T]) -> T:
     """Return the sum of statistics of one kind; of Gram matrices in O(d^2 + dc) memory, one product per d rows.
 
-    Raises
-    ------
-    BadInput
-        If there is nothing to add, or two parts do not fit each other.
+    Raises:
+        BadInput: If there is nothing to add, or two parts do not fit each other.
     """
     total = StatisticsTotal()
     for part in parts:

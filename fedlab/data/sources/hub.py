@@ -24,26 +24,16 @@ if TYPE_CHECKING:
 class HuggingFace:
     """A dataset by hub id or local folder.
 
-    Parameters
-    ----------
-    path
-        Hub id ("ag_news"), a folder written by `save_to_disk`, or one of CSV, JSON, Parquet or images.
-    name
-        Configuration of the dataset, where it has several.
-    label
-        Column of labels.
-    text, image, columns
-        Column of texts, or of images, or the numeric columns; at most one of them.
-    group
-        Column of natural ids.
-    train_split, test_split
-        Names of the splits; with test_split=None a share of the first is held out.
-    size
-        Side of the images in pixels, after resizing.
-    test
-        Share held out when test_split is None, in (0, 1).
-    seed
-        Seed of the rows held out.
+    Args:
+        path: Hub id ("ag_news"), a folder written by `save_to_disk`, or one of CSV, JSON, Parquet or images.
+        name: Configuration of the dataset, where it has several.
+        label: Column of labels.
+        text, image, columns: Column of texts, or of images, or the numeric columns; at most one of them.
+        group: Column of natural ids.
+        train_split, test_split: Names of the splits; with test_split=None a share of the first is held out.
+        size: Side of the images in pixels, after resizing.
+        test: Share held out when test_split is None, in (0, 1).
+        seed: Seed of the rows held out.
     """
 
     path: str
@@ -69,10 +59,8 @@ class HuggingFace:
     def load(self) -> Dataset:
         """Return the chosen columns of the chosen splits.
 
-        Raises
-        ------
-        BadInput
-            The dataset cannot be reached or read, an unknown split or column, inputs of mixed kinds.
+        Raises:
+            BadInput: The dataset cannot be reached or read, an unknown split or column, inputs of mixed kinds.
         """
         tables = self._read()
         for split in filter(None, (self.train_split, self.test_split)):
@@ -150,18 +138,14 @@ class HuggingFace:
             for i in range(len(table)):
                 picture = table[i][columns[0]]
                 if picture is None:
-                    raise BadInput(
-                        f"column {columns[0]!r} of {self.path!r}: no image in row {i}: drop that row"
-                    )
+                    raise BadInput(f"column {columns[0]!r} of {self.path!r}: no image in row {i}: drop that row")
                 pictures.append(to_array(picture, self.size))
             return np.stack(pictures)
         try:
             features = [np.asarray(table[name][:], dtype=np.float64) for name in columns]
             return np.column_stack(features).astype(np.float32)
         except (TypeError, ValueError) as error:
-            raise BadInput(
-                f"columns {', '.join(columns)} of {self.path!r} are not all numeric ({error})"
-            ) from error
+            raise BadInput(f"columns {', '.join(columns)} of {self.path!r} are not all numeric ({error})") from error
 
     def _groups(self, table: Table) -> dict[str, np.ndarray]:
         return {self.group: np.asarray(table[self.group][:])} if self.group else {}

@@ -34,14 +34,10 @@ ENDINGS = ("this time", "as always", "for the price", "from the first minute", "
 class Phrases:
     """Sentences of ten words or so.
 
-    Parameters
-    ----------
-    each
-        Sentences per domain.
-    seed
-        Seed of the sentences and of the split.
-    test
-        Share held out, stratified by domain and label.
+    Args:
+        each: Sentences per domain.
+        seed: Seed of the sentences and of the split.
+        test: Share held out, stratified by domain and label.
     """
 
     each: int = 60
@@ -51,19 +47,15 @@ class Phrases:
     def load(self) -> Dataset:
         """Return the texts, with groups {"domain"}.
 
-        Raises
-        ------
-        BadInput
-            Fewer than 10 sentences of a domain.
+        Raises:
+            BadInput: Fewer than 10 sentences of a domain.
         """
         checks.integer("each", self.each, least=10, remedy="fewer sentences of a domain cannot be split")
         draw = rng_for(self.seed, "phrases")
         domains = np.repeat(list(NOUNS), self.each)
         labels = draw.integers(0, 2, len(domains))
         names = list(WORDS)
-        texts = [
-            self._phrase(domain, names[label], draw) for domain, label in zip(domains, labels, strict=True)
-        ]
+        texts = [self._phrase(domain, names[label], draw) for domain, label in zip(domains, labels, strict=True)]
         everything = Split(texts, labels, {"domain": domains})
         strata = 2 * np.repeat(np.arange(len(NOUNS)), self.each) + labels
         train, test = hold_out(strata, self.test, self.seed)

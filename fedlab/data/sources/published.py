@@ -50,22 +50,15 @@ DOMAINS = {
 class Reviews:
     """Sentences from tweets, film reviews, product reviews and editorials, rated -4..4 by 20 people each.
 
-    Parameters
-    ----------
-    task
-        Labels: "sentiment" (negative, positive) or "domain" (amazon, movie, nyt, tweets).
-    seed
-        Seed of the rows held out.
-    threshold
-        Mean rating within which, +-, sentences are left out, of both tasks.
-    test
-        Share held out, stratified by domain and sentiment.
-    each
-        Sentences of a domain, at most, drawn by the seed before some are held out; None takes all.
+    Args:
+        task: Labels: "sentiment" (negative, positive) or "domain" (amazon, movie, nyt, tweets).
+        seed: Seed of the rows held out.
+        threshold: Mean rating within which, +-, sentences are left out, of both tasks.
+        test: Share held out, stratified by domain and sentiment.
+        each: Sentences of a domain, at most, drawn by the seed before some are held out; None takes all.
 
-    References
-    ----------
-    Hutto, Gilbert 2014, https://doi.org/10.1609/icwsm.v8i1.14550
+    References:
+        Hutto, Gilbert 2014, https://doi.org/10.1609/icwsm.v8i1.14550
     """
 
     task: str = "sentiment"
@@ -77,10 +70,8 @@ class Reviews:
     def load(self) -> Dataset:
         """Return the texts, with groups {"domain"}.
 
-        Raises
-        ------
-        BadInput
-            Not fetched, an unknown task, a threshold outside [0, 4), or each below 10.
+        Raises:
+            BadInput: Not fetched, an unknown task, a threshold outside [0, 4), or each below 10.
         """
         if self.each is not None:
             checks.integer("each", self.each, least=10, remedy="fewer sentences of a domain cannot be split")
@@ -126,14 +117,10 @@ class Emoji:
 
     An emoji held out is held out for every vendor, so no test image has a twin in the training data.
 
-    Parameters
-    ----------
-    vendors
-        Vendors, one or both of "google" and "twitter".
-    seed
-        Seed of the emoji held out.
-    test
-        Share held out, stratified by category.
+    Args:
+        vendors: Vendors, one or both of "google" and "twitter".
+        seed: Seed of the emoji held out.
+        test: Share held out, stratified by category.
     """
 
     vendors: tuple[str, ...] = ("google", "twitter")
@@ -141,30 +128,22 @@ class Emoji:
     test: float = 0.2
 
     def __post_init__(self) -> None:
-        object.__setattr__(
-            self, "vendors", (self.vendors,) if isinstance(self.vendors, str) else tuple(self.vendors)
-        )
+        object.__setattr__(self, "vendors", (self.vendors,) if isinstance(self.vendors, str) else tuple(self.vendors))
         for vendor in self.vendors:
             checks.choice("vendor", vendor, EMOJI)
         if not self.vendors or len(set(self.vendors)) != len(self.vendors):
-            raise BadInput(
-                f"vendors={list(self.vendors)}: name each of {', '.join(EMOJI)} at most once, at least one"
-            )
+            raise BadInput(f"vendors={list(self.vendors)}: name each of {', '.join(EMOJI)} at most once, at least one")
 
     def load(self) -> Dataset:
         """Return (n, 64, 64, 3) uint8 images composited on white, with groups {"vendor"}.
 
-        Raises
-        ------
-        BadInput
-            A vendor's package is not fetched, or the vendors do not draw the same emoji.
+        Raises:
+            BadInput: A vendor's package is not fetched, or the vendors do not draw the same emoji.
         """
         drawn = [_read_emoji(vendor) for vendor in self.vendors]
         names, categories, _ = drawn[0]
         if any(other != names for other, _, _ in drawn):
-            raise BadInput(
-                f"vendors {', '.join(self.vendors)} do not draw the same emoji: fetch one version of all"
-            )
+            raise BadInput(f"vendors {', '.join(self.vendors)} do not draw the same emoji: fetch one version of all")
         [labels], classes = encode("emoji", categories)
         train, test = hold_out(labels, self.test, self.seed)
 

@@ -29,14 +29,11 @@ class LongTailed:
     Which class comes when is the other stream's: `ClassIncremental(order="descending")` is the "ordered" setting
     of long-tailed class-incremental learning, `order="shuffled"` the "shuffled" one.
 
-    Parameters
-    ----------
-    rho
-        Largest class over smallest, at least 1 (nothing is thinned). No class with samples loses its last.
-    stream
-        Stream of the rows that are left; None for one task with all of them.
-    places
-        Places of the classes. "given": class y has place y, the first is the largest, as published; "shuffled" by seed.
+    Args:
+        rho: Largest class over smallest, at least 1 (nothing is thinned). No class with samples loses its last.
+        stream: Stream of the rows that are left; None for one task with all of them.
+        places: Places of the classes. "given": class y has place y, the first is the largest, as published;
+            "shuffled" by seed.
     """
 
     rho: float = 100
@@ -67,7 +64,6 @@ class LongTailed:
         sizes = max(held, default=0) * float(self.rho) ** (-places / max(len(classes) - 1, 1)) + 1e-9
         sizes = np.clip(np.floor(sizes).astype(np.int64), 1, held)
         parts = [
-            rng.permutation(np.flatnonzero(labels == label))[:size]
-            for label, size in zip(classes, sizes, strict=True)
+            rng.permutation(np.flatnonzero(labels == label))[:size] for label, size in zip(classes, sizes, strict=True)
         ]
         return np.sort(np.concatenate([np.zeros(0, np.int64), *parts]))

@@ -24,26 +24,16 @@ from fedlab.engine.messages.partial_sums import PartialSum
 from fedlab.engine.messages.records import WEIGHT, Layout, layout_of, records_of, to_record, unlike, views
 from fedlab.errors import BadInput
 
-AVERAGING = (
-    flower.FedAvg,
-    flower.FedProx,
-    flower.FedAvgM,
-    flower.FedAdagrad,
-    flower.FedAdam,
-    flower.FedYogi,
-)
+AVERAGING = (flower.FedAvg, flower.FedProx, flower.FedAvgM, flower.FedAdagrad, flower.FedAdam, flower.FedYogi)
 """Flower's strategies whose only use of the replies is their mean by samples."""
 
 
 class WeightedMean:
     """The running mean of replies.
 
-    Parameters
-    ----------
-    record
-        Name of the arrays' record.
-    layout
-        What the model looks like.
+    Args:
+        record: Name of the arrays' record.
+        layout: What the model looks like.
     """
 
     def __init__(self, record: str, layout: Layout):
@@ -57,9 +47,7 @@ class WeightedMean:
         """Add one client's reply."""
         metrics, arrays = records_of(content, MetricRecord), records_of(content, ArrayRecord)
         if list(arrays) != [self.record] or len(metrics) != 1:
-            raise BadInput(
-                f"it holds the records {sorted(content)}: expected {self.record!r} and one of metrics"
-            )
+            raise BadInput(f"it holds the records {sorted(content)}: expected {self.record!r} and one of metrics")
         ((name, told),) = metrics.items()
         self.add_arrays(views(arrays[self.record]), told)
         self._metric_record = name
@@ -67,11 +55,9 @@ class WeightedMean:
     def add_arrays(self, arrays: Mapping[str, np.ndarray], metrics: Mapping[str, object]) -> None:
         """Add one client's model and what it tells of itself.
 
-        Raises
-        ------
-        BadInput
-            The arrays are not like the model, hold NaN or infinite numbers, a metric is no number, or the
-            weight is negative, infinite or NaN.
+        Raises:
+            BadInput: The arrays are not like the model, hold NaN or infinite numbers, a metric is no number, or the
+                weight is negative, infinite or NaN.
         """
         if (why := unlike(self.layout, arrays)) is not None:
             raise BadInput(why)

@@ -26,32 +26,20 @@ class Replies:
     A client without samples has nothing to say, a reply that came before is not taken again, and one that is
     not like the model that was sent, or holds NaN, is refused and its client has failed.
 
-    Parameters
-    ----------
-    grid
-        Where the clients are.
-    messages
-        What they are asked.
-    timeout
-        Seconds to wait for all of them.
-    tolerate
-        Share of the clients that may fail.
-    failures
-        Where tolerated failures are written: client to the reason.
-    partial_sum
-        What sums replies where they are made, for a strategy that only needs their sum.
-    models
-        Whether replies are models like the one that was sent; other answers are their strategy's to check.
+    Args:
+        grid: Where the clients are.
+        messages: What they are asked.
+        timeout: Seconds to wait for all of them.
+        tolerate: Share of the clients that may fail.
+        failures: Where tolerated failures are written: client to the reason.
+        partial_sum: What sums replies where they are made, for a strategy that only needs their sum.
+        models: Whether replies are models like the one that was sent; other answers are their strategy's to check.
 
-    Attributes
-    ----------
-    with_samples
-        Clients whose replies were handed on.
+    Attributes:
+        with_samples: Clients whose replies were handed on.
 
-    Raises
-    ------
-    ClientFailed, BadInput
-        More clients failed, or were silent, than are tolerated.
+    Raises:
+        ClientFailed, BadInput: More clients failed, or were silent, than are tolerated.
     """
 
     def __init__(
@@ -102,9 +90,7 @@ class Replies:
         heard = set(self._heard)
         if self._partial_sum:  # a sum stands for its block
             heard = {node for one in heard for node in self._grid.block(one)}
-        return [
-            node for node in nodes_of(self._messages).tolist() if node in self._failed or node not in heard
-        ]
+        return [node for node in nodes_of(self._messages).tolist() if node in self._failed or node not in heard]
 
     def refuse(self, reply: Message, why: object) -> None:
         """Count a reply that cannot be used as a failure of its client."""
@@ -147,9 +133,7 @@ class Replies:
             return reply.metadata.src_node_id
         # Errors made by the infrastructure name the SuperLink as their source.
         asked = reply.metadata.reply_to_message_id
-        return next(
-            (m.metadata.dst_node_id for m in self._messages if m.metadata.message_id == asked), SERVER_NODE
-        )
+        return next((m.metadata.dst_node_id for m in self._messages if m.metadata.message_id == asked), SERVER_NODE)
 
     def _raise_failed(self) -> None:
         (name, *others), reason = map(self._grid.client_name, self._failed), next(iter(self._failed.values()))
@@ -172,12 +156,9 @@ class Replies:
 class SecureReply:
     """The reply that stands for all clients of a secure sum.
 
-    Attributes
-    ----------
-    reply
-        Sum of what they would have answered.
-    lost
-        Nodes that were asked and are not in it.
+    Attributes:
+        reply: Sum of what they would have answered.
+        lost: Nodes that were asked and are not in it.
     """
 
     reply: Message
@@ -197,17 +178,13 @@ def lost(replies: Iterable[Message]) -> list[int]:
 def taken(replies: Iterable[Message], take: Callable[[Message], T]) -> Iterator[tuple[int, T]]:
     """Yield the node of every reply that is no error, and what a function makes of the reply.
 
-    Parameters
-    ----------
-    replies
-        Answers of the nodes.
-    take
-        Called with each reply as it arrives; one on which it raises BadInput is refused, as a failure of its client.
+    Args:
+        replies: Answers of the nodes.
+        take: Called with each reply as it arrives; one on which it raises BadInput is refused, as a failure of its
+            client.
 
-    Raises
-    ------
-    ClientFailed
-        More clients' replies are refused than may fail; the first is named.
+    Raises:
+        ClientFailed: More clients' replies are refused than may fail; the first is named.
     """
     for reply in replies:
         if reply.has_error():
@@ -232,10 +209,8 @@ def sum_of(replies: Iterable[Message]) -> dict[str, np.ndarray]:
 def refuse(replies: Iterable[Message], reply: Message, why: BadInput) -> None:
     """Refuse a reply: as a failure of its client where failures are counted, as an error otherwise.
 
-    Raises
-    ------
-    ClientFailed, BadInput
-        More clients have failed than are tolerated, or nobody counts.
+    Raises:
+        ClientFailed, BadInput: More clients have failed than are tolerated, or nobody counts.
     """
     if not isinstance(replies, Replies):
         raise BadInput(f"the reply of node {reply.metadata.src_node_id} was refused: {why}") from why

@@ -24,16 +24,11 @@ KEPT_FEATURES = 2**30
 class ServerEvaluator:
     """The server's own evaluation: on the test split, or after each step of a stream on the classes met so far.
 
-    Parameters
-    ----------
-    learner
-        Client side of the method: what makes scores of a model.
-    everyone
-        World whose test split is used.
-    rounds
-        Number of rounds of one step.
-    every
-        Number of rounds after which there is another model to evaluate.
+    Args:
+        learner: Client side of the method: what makes scores of a model.
+        everyone: World whose test split is used.
+        rounds: Number of rounds of one step.
+        every: Number of rounds after which there is another model to evaluate.
     """
 
     def __init__(self, learner: Learner, everyone: World, rounds: int, every: int = 1):
@@ -51,9 +46,7 @@ class ServerEvaluator:
             return classification(self._labels, self._scores(arrays).argmax(1).cpu().numpy())
         if server_round == 0:  # nothing is exposed yet
             return {}
-        return self._evaluation.evaluate(
-            (server_round - 1) // self._rounds, self._scores(arrays).cpu().numpy()
-        )
+        return self._evaluation.evaluate((server_round - 1) // self._rounds, self._scores(arrays).cpu().numpy())
 
     def _scores(self, arrays: ArrayRecord) -> torch.Tensor:
         weights = from_record(arrays)

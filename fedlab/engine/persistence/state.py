@@ -32,9 +32,7 @@ KIND = "$"
 """The key under which a node of the tree says what it is."""
 
 _SEQUENCES = {kind.__name__: kind for kind in (list, tuple, set, frozenset, deque)}
-_MAPPINGS = {
-    kind.__name__: kind for kind in (dict, OrderedDict, ArrayRecord, MetricRecord, ConfigRecord, RecordDict)
-}
+_MAPPINGS = {kind.__name__: kind for kind in (dict, OrderedDict, ArrayRecord, MetricRecord, ConfigRecord, RecordDict)}
 _STORABLE = {np.dtype(kind) for kind in "?bBhHiIqQefd"}
 _CONSTANT = (
     *(ModuleType, type, FunctionType, BuiltinFunctionType, MethodType, functools.partial),
@@ -52,10 +50,8 @@ def pack(state: Mapping[str, Any]) -> tuple[Any, dict[str, np.ndarray], list[str
 def unpack(tree: Any, arrays: Mapping[str, np.ndarray], state: Mapping[str, Any]) -> dict[str, Any]:
     """Return what was packed; objects of `state` are changed in place.
 
-    Raises
-    ------
-    BadInput
-        An object that was written is not there, or is of another type.
+    Raises:
+        BadInput: An object that was written is not there, or is of another type.
     """
     return _unpack(tree, arrays, dict(state))
 
@@ -120,11 +116,7 @@ class _Packer:
         bits = value.cpu()
         if value.dtype is torch.bfloat16:
             bits = bits.view(torch.int16)
-        return {
-            "device": str(value.device),
-            "dtype": str(value.dtype),
-            "value": self._array(bits.numpy(), where),
-        }
+        return {"device": str(value.device), "dtype": str(value.dtype), "value": self._array(bits.numpy(), where)}
 
     def _key(self, where: str) -> str:
         key = where.removeprefix(".")

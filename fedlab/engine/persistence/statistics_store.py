@@ -49,14 +49,10 @@ class Stored:
 class Part:
     """What one client sent at one time.
 
-    Attributes
-    ----------
-    stored
-        File of its packed statistics.
-    phase
-        Phase whose total it is in.
-    rounds
-        Rounds whose samples it is of: its own, and those that the client had missed.
+    Attributes:
+        stored: File of its packed statistics.
+        phase: Phase whose total it is in.
+        rounds: Rounds whose samples it is of: its own, and those that the client had missed.
     """
 
     stored: Stored
@@ -68,18 +64,12 @@ class Part:
 class State:
     """What is in the sums.
 
-    Attributes
-    ----------
-    totals
-        Packed total of each phase: one, 0, where their order does not matter.
-    clients
-        Parts by node.
-    forgotten
-        Rows of the training split that were deleted, by node; None where everything was.
-    head
-        Solution of the totals; None where nobody had a sample yet.
-    certificates
-        Certificates of all deletions, in their order.
+    Attributes:
+        totals: Packed total of each phase: one, 0, where their order does not matter.
+        clients: Parts by node.
+        forgotten: Rows of the training split that were deleted, by node; None where everything was.
+        head: Solution of the totals; None where nobody had a sample yet.
+        certificates: Certificates of all deletions, in their order.
     """
 
     totals: Mapping[int, Stored] = field(default_factory=dict)
@@ -125,9 +115,7 @@ class Kept:
         except OSError as error:
             raise BadInput(f"{path} cannot be read ({error.strerror}): {REMEDY}") from error
         if (checksum := _checksum(data)) != stored.checksum:
-            raise BadInput(
-                f"{path} is damaged (checksum {checksum[:12]}, kept was {stored.checksum[:12]}): {REMEDY}"
-            )
+            raise BadInput(f"{path} is damaged (checksum {checksum[:12]}, kept was {stored.checksum[:12]}): {REMEDY}")
         try:
             return load(data)
         except SafetensorError as error:
@@ -169,10 +157,8 @@ class Kept:
 class Keeper:
     """What a strategy keeps while it runs, round by round.
 
-    Parameters
-    ----------
-    folder
-        Folder; a relative one lies in the run directory, once `keep_in` has it.
+    Args:
+        folder: Folder; a relative one lies in the run directory, once `keep_in` has it.
     """
 
     def __init__(self, folder: str):
@@ -205,26 +191,17 @@ class Keeper:
             if (left := tuple(part for part in parts if part.rounds[-1] < server_round))
         }
 
-    def keep(
-        self, node: int, packed: Mapping[str, np.ndarray], phase: int = 0, rounds: Iterable[int] = (1,)
-    ) -> None:
+    def keep(self, node: int, packed: Mapping[str, np.ndarray], phase: int = 0, rounds: Iterable[int] = (1,)) -> None:
         """Keep what a node sent.
 
-        Parameters
-        ----------
-        node
-            Node that sent it.
-        packed
-            Packed statistics.
-        phase
-            Phase whose total they are in.
-        rounds
-            Rounds whose samples they are of, the present one last.
+        Args:
+            node: Node that sent it.
+            packed: Packed statistics.
+            phase: Phase whose total they are in.
+            rounds: Rounds whose samples they are of, the present one last.
 
-        Raises
-        ------
-        BadInput
-            They cannot be written.
+        Raises:
+            BadInput: They cannot be written.
         """
         try:
             part = self._kept.part(node, packed, phase, rounds)

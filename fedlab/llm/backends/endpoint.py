@@ -38,40 +38,24 @@ class Endpoint(LanguageModel):
 
     A seed is passed on, and what it promises is up to the endpoint: few compute a text the same way twice.
 
-    Parameters
-    ----------
-    base_url
-        Address that ends in /v1, such as 'http://127.0.0.1:8080/v1'.
-    model
-        Name of the model, as the endpoint calls it.
-    key
-        Name of the environment variable that holds the key; None for an endpoint that wants none.
-    chat
-        Whether a str is sent as what a user says in a chat, for a model that only chats. Chats always are.
-    json_schema
-        Whether an answer in a chat is held to a JSON schema where one is asked for (`response_format`); False for an
-        endpoint that refuses it, whose answers are then read as the text they are.
-    timeout
-        Seconds for one answer.
-    retries
-        Number of times that a malformed answer is asked for again.
-    retry_for
-        Seconds without any answer after which the endpoint is given up.
-    backoff, longest
-        Seconds of the first wait after a failure, and of the longest.
-    concurrent
-        Number of requests at once.
-    per_minute
-        Number of requests started a minute; None does not hold back.
-    price_in, price_out
-        Price of a million tokens read and written.
-    extra
-        Fields that every request has besides, such as {min_p: 0} for a llama.cpp server, which otherwise cuts off
-        improbable tokens.
-    seed
-        Seed of the jitter of the waits.
-    warn
-        Function told when the endpoint goes away and is back; None is the log.
+    Args:
+        base_url: Address that ends in /v1, such as 'http://127.0.0.1:8080/v1'.
+        model: Name of the model, as the endpoint calls it.
+        key: Name of the environment variable that holds the key; None for an endpoint that wants none.
+        chat: Whether a str is sent as what a user says in a chat, for a model that only chats. Chats always are.
+        json_schema: Whether an answer in a chat is held to a JSON schema where one is asked for (`response_format`);
+            False for an endpoint that refuses it, whose answers are then read as the text they are.
+        timeout: Seconds for one answer.
+        retries: Number of times that a malformed answer is asked for again.
+        retry_for: Seconds without any answer after which the endpoint is given up.
+        backoff, longest: Seconds of the first wait after a failure, and of the longest.
+        concurrent: Number of requests at once.
+        per_minute: Number of requests started a minute; None does not hold back.
+        price_in, price_out: Price of a million tokens read and written.
+        extra: Fields that every request has besides, such as {min_p: 0} for a llama.cpp server, which otherwise cuts
+            off improbable tokens.
+        seed: Seed of the jitter of the waits.
+        warn: Function told when the endpoint goes away and is back; None is the log.
     """
 
     base_url: str
@@ -125,18 +109,14 @@ class Endpoint(LanguageModel):
 
     def fingerprint(self) -> str:
         """Hash address, name and extra fields: an endpoint does not tell when it changes what is behind them."""
-        return fingerprint_of(
-            "endpoint", url=self.base_url, model=self.model, chat=self.chat, extra=self.extra
-        )
+        return fingerprint_of("endpoint", url=self.base_url, model=self.model, chat=self.chat, extra=self.extra)
 
     @property
     def follows_schema(self) -> bool:
         """Whether its texts follow a schema, as it was told."""
         return self.json_schema
 
-    def _complete(
-        self, prompts: Sequence[Prompt], sampling: Sampling, seeds: Sequence[int], arrived: Arrived
-    ) -> None:
+    def _complete(self, prompts: Sequence[Prompt], sampling: Sampling, seeds: Sequence[int], arrived: Arrived) -> None:
         client, stop = self._connected(), Event()
 
         def work(_: None, index: int) -> Completion:
@@ -208,9 +188,7 @@ class Endpoint(LanguageModel):
             self._client = client
         return self._client
 
-    def _completion(
-        self, client: Any, prompt: Prompt, sampling: Sampling, seed: int, stop: Event
-    ) -> Completion:
+    def _completion(self, client: Any, prompt: Prompt, sampling: Sampling, seed: int, stop: Event) -> Completion:
         request: dict[str, Any] = sampling.as_dict() | {"model": self.model, "seed": seed}
         top_k, schema = request.pop("top_k"), request.pop("schema", None)
         if not sampling.stop:

@@ -19,33 +19,19 @@ _SILENT = -1
 class Llama:
     """One loaded model: an xllamacpp server.
 
-    Parameters
-    ----------
-    path
-        GGUF file.
-    context
-        Tokens of a prompt and its text, for each of the slots.
-    slots
-        Texts at once.
-    threads, gpu_layers
-        See `Gguf`.
-    public_port
-        Port of 127.0.0.1, for whoever asks; None wants a key that nobody is told.
+    Args:
+        path: GGUF file.
+        context: Tokens of a prompt and its text, for each of the slots.
+        slots: Texts at once.
+        threads, gpu_layers: See `Gguf`.
+        public_port: Port of 127.0.0.1, for whoever asks; None wants a key that nobody is told.
 
-    Raises
-    ------
-    BadInput
-        The model cannot be loaded.
+    Raises:
+        BadInput: The model cannot be loaded.
     """
 
     def __init__(
-        self,
-        path: Path,
-        context: int,
-        slots: int,
-        threads: int,
-        gpu_layers: int,
-        public_port: int | None = None,
+        self, path: Path, context: int, slots: int, threads: int, gpu_layers: int, public_port: int | None = None
     ):
         with needs("a GGUF model"):
             from xllamacpp import CommonParams, Server  # pyright: ignore[reportAttributeAccessIssue]
@@ -79,10 +65,8 @@ class Llama:
     def complete(self, prompt: Prompt, options: dict[str, Any]) -> Completion:
         """Continue a text, or answer a chat.
 
-        Raises
-        ------
-        BadInput
-            Llama.cpp refuses the prompt.
+        Raises:
+            BadInput: Llama.cpp refuses the prompt.
         """
         if isinstance(prompt, str):
             answer = self._server.handle_completions({"prompt": prompt} | options)
@@ -90,9 +74,7 @@ class Llama:
             answer = self._server.handle_chat_completions({"messages": messages_of(prompt)} | options)
         (choice,), usage = _checked(answer)["choices"], answer["usage"]
         text = choice["message"]["content"] if "message" in choice else choice["text"]
-        return completion_of(
-            text, choice["finish_reason"], usage["completion_tokens"], usage["prompt_tokens"]
-        )
+        return completion_of(text, choice["finish_reason"], usage["completion_tokens"], usage["prompt_tokens"])
 
     def log_likelihood(self, prompt: str, continuation: str) -> tuple[float, int]:
         """Return the sum of log p over a continuation's tokens, and their number; a request for each."""

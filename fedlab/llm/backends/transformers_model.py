@@ -27,10 +27,8 @@ class LocalModel(LanguageModel):
     def module_and_tokenizer(self) -> tuple[Any, Any]:
         """Return the network and its tokenizer, for whoever tunes a copy of it.
 
-        Raises
-        ------
-        BadInput
-            The model cannot be loaded.
+        Raises:
+            BadInput: The model cannot be loaded.
         """
         model = self._model()
         return model.network, model.tokenizer
@@ -39,9 +37,7 @@ class LocalModel(LanguageModel):
         """Let the weights go."""
         self._loaded = None
 
-    def _complete(
-        self, prompts: Sequence[Prompt], sampling: Sampling, seeds: Sequence[int], arrived: Arrived
-    ) -> None:
+    def _complete(self, prompts: Sequence[Prompt], sampling: Sampling, seeds: Sequence[int], arrived: Arrived) -> None:
         self._model().complete(prompts, sampling, seeds, arrived)
 
     def _log_likelihood(

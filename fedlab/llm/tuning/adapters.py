@@ -59,14 +59,10 @@ UNBOUNDED = {
 class Adapters:
     """What is trained.
 
-    Parameters
-    ----------
-    kind
-        Kind of adapters: one of `KINDS`.
-    rank, alpha
-        Rank r >= 1 and scale alpha > 0 of LoRA.
-    targets
-        Names of the layers beside which LoRA is trained; None takes those of `TARGETS`.
+    Args:
+        kind: Kind of adapters: one of `KINDS`.
+        rank, alpha: Rank r >= 1 and scale alpha > 0 of LoRA.
+        targets: Names of the layers beside which LoRA is trained; None takes those of `TARGETS`.
     """
 
     kind: str = "lora"
@@ -82,22 +78,15 @@ class Adapters:
     def prepare(self, model: nn.Module, seed: int) -> nn.Module:
         """Return the model to train; the one that is given stays as it is, and shares its frozen weights.
 
-        Parameters
-        ----------
-        model
-            Model of Hugging Face, without adapters.
-        seed
-            Seed of the adapters' first weights, which must not depend on data.
+        Args:
+            model: Model of Hugging Face, without adapters.
+            seed: Seed of the adapters' first weights, which must not depend on data.
 
-        Raises
-        ------
-        BadInput
-            It has adapters already, LoRA does not know where to go, or a trainable part cannot be bounded.
+        Raises:
+            BadInput: It has adapters already, LoRA does not know where to go, or a trainable part cannot be bounded.
         """
         if hasattr(model, "peft_config"):
-            raise BadInput(
-                "the model has adapters already: merge them (merge_and_unload()), or give its base model"
-            )
+            raise BadInput("the model has adapters already: merge them (merge_and_unload()), or give its base model")
         prepared = self._lora(model, seed) if self.kind == "lora" else self._unfrozen(model)
         for p in prepared.parameters():
             if p.requires_grad:
@@ -164,8 +153,6 @@ def _projections(model: nn.Module) -> tuple[str, ...]:
 
 def _sharing(model: nn.Module) -> nn.Module:
     """Return a copy whose weights are the model's own memory, with flags of its own."""
-    shared: dict[int, Any] = {
-        id(p): nn.Parameter(p.detach(), requires_grad=False) for p in model.parameters()
-    }
+    shared: dict[int, Any] = {id(p): nn.Parameter(p.detach(), requires_grad=False) for p in model.parameters()}
     shared |= {id(buffer): buffer for buffer in model.buffers()}
     return copy.deepcopy(model, shared)

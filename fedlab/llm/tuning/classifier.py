@@ -24,12 +24,9 @@ from fedlab.features.transformer import reading, refuse_incomplete
 class Classifier(nn.Module):
     """A network and, where it has none of its own, the layer that names a class.
 
-    Parameters
-    ----------
-    network
-        Sequence classifier or encoder of Hugging Face.
-    head
-        Layer (d -> k) of an encoder; None where the network has its own.
+    Args:
+        network: Sequence classifier or encoder of Hugging Face.
+        head: Layer (d -> k) of an encoder; None where the network has its own.
     """
 
     def __init__(self, network: Any, head: nn.Linear | None):
@@ -44,9 +41,7 @@ class Classifier(nn.Module):
 
     def means(self, tokens: Int64[Tensor, "n t"], mask: Int64[Tensor, "n t"]) -> Float[Tensor, "n d"]:
         """Return what an encoder's head reads."""
-        return masked_mean(
-            self.network(input_ids=tokens, attention_mask=mask).last_hidden_state, mask
-        ).float()
+        return masked_mean(self.network(input_ids=tokens, attention_mask=mask).last_hidden_state, mask).float()
 
     def parts(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
         """Return the parameters of the encoder, and those of what names a class."""
@@ -60,24 +55,16 @@ class Classifier(nn.Module):
 def load(source: str, *, revision: str | None, outputs: int, fingerprint: str) -> tuple[Any, Classifier, int]:
     """Load a classifier of k outputs and its tokenizer; kept in this process: copy it before it is trained.
 
-    Parameters
-    ----------
-    source, revision
-        Folder, or hub id and its commit.
-    outputs
-        Number of outputs, k.
-    fingerprint
-        Hash of what lies at the source: when that changes, it is loaded anew.
+    Args:
+        source, revision: Folder, or hub id and its commit.
+        outputs: Number of outputs, k.
+        fingerprint: Hash of what lies at the source: when that changes, it is loaded anew.
 
-    Returns
-    -------
-    tokenizer, classifier, context
-        The last in tokens.
+    Returns:
+        tokenizer, classifier, context: The last in tokens.
 
-    Raises
-    ------
-    BadInput
-        They cannot be loaded, or the checkpoint lacks weights.
+    Raises:
+        BadInput: They cannot be loaded, or the checkpoint lacks weights.
     """
     options: dict[str, Any] = {"revision": revision} if revision else {}
     with reading(source, "an encoder of texts"):
@@ -87,9 +74,7 @@ def load(source: str, *, revision: str | None, outputs: int, fingerprint: str) -
         if own:
             options |= {"num_labels": outputs, "ignore_mismatched_sizes": True}
         kind: Any = transformers.AutoModelForSequenceClassification if own else transformers.AutoModel
-        network, report = kind.from_pretrained(
-            source, dtype=torch.float32, output_loading_info=True, **options
-        )
+        network, report = kind.from_pretrained(source, dtype=torch.float32, output_loading_info=True, **options)
     missing = report["missing_keys"]
     refuse_incomplete(source, (name for name in missing if own or "pooler" not in name))
     # what was drawn at random: an encoder's pooler, which is not used, and the layer of a classifier of other classes

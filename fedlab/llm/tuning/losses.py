@@ -42,14 +42,10 @@ class Example(NamedTuple):
 class Batch:
     """Texts padded to the longest of them.
 
-    Attributes
-    ----------
-    tokens, mask
-        What the model reads, (n, t), and where it is text.
-    targets
-        (n, t) of a causal model, where its tokens stand; (n, u) of a decoder; (n,) classes.
-    decoder
-        What a decoder reads, (n, u); None where there is none.
+    Attributes:
+        tokens, mask: What the model reads, (n, t), and where it is text.
+        targets: (n, t) of a causal model, where its tokens stand; (n, u) of a decoder; (n,) classes.
+        decoder: What a decoder reads, (n, u); None where there is none.
     """
 
     tokens: Int64[Tensor, "n t"]
@@ -68,20 +64,13 @@ class Batch:
 class Examples:
     """Texts as samples of `fedlab.privacy.dpsgd.private_gradient`.
 
-    Parameters
-    ----------
-    items
-        Texts as tokens, n of them.
-    kind
-        Kind of model: a key of `LOSSES`.
-    device
-        Device of the model.
-    start
-        Token that a decoder reads first.
-    code_too
-        Whether a causal model also learns to write the code.
-    pad
-        Token that stands where no text is; what it is matters only to models that look for it.
+    Args:
+        items: Texts as tokens, n of them.
+        kind: Kind of model: a key of `LOSSES`.
+        device: Device of the model.
+        start: Token that a decoder reads first.
+        code_too: Whether a causal model also learns to write the code.
+        pad: Token that stands where no text is; what it is matters only to models that look for it.
     """
 
     items: Sequence[Example]
@@ -105,9 +94,7 @@ class Examples:
             return Batch(tokens, mask, labels)
         pairs = [(item.source, item.target) for item in chosen if not isinstance(item.target, int)]
         if len(pairs) != len(chosen):
-            raise BadInput(
-                f"a {self.kind} model learns tokens, not a class: give each Example a target of tokens"
-            )
+            raise BadInput(f"a {self.kind} model learns tokens, not a class: give each Example a target of tokens")
         if self.kind == "causal":
             tokens, mask = self._padded([source + target for source, target in pairs], self.pad)
             targets = tokens.masked_fill(mask == 0, IGNORED)
@@ -163,9 +150,7 @@ LOSSES: dict[str, Losses] = {"causal": causal_losses, "seq2seq": seq2seq_losses,
 
 def own_means(logits: Float[Tensor, "n t v"], targets: Int64[Tensor, "n t"]) -> Float[Tensor, " n"]:
     """Return each text's mean over its own targets; 0 for a text that has none."""
-    each = cross_entropy(
-        _wide(logits).flatten(0, 1), targets.flatten(), reduction="none", ignore_index=IGNORED
-    )
+    each = cross_entropy(_wide(logits).flatten(0, 1), targets.flatten(), reduction="none", ignore_index=IGNORED)
     counts = (targets != IGNORED).sum(1)
     return each.view(targets.shape).sum(1) / counts.clamp(min=1)
 
@@ -181,14 +166,10 @@ def kind_of(model: nn.Module) -> str:
 def evaluate(model: nn.Module, examples: Examples, batch_size: int = 32) -> Float64[np.ndarray, " n"]:
     """Return the loss of every text, without gradients and without dropout.
 
-    Parameters
-    ----------
-    model
-        Network, left in the mode it was in.
-    examples
-        Texts, n of them, of the model's kind.
-    batch_size
-        Texts that pass the model at once.
+    Args:
+        model: Network, left in the mode it was in.
+        examples: Texts, n of them, of the model's kind.
+        batch_size: Texts that pass the model at once.
     """
     losses, training = np.zeros(len(examples)), model.training
     model.eval()

@@ -33,15 +33,11 @@ def check_entropy(entropy: str) -> str:
 def check_place(entropy: str, simulated: bool) -> None:
     """Refuse noise that can be drawn again where the data are not the simulation's own.
 
-    Raises
-    ------
-    BadInput
-        Seeded noise in a deployment.
+    Raises:
+        BadInput: Seeded noise in a deployment.
     """
     if check_entropy(entropy) == "seeded" and not simulated:
-        raise BadInput(
-            "entropy=seeded: whoever knows the seed can take the noise off; in a deployment say entropy=os"
-        )
+        raise BadInput("entropy=seeded: whoever knows the seed can take the noise off; in a deployment say entropy=os")
 
 
 def seeded_note(entropy: str) -> str | None:

@@ -27,16 +27,12 @@ from fedlab.errors import BadInput
 class Solution:
     """A head and how well its system was posed.
 
-    Attributes
-    ----------
-    weight
-        Head, (d, c), in the units of the features.
-    ridge
-        Ridge g that was used.
-    condition
-        Condition number of G + g I (1-norm, estimated from the factor); of the kept part if rank-deficient.
-    rank
-        Rank: d, or less where the minimum-norm solution was taken.
+    Attributes:
+        weight: Head, (d, c), in the units of the features.
+        ridge: Ridge g that was used.
+        condition: Condition number of G + g I (1-norm, estimated from the factor); of the kept part if
+            rank-deficient.
+        rank: Rank: d, or less where the minimum-norm solution was taken.
     """
 
     weight: Float64[Tensor, "d c"]
@@ -54,10 +50,7 @@ class Solution:
                 "this is the minimum-norm solution (set a larger ridge, or ridge=gcv, for a regularised one)"
             )
         if self.condition * np.finfo(np.float64).eps > 1e-3:
-            return (
-                f"the system is ill-conditioned: condition {self.condition:.1e}; "
-                f"raise the ridge ({self.ridge:g})"
-            )
+            return f"the system is ill-conditioned: condition {self.condition:.1e}; raise the ridge ({self.ridge:g})"
         return None
 
 
@@ -75,10 +68,8 @@ def one_thread() -> Iterator[None]:
 def ridge_solve(gram: Float64[Tensor, "d d"], cross: Float64[Tensor, "d c"], ridge: float) -> Solution:
     """Solve (G + ridge I) W = C.
 
-    Raises
-    ------
-    BadInput
-        The ridge is negative or not finite, or a sum overflowed.
+    Raises:
+        BadInput: The ridge is negative or not finite, or a sum overflowed.
     """
     checks.number("ridge", ridge, least=0, remedy="'gcv' chooses it from the statistics")
     gram, cross = gram.cpu(), cross.cpu()
@@ -102,9 +93,7 @@ def check_finite(gram: Tensor, cross: Tensor) -> None:
     """Refuse sums that left the range of float64."""
     # A sum of numbers is finite only if all of them are, and costs a tenth of asking each; it may overflow by itself.
     if not all(math.isfinite(float(sums.sum())) or bool(sums.isfinite().all()) for sums in (gram, cross)):
-        raise BadInput(
-            "the statistics overflow float64: scale the features (by a public constant) to about 1"
-        )
+        raise BadInput("the statistics overflow float64: scale the features (by a public constant) to about 1")
 
 
 def _minimum_norm(system: Tensor, cross: Tensor, ridge: float) -> Solution:
