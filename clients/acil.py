@@ -25,12 +25,10 @@ from fedlab.stats import GramStats
 class ACIL(Analytic):
     """The analytic class-incremental learner.
 
-    Parameters
-    ----------
-    expansion
-        The buffer layer: 8192 columns for CIFAR-100, 16384 for ImageNet in the paper.
-    num_classes, mode, limit, bits, min_samples
-        As `Analytic` has them. The classes are those of the whole stream: one not yet met is a zero column.
+    Args:
+        expansion: The buffer layer: 8192 columns for CIFAR-100, 16384 for ImageNet in the paper.
+        num_classes, mode, limit, bits, min_samples: As `Analytic` has them. The classes are those of the whole
+            stream: one not yet met is a zero column.
     """
 
     expansion: Expansion = field(default_factory=RandomReLU)

@@ -36,14 +36,10 @@ KIND = HEADER + 8
 class AEFOCL(Analytic):
     """The analytic exemplar-free online continual learner.
 
-    Parameters
-    ----------
-    spread
-        s >= 0, how far pseudo-features scatter: 1 as the samples do.
-    seed
-        Of the pseudo-features.
-    num_classes, expansion, mode, limit, bits, min_samples
-        As `Analytic` has them.
+    Args:
+        spread: s >= 0, how far pseudo-features scatter: 1 as the samples do.
+        seed: Of the pseudo-features.
+        num_classes, expansion, mode, limit, bits, min_samples: As `Analytic` has them.
     """
 
     expansion: Expansion = field(default_factory=RandomReLU)

@@ -38,16 +38,11 @@ FORMS = ("per_class", "two_rounds")
 class AIR(Analytic):
     """The analytic learner that rectifies imbalance.
 
-    Parameters
-    ----------
-    tau
-        Tempering: 0 weights every sample alike, 1 every class.
-    form
-        'per_class' or 'two_rounds'.
-    memory
-        Largest number of bytes that sums class by class may hold; None for a share of what is available.
-    num_classes, expansion, mode, limit, bits, min_samples
-        As `Analytic` has them.
+    Args:
+        tau: Tempering: 0 weights every sample alike, 1 every class.
+        form: 'per_class' or 'two_rounds'.
+        memory: Largest number of bytes that sums class by class may hold; None for a share of what is available.
+        num_classes, expansion, mode, limit, bits, min_samples: As `Analytic` has them.
     """
 
     expansion: Expansion = field(default_factory=RandomReLU)
@@ -66,12 +61,9 @@ class AIR(Analytic):
     ) -> PerClass | ClassCounts | GramStats:
         """Return what these samples add to the sum.
 
-        Parameters
-        ----------
-        x, labels
-            As `Analytic` has them.
-        weights
-            What the counts of all clients made of the first round; with them the answer is one weighted sum.
+        Args:
+            x, labels: As `Analytic` has them.
+            weights: What the counts of all clients made of the first round; with them the answer is one weighted sum.
         """
         if weights is not None:
             return self.observe_sums(x, labels, weights)

@@ -27,12 +27,10 @@ from fedlab.stats.arithmetic.samples import check_features, one_hot
 class Discriminant(Learner):
     """Sums of a client's samples, and the scores of a linear model.
 
-    Parameters
-    ----------
-    num_classes
-        Number of classes c; one that a client does not hold is a row of zeros.
-    expansion
-        Map from backbone features to those that are summed: the other methods', so that methods are compared.
+    Args:
+        num_classes: Number of classes c; one that a client does not hold is a row of zeros.
+        expansion: Map from backbone features to those that are summed: the other methods', so that methods are
+            compared.
     """
 
     num_classes: int

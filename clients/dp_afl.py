@@ -33,14 +33,10 @@ from fedlab.stats.serialization.packed_size import HEADER
 class DPAFL(Analytic):
     """The analytic learner of one noisy release.
 
-    Parameters
-    ----------
-    guarantee
-        What is promised; the rows are clipped to its `clip`, in units of the expanded features.
-    clients
-        k, over whom the noise is shared under distributed trust.
-    entropy
-        'seeded' for noise that the run's seed repeats, 'os' for noise that nobody can.
+    Args:
+        guarantee: What is promised; the rows are clipped to its `clip`, in units of the expanded features.
+        clients: k, over whom the noise is shared under distributed trust.
+        entropy: 'seeded' for noise that the run's seed repeats, 'os' for noise that nobody can.
     """
 
     guarantee: Guarantee = field(default_factory=Guarantee)

@@ -40,37 +40,22 @@ from fedlab.stats.arithmetic.samples import check_features, check_labels
 class DPSGD(Learner):
     """DP-SGD on a head or a small network.
 
-    Parameters
-    ----------
-    num_classes
-        c.
-    epsilon, delta
-        What all rounds together keep for one sample, added or removed.
-    rounds
-        In how many a client may be asked.
-    steps
-        T of one round.
-    sampling_probability
-        q in (0, 1]: a public number.
-    batch_size
-        B: how many samples a batch is expected to have; a public number.
-    clip
-        C.
-    expansion, network
-        The features, and what is trained on them.
-    learning_rate, momentum
-        Of the local optimiser.
-    clipping
-        'ghost' or 'hooks': the same sums.
-    noise_multiplier
-        m; None calibrates it. The strategy is told the same.
-    entropy
-        'seeded', or 'os' for noise that nobody can draw again.
+    Args:
+        num_classes: c.
+        epsilon, delta: What all rounds together keep for one sample, added or removed.
+        rounds: In how many a client may be asked.
+        steps: T of one round.
+        sampling_probability: q in (0, 1]: a public number.
+        batch_size: B: how many samples a batch is expected to have; a public number.
+        clip: C.
+        expansion, network: The features, and what is trained on them.
+        learning_rate, momentum: Of the local optimiser.
+        clipping: 'ghost' or 'hooks': the same sums.
+        noise_multiplier: m; None calibrates it. The strategy is told the same.
+        entropy: 'seeded', or 'os' for noise that nobody can draw again.
 
-    Raises
-    ------
-    BadInput
-        One of them is out of range.
+    Raises:
+        BadInput: One of them is out of range.
     """
 
     num_classes: int
@@ -114,10 +99,8 @@ class DPSGD(Learner):
     ) -> Answer:
         """Return the noisy model, and the weight that everyone has; a client without samples answers alike.
 
-        Raises
-        ------
-        BadInput
-            A sample is no sample; this much a client tells that has a broken one.
+        Raises:
+            BadInput: A sample is no sample; this much a client tells that has a broken one.
         """
         told = config.get("dp-sgd")
         own = [self.multiplier, self.sampling_probability, float(self.steps)]

@@ -28,14 +28,11 @@ from fedlab.stats import GramStats
 class DSAL(Analytic):
     """The dual-stream analytic learner.
 
-    Parameters
-    ----------
-    ratio
-        r, what the compensation stream counts; 0 is ACIL.
-    compensation_ridge
-        Ridge of the compensation stream.
-    num_classes, expansion, mode, limit, bits, min_samples
-        As `Analytic` has them; the expansion's features are two halves.
+    Args:
+        ratio: r, what the compensation stream counts; 0 is ACIL.
+        compensation_ridge: Ridge of the compensation stream.
+        num_classes, expansion, mode, limit, bits, min_samples: As `Analytic` has them; the expansion's features are
+            two halves.
     """
 
     expansion: Expansion = field(default_factory=DualReLUTanh)

@@ -40,13 +40,12 @@ class AFLClassifier(AnalyticClassifier):
 
     `width=None` is the paper's.
 
-    Examples
-    --------
-    >>> from sklearn.datasets import load_iris
-    >>> X, y = load_iris(return_X_y=True)
-    >>> a, b = AFLClassifier(width=100).fit(X[::2], y[::2]), AFLClassifier(width=100).fit(X[1::2], y[1::2])
-    >>> ((a + b).predict(X) == AFLClassifier(width=100).fit(X, y).predict(X)).all()
-    np.True_
+    Examples:
+        >>> from sklearn.datasets import load_iris
+        >>> X, y = load_iris(return_X_y=True)
+        >>> a, b = AFLClassifier(width=100).fit(X[::2], y[::2]), AFLClassifier(width=100).fit(X[1::2], y[1::2])
+        >>> ((a + b).predict(X) == AFLClassifier(width=100).fit(X, y).predict(X)).all()
+        np.True_
     """
 
     def _learner(self, num_classes: int) -> AFL:
@@ -75,12 +74,9 @@ class GACLClassifier(ACILClassifier):
 class GKEALClassifier(AnalyticClassifier):
     """GKEAL: as ACIL, on a Gaussian kernel whose centres a seed draws from the public box [low, high].
 
-    Parameters
-    ----------
-    sigma : float
-        Width of the kernel, in the units of the features.
-    low, high : float
-        Box of the centres; the default is what `MinMaxScaler` makes of the features.
+    Args:
+        sigma : float: Width of the kernel, in the units of the features.
+        low, high : float: Box of the centres; the default is what `MinMaxScaler` makes of the features.
     """
 
     def __init__(
@@ -113,19 +109,14 @@ class DualModel(Model):
 class DSALClassifier(AnalyticClassifier):
     """DS-AL: one `partial_fit` is one phase, whose order matters; within a phase nothing does.
 
-    Parameters
-    ----------
-    width : int
-        Random projections; each has two features.
-    ridge : float
-        Ridge of the main stream. Like `ratio` and `compensation_ridge` it must not change between phases.
-    ratio : float
-        Weight of the compensation stream; 0 is ACIL.
-    compensation_ridge : float
-        Ridge of the compensation stream.
-    keep_phases : bool
-        Memory of every phase's sums, 2 width x 2 width numbers each: then any phase can forget, and streams of
-        several phases can be merged, phase by phase.
+    Args:
+        width : int: Random projections; each has two features.
+        ridge : float: Ridge of the main stream. Like `ratio` and `compensation_ridge` it must not change between
+            phases.
+        ratio : float: Weight of the compensation stream; 0 is ACIL.
+        compensation_ridge : float: Ridge of the compensation stream.
+        keep_phases : bool: Memory of every phase's sums, 2 width x 2 width numbers each: then any phase can forget,
+            and streams of several phases can be merged, phase by phase.
     """
 
     _model = DualModel
@@ -142,28 +133,22 @@ class DSALClassifier(AnalyticClassifier):
     def partial_fit(self, X, y, classes=None, new_phase=True):
         """Learn these samples too, as a phase of their own or as more of the last one.
 
-        Parameters
-        ----------
-        X : array (n, d0)
-        y : array (n,)
-            Labels of any one kind; some may be new.
-        classes : array or None
-            Labels to expect.
-        new_phase : bool
-            Start of a phase; False: the samples belong to the phase of the call before.
+        Args:
+            X : array (n, d0):
+            y : array (n,): Labels of any one kind; some may be new.
+            classes : array or None: Labels to expect.
+            new_phase : bool: Start of a phase; False: the samples belong to the phase of the call before.
         """
         return self._learn(X, y, classes, new_phase=new_phase)
 
     def forget(self, X, y, phase=None):
         """Unlearn samples of a phase.
 
-        Parameters
-        ----------
-        X : array (n, d0)
-        y : array (n,)
-        phase : int or None
-            Phase they were learnt in, counted from 0; None only where there is one. All but the last need
-            `keep_phases=True`.
+        Args:
+            X : array (n, d0):
+            y : array (n,):
+            phase : int or None: Phase they were learnt in, counted from 0; None only where there is one. All but the
+                last need `keep_phases=True`.
         """
         return self._unlearn(X, y, phase=phase)
 
@@ -195,12 +180,9 @@ class DSALClassifier(AnalyticClassifier):
 class AIRClassifier(AnalyticClassifier):
     """AIR: classes weigh alike, however many samples they have, whenever they come.
 
-    Parameters
-    ----------
-    tau : float
-        Tempering in 0..2: 0 weights every sample alike, 1 every class.
-    memory : int or None
-        Bytes that the sums of all classes may hold; None: a share of what is available.
+    Args:
+        tau : float: Tempering in 0..2: 0 weights every sample alike, 1 every class.
+        memory : int or None: Bytes that the sums of all classes may hold; None: a share of what is available.
     """
 
     def __init__(
@@ -218,12 +200,9 @@ class AIRClassifier(AnalyticClassifier):
 class AEFOCLClassifier(AnalyticClassifier):
     """AEF-OCL: when a head is wanted, every class is filled to the size of the largest by pseudo-features.
 
-    Parameters
-    ----------
-    spread : float
-        Scatter of pseudo-features: 1 as the samples do.
-    random_state : int
-        Seed of the random features and of the pseudo-features.
+    Args:
+        spread : float: Scatter of pseudo-features: 1 as the samples do.
+        random_state : int: Seed of the random features and of the pseudo-features.
     """
 
     def __init__(

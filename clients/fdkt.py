@@ -47,16 +47,11 @@ SMALL_MODEL = "small_model"
 class Private:
     """What a client has.
 
-    Attributes
-    ----------
-    x
-        (n, d) embeddings.
-    labels
-        (n,); those beyond the first `labelled` are not looked at.
-    split
-        The texts themselves, and the groups they belong to.
-    labelled
-        How many labels the client has.
+    Attributes:
+        x: (n, d) embeddings.
+        labels: (n,); those beyond the first `labelled` are not looked at.
+        split: The texts themselves, and the groups they belong to.
+        labelled: How many labels the client has.
     """
 
     x: np.ndarray
@@ -78,37 +73,22 @@ class Private:
 class FDKT(Learner):
     """One client, whatever its domain.
 
-    Parameters
-    ----------
-    num_classes
-        Number of classes c.
-    labels
-        Names of the classes in prompts and control codes.
-    budget
-        Budget of what is released, and its noise; the server has the same.
-    group
-        Group of a text that names its domain.
-    domain
-        Domain of all clients, where no group tells it.
-    texts
-        Number of private texts of a client, at most; None is all it has.
-    labelled
-        Number of them that have a label.
-    small_model
-        Learner of the labels: a head on the embeddings, or a network of its own.
-    generator, base
-        Tuning of a generator, and the language model that is tuned; None where clients only vote.
-    samples_per_class
-        Number of texts that a generator writes for each label.
-    min_words
-        Number of words of the shortest text that is sent.
-    entropy
-        Source of the noise: 'seeded', or 'os' for noise that nobody can draw again.
+    Args:
+        num_classes: Number of classes c.
+        labels: Names of the classes in prompts and control codes.
+        budget: Budget of what is released, and its noise; the server has the same.
+        group: Group of a text that names its domain.
+        domain: Domain of all clients, where no group tells it.
+        texts: Number of private texts of a client, at most; None is all it has.
+        labelled: Number of them that have a label.
+        small_model: Learner of the labels: a head on the embeddings, or a network of its own.
+        generator, base: Tuning of a generator, and the language model that is tuned; None where clients only vote.
+        samples_per_class: Number of texts that a generator writes for each label.
+        min_words: Number of words of the shortest text that is sent.
+        entropy: Source of the noise: 'seeded', or 'os' for noise that nobody can draw again.
 
-    Raises
-    ------
-    BadInput
-        One of them is out of range.
+    Raises:
+        BadInput: One of them is out of range.
     """
 
     num_classes: int
@@ -158,10 +138,8 @@ class FDKT(Learner):
     ) -> tuple[dict[str, np.ndarray], Memory]:
         """Return the answer to one step, and what to remember.
 
-        Raises
-        ------
-        BadInput
-            The step is unknown, or the server reckons with another noise than this client adds.
+        Raises:
+            BadInput: The step is unknown, or the server reckons with another noise than this client adds.
         """
         steps = {
             "hello": self._hello,
@@ -183,12 +161,9 @@ class FDKT(Learner):
     def private(self, x: Tensor, labels: Tensor, split: Split, seed: int) -> Private:
         """Return what a client has of what is its own: some texts, fewer labels.
 
-        Parameters
-        ----------
-        x, labels, split
-            Everything the client could have.
-        seed
-            Of the run and the client, the same in every round.
+        Args:
+            x, labels, split: Everything the client could have.
+            seed: Of the run and the client, the same in every round.
         """
         order = np.random.default_rng(seed).permutation(len(labels))
         rows = order if self.texts is None else order[: self.texts]
@@ -199,10 +174,8 @@ class FDKT(Learner):
     def domains(self, split: Split) -> np.ndarray:
         """Return the domain of each text, (n,).
 
-        Raises
-        ------
-        BadInput
-            Nothing says it.
+        Raises:
+            BadInput: Nothing says it.
         """
         if self.domain is not None:
             return np.full(len(split), self.domain)
@@ -216,14 +189,11 @@ class FDKT(Learner):
     def taught(self, private: Private, arrays: Arrays, seed: int) -> Taught:
         """Return the small model after the labelled texts and the server's.
 
-        Parameters
-        ----------
-        private
-            What the client has.
-        arrays
-            The server's texts: `text` and `ends`, `embedded` (m, d) and `labels` (m,); without them local training.
-        seed
-            Of what the small model draws.
+        Args:
+            private: What the client has.
+            arrays: The server's texts: `text` and `ends`, `embedded` (m, d) and `labels` (m,); without them local
+                training.
+            seed: Of what the small model draws.
         """
         n, d = private.labelled, private.x.shape[1]
         own = Labelled(private.x[:n], private.labels[:n], private.texts[:n])

@@ -30,16 +30,12 @@ from fedlab.stats.serialization.integers import Layout, integers
 class SecureAggregation(Learner):
     """A learner whose statistics only leave the client masked.
 
-    Parameters
-    ----------
-    num_classes
-        Number of classes c.
-    learner
-        Function that makes the learner that observes, given `num_classes`.
-    dropout, colluding
-        Shares of the clients, as `fedlab.privacy.secagg.graph.Terms` has them; the server must say the same.
-    entropy
-        Source of the keys: 'os', or 'seeded' to repeat them, which hides nothing from who knows the seed.
+    Args:
+        num_classes: Number of classes c.
+        learner: Function that makes the learner that observes, given `num_classes`.
+        dropout, colluding: Shares of the clients, as `fedlab.privacy.secagg.graph.Terms` has them; the server must
+            say the same.
+        entropy: Source of the keys: 'os', or 'seeded' to repeat them, which hides nothing from who knows the seed.
     """
 
     remembers = True
@@ -75,10 +71,8 @@ class SecureAggregation(Learner):
 
         `session` in the config says in which aggregation the step is; samples are looked at in the one that needs them.
 
-        Raises
-        ------
-        BadInput
-            The step is unknown, out of order, or asks for what the client does not give.
+        Raises:
+            BadInput: The step is unknown, out of order, or asks for what the client does not give.
         """
         step, session = config.get("step"), config.get("session")
         if step not in STEPS or not isinstance(session, bytes):

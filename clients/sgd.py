@@ -28,22 +28,14 @@ from fedlab.stats.arithmetic.samples import check_features, check_labels
 class SGD(Learner):
     """Local stochastic gradient descent on a head or a small network.
 
-    Parameters
-    ----------
-    num_classes
-        c.
-    expansion
-        The features; the same as the analytic learner's, so that heads are compared and not features.
-    network
-        What is trained on them.
-    epochs
-        Local epochs E.
-    batch_size
-        B.
-    learning_rate
-        lr.
-    momentum
-        Of the local optimiser; 0 is plain SGD.
+    Args:
+        num_classes: c.
+        expansion: The features; the same as the analytic learner's, so that heads are compared and not features.
+        network: What is trained on them.
+        epochs: Local epochs E.
+        batch_size: B.
+        learning_rate: lr.
+        momentum: Of the local optimiser; 0 is plain SGD.
     """
 
     num_classes: int
@@ -92,14 +84,10 @@ class SGD(Learner):
         None where stacks of models do not pay (a single client, or a network too large), and where samples would
         be refused: then each client answers, or fails, for itself.
 
-        Parameters
-        ----------
-        arrays, config
-            The global model and the round's settings, the same for all.
-        xs, labels
-            Backbone features (n_i, d0) and classes (n_i,) of each client; n_i = 0 is legal.
-        seeds
-            Of each client's order of batches.
+        Args:
+            arrays, config: The global model and the round's settings, the same for all.
+            xs, labels: Backbone features (n_i, d0) and classes (n_i,) of each client; n_i = 0 is legal.
+            seeds: Of each client's order of batches.
         """
         sizes = [len(x) for x in xs]
         if sum(n > 0 for n in sizes) < 2:

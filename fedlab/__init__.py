@@ -35,25 +35,18 @@ def __getattr__(name: str) -> Any:
 def simulate(experiment: str | None = None, /, **settings: Any) -> Result:
     """Run an experiment from Python: the same names and values as `fedlab run` takes.
 
-    Parameters
-    ----------
-    experiment
-        A name from `conf/experiment`; None is afl_digits.
-    settings
-        Overrides: `clients=100`, `methods=["afl"]`, `partition="iid"`; a dotted key is written with two
-        underscores (`partition__alpha=0.1`). `directory=` says where the run is kept (default: a temporary
-        directory), `progress=True` shows it live. `resume=` names a run directory whose run was interrupted, and
-        stands alone: it goes on with its own settings.
+    Args:
+        experiment: A name from `conf/experiment`; None is afl_digits.
+        settings: Overrides: `clients=100`, `methods=["afl"]`, `partition="iid"`; a dotted key is written with two
+            underscores (`partition__alpha=0.1`). `directory=` says where the run is kept (default: a temporary
+            directory), `progress=True` shows it live. `resume=` names a run directory whose run was interrupted, and
+            stands alone: it goes on with its own settings.
 
-    Returns
-    -------
-    Result
-        With `.table()`, `.plot()`, `.accuracy`, `result["afl"]`, and a rendering in notebooks.
+    Returns:
+        Result: With `.table()`, `.plot()`, `.accuracy`, `result["afl"]`, and a rendering in notebooks.
 
-    Raises
-    ------
-    BadInput
-        A key or a value is unknown or out of range.
+    Raises:
+        BadInput: A key or a value is unknown or out of range.
     """
     # The library names its top floor only here, and only when the front door is used.
     return import_module("experiments.runner.simulation").simulate(experiment, settings)

@@ -23,21 +23,14 @@ def integer(
 ) -> int:
     """Return `value` as an int.
 
-    Parameters
-    ----------
-    name
-        Name of the setting, as the user calls it.
-    value
-        Value of the setting; a bool is no integer.
-    least, most
-        Limits, both allowed; None is no limit.
-    remedy
-        Remedy for the user, after a colon.
+    Args:
+        name: Name of the setting, as the user calls it.
+        value: Value of the setting; a bool is no integer.
+        least, most: Limits, both allowed; None is no limit.
+        remedy: Remedy for the user, after a colon.
 
-    Raises
-    ------
-    BadInput
-        No integer, or outside the limits.
+    Raises:
+        BadInput: No integer, or outside the limits.
     """
     try:
         whole = None if isinstance(value, bool) else operator.index(value)  # pyright: ignore[reportArgumentType]
@@ -60,10 +53,8 @@ def number(
 ) -> float:
     """Return `value`, a finite number; `above` and `below` are limits that it must not reach.
 
-    Raises
-    ------
-    BadInput
-        No number, NaN or infinite, or outside the limits.
+    Raises:
+        BadInput: No number, NaN or infinite, or outside the limits.
     """
     x = float(value) if isinstance(value, Real) and not isinstance(value, bool) else math.nan
     if (
@@ -80,10 +71,8 @@ def number(
 def share(name: str, value: object, remedy: str = "0 is none, 0.5 half, 1 all") -> float:
     """Return `value`, a number in [0, 1].
 
-    Raises
-    ------
-    BadInput
-        It is none.
+    Raises:
+        BadInput: It is none.
     """
     return number(name, value, least=0, most=1, remedy=remedy)
 
@@ -91,10 +80,8 @@ def share(name: str, value: object, remedy: str = "0 is none, 0.5 half, 1 all") 
 def choice(name: str, value: object, known: Iterable[str]) -> str:
     """Return `value`, one of the known words.
 
-    Raises
-    ------
-    BadInput
-        It is none of them; the message has the known ones and the closest.
+    Raises:
+        BadInput: It is none of them; the message has the known ones and the closest.
     """
     known = tuple(known)
     if not isinstance(value, str) or value not in known:

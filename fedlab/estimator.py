@@ -56,29 +56,20 @@ class AnalyticClassifier(ClassifierMixin, BaseEstimator):
     where classes differ by length alone. New classes may appear in any `partial_fit`. A class that was announced
     but not seen, or forgotten again, is never predicted: its score is minus infinity, its probability 0.
 
-    Parameters
-    ----------
-    width : int or None
-        Random features between the input and the head; None: the features as they are, without intercept.
-    ridge : float or 'gcv'
-        Ridge g >= 0, or 'gcv' for generalised cross-validation.
-    random_state : int
-        Seed of the random features. Classifiers that are to be merged need the same.
-    mode : {'float64', 'exact'}
-        Number mode. 'exact': fixed-point sums, the same bits in whichever order and parts the samples come.
-    limit : float
-        Public range of the features (exact mode): what lies outside is clipped.
-    bits : int
-        Word length of the features (exact mode).
-    device : str
-        Device where the samples are summed; the head is solved on the CPU.
+    Args:
+        width : int or None: Random features between the input and the head; None: the features as they are, without
+            intercept.
+        ridge : float or 'gcv': Ridge g >= 0, or 'gcv' for generalised cross-validation.
+        random_state : int: Seed of the random features. Classifiers that are to be merged need the same.
+        mode : {'float64', 'exact'}: Number mode. 'exact': fixed-point sums, the same bits in whichever order and
+            parts the samples come.
+        limit : float: Public range of the features (exact mode): what lies outside is clipped.
+        bits : int: Word length of the features (exact mode).
+        device : str: Device where the samples are summed; the head is solved on the CPU.
 
-    Attributes
-    ----------
-    classes_ : ndarray (c,)
-        Labels seen or announced so far, sorted.
-    n_features_in_ : int
-        Number of features, d0.
+    Attributes:
+        classes_ : ndarray (c,): Labels seen or announced so far, sorted.
+        n_features_in_ : int: Number of features, d0.
     """
 
     classes_: np.ndarray
@@ -130,13 +121,10 @@ class AnalyticClassifier(ClassifierMixin, BaseEstimator):
     def partial_fit(self, X, y, classes=None):
         """Learn these samples too.
 
-        Parameters
-        ----------
-        X : array (n, d0)
-        y : array (n,)
-            Labels of any one kind; some may be new.
-        classes : array or None
-            Labels to expect. Not needed: they only give `classes_` its final length early.
+        Args:
+            X : array (n, d0):
+            y : array (n,): Labels of any one kind; some may be new.
+            classes : array or None: Labels to expect. Not needed: they only give `classes_` its final length early.
         """
         return self._learn(X, y, classes)
 

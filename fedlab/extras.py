@@ -17,17 +17,12 @@ def installing(extra: str) -> str:
 def needs(what: str, extra: str = "llm") -> Iterator[None]:
     """Turn a failed import within the block into what to install.
 
-    Parameters
-    ----------
-    what
-        Name of the model or backbone that needs it.
-    extra
-        Name of the extra in pyproject.toml.
+    Args:
+        what: Name of the model or backbone that needs it.
+        extra: Name of the extra in pyproject.toml.
 
-    Raises
-    ------
-    BadInput
-        If an import within the block fails; names what needs it, the package and the command.
+    Raises:
+        BadInput: If an import within the block fails; names what needs it, the package and the command.
     """
     try:
         yield

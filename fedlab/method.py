@@ -59,12 +59,10 @@ class Learner:
     `train`, or `respond` with `remembers`; everything else has a default. An object that is no subclass will do if it
     has `initial`, `train` or `respond`, `features` and `scores` (`learner_of`).
 
-    Attributes
-    ----------
-    remembers
-        Whether a client remembers something from round to round: it is then asked by `respond`, never by `train`.
-    reads_texts
-        Whether `respond` is given the samples themselves (a `Split`) beside their features.
+    Attributes:
+        remembers: Whether a client remembers something from round to round: it is then asked by `respond`, never by
+            `train`.
+        reads_texts: Whether `respond` is given the samples themselves (a `Split`) beside their features.
     """
 
     remembers: bool = False
@@ -79,19 +77,14 @@ class Learner:
     ) -> Answer:
         """Return what a client answers from its samples in this round, and its metrics.
 
-        Parameters
-        ----------
-        arrays, config
-            Model and settings that the server sent; `server-round` is in the settings unless a strategy leaves it out.
-        x, labels
-            Backbone features (n, d0) and classes (n,) of the client; n = 0 is legal.
-        seed
-            Seed of this client in this round.
+        Args:
+            arrays, config: Model and settings that the server sent; `server-round` is in the settings unless a
+                strategy leaves it out.
+            x, labels: Backbone features (n, d0) and classes (n,) of the client; n = 0 is legal.
+            seed: Seed of this client in this round.
 
-        Raises
-        ------
-        BadInput
-            The samples cannot be used; the client then counts as failed.
+        Raises:
+            BadInput: The samples cannot be used; the client then counts as failed.
         """
         raise NotImplementedError
 
@@ -107,18 +100,14 @@ class Learner:
     ) -> tuple[dict[str, np.ndarray], Memory]:
         """Return the answer to one step of a protocol, and what the client then remembers; it tells no metric.
 
-        Parameters
-        ----------
-        arrays, config
-            Question of the step: `step` in the settings is its name (`fedlab.engine.aggregation.protocol`).
-        samples
-            Function that returns features and labels, and the texts where `reads_texts`: a step may need none.
-        memory
-            Memory that the step before returned; empty at first.
-        who, clients
-            Number of this client, and of all.
-        seed
-            Seed of this client in this round.
+        Args:
+            arrays, config: Question of the step: `step` in the settings is its name
+                (`fedlab.engine.aggregation.protocol`).
+            samples: Function that returns features and labels, and the texts where `reads_texts`: a step may need
+                none.
+            memory: Memory that the step before returned; empty at first.
+            who, clients: Number of this client, and of all.
+            seed: Seed of this client in this round.
         """
         raise NotImplementedError
 
@@ -148,24 +137,18 @@ class Learner:
 
         It is asked where the strategy has a `partial_sum`; None, the default, lets clients answer and adds them.
 
-        Parameters
-        ----------
-        x, labels
-            Samples of all, client after client.
-        sizes
-            Number of samples of each client; their sum is n.
-        arrays, config
-            Model and settings that all of them were sent.
+        Args:
+            x, labels: Samples of all, client after client.
+            sizes: Number of samples of each client; their sum is n.
+            arrays, config: Model and settings that all of them were sent.
         """
         return None
 
     def estimate_memory(self, counts: Sequence[int], d0: int) -> str | None:
         """Say what the server will need for these class counts, before anything is taken; None where it is little.
 
-        Raises
-        ------
-        BadInput
-            It would not fit into memory.
+        Raises:
+            BadInput: It would not fit into memory.
         """
         return None
 
@@ -173,10 +156,8 @@ class Learner:
 def learner_of(model: object) -> Learner:
     """Return the learner that an object is, with the contract's defaults for what it leaves out.
 
-    Raises
-    ------
-    BadInput
-        A method is missing; the message names it.
+    Raises:
+        BadInput: A method is missing; the message names it.
     """
 
     def written(name: str) -> bool:

@@ -36,14 +36,11 @@ PARTS = ("source", "partition", "backbone", "stream", "availability")
 class World:
     """Features of everyone's samples, and who holds which.
 
-    Attributes
-    ----------
-    train, test
-        Backbone features, (n, d0) and (m, d0).
-    train_labels, test_labels
-        Classes, (n,) and (m,).
-    client_stream
-        Client stream: who meets which samples when; None where everyone has all of theirs from the start.
+    Attributes:
+        train, test: Backbone features, (n, d0) and (m, d0).
+        train_labels, test_labels: Classes, (n,) and (m,).
+        client_stream: Client stream: who meets which samples when; None where everyone has all of theirs from the
+            start.
     """
 
     federation: Federation
@@ -61,14 +58,10 @@ class World:
     def client(self, partition_id: int, step: int = 0, memory: int | None = 0) -> tuple[Tensor, Tensor]:
         """Return the features (n_k, d0) and labels (n_k,) that one client has.
 
-        Parameters
-        ----------
-        partition_id
-            Client, by its id.
-        step
-            Step of the client stream: what it meets then, and what it remembers.
-        memory
-            Samples of the steps before that it remembers; None for all of them.
+        Args:
+            partition_id: Client, by its id.
+            step: Step of the client stream: what it meets then, and what it remembers.
+            memory: Samples of the steps before that it remembers; None for all of them.
         """
         x, labels, _ = self.clients([partition_id], step, memory)
         return x, labels
@@ -78,17 +71,12 @@ class World:
     ) -> tuple[Tensor, Tensor, list[int]]:
         """Return what several clients have, one after the other, and how many samples are whose.
 
-        Parameters
-        ----------
-        partition_ids, step, memory
-            Clients, step and memory, as for `client`.
-        missed
-            Steps before whose samples they have all the same.
+        Args:
+            partition_ids, step, memory: Clients, step and memory, as for `client`.
+            missed: Steps before whose samples they have all the same.
 
-        Returns
-        -------
-        tuple
-            Features (n, d0), labels (n,) and the clients' sizes, which add up to n.
+        Returns:
+            tuple: Features (n, d0), labels (n,) and the clients' sizes, which add up to n.
         """
         parts = [self._rows(i, step, memory, missed) for i in partition_ids]
         rows = torch.from_numpy(np.concatenate(parts)).to(self.train.device)
@@ -128,11 +116,9 @@ def build(
 ) -> World:
     """Return the world that these choices describe; the same choices give the same object.
 
-    Raises
-    ------
-    BadInput
-        A choice cannot be used: see the data sources, partitions, backbones and streams; or clients are to come
-        and go where nothing is a stream.
+    Raises:
+        BadInput: A choice cannot be used: see the data sources, partitions, backbones and streams; or clients are to
+            come and go where nothing is a stream.
     """
     torch_device(device)
     if stream is None and not (availability or Availability()).in_step:

@@ -28,21 +28,15 @@ from fedlab.stats import GramStats, StatisticsTotal
 class AFL(ClosedForm):
     """Ask every client once for its statistics, add them, solve.
 
-    Parameters
-    ----------
-    ridge
-        Ridge g >= 0 of the joint system, or 'gcv' for generalised cross-validation; 0 is least squares.
-    keep_clients
-        Directory for each client's packed statistics and their total, so that a client can be subtracted later
-        (`fedlab unlearn`); a relative one lies in the run directory. None keeps none; the server's memory does
-        not grow with the number of clients either way.
-    late
-        Fate of clients that answer after the deadline: 'drop', or 'merge' to add them after the round.
+    Args:
+        ridge: Ridge g >= 0 of the joint system, or 'gcv' for generalised cross-validation; 0 is least squares.
+        keep_clients: Directory for each client's packed statistics and their total, so that a client can be
+            subtracted later (`fedlab unlearn`); a relative one lies in the run directory. None keeps none; the
+            server's memory does not grow with the number of clients either way.
+        late: Fate of clients that answer after the deadline: 'drop', or 'merge' to add them after the round.
 
-    Raises
-    ------
-    BadInput
-        `late` is neither.
+    Raises:
+        BadInput: `late` is neither.
     """
 
     one_round = True
@@ -67,12 +61,9 @@ class AFL(ClosedForm):
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Add replies as they arrive, then solve once.
 
-        Raises
-        ------
-        BadInput
-            No client answered with samples.
-        ClientFailed
-            More clients' statistics do not fit the others' than may fail; the first is named.
+        Raises:
+            BadInput: No client answered with samples.
+            ClientFailed: More clients' statistics do not fit the others' than may fail; the first is named.
         """
         self._sum = StatisticsTotal(GramStats)
         if self.kept:

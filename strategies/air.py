@@ -38,17 +38,12 @@ def _adding(name: str, total: StatisticsTotal, close: Callable[[int], None], **m
 class TwoRounds(Protocol, ClosedForm):  # pyright: ignore[reportIncompatibleVariableOverride]
     """Ask for counts in odd rounds and for sums with their weights in even ones.
 
-    Parameters
-    ----------
-    ridge
-        Ridge g >= 0, or 'gcv'.
-    tau
-        Tempering: 0 weights every sample alike, 1 every class.
+    Args:
+        ridge: Ridge g >= 0, or 'gcv'.
+        tau: Tempering: 0 weights every sample alike, 1 every class.
 
-    Raises
-    ------
-    BadInput
-        `tau` is out of range.
+    Raises:
+        BadInput: `tau` is out of range.
     """
 
     remembered = ("counts", "statistics", "solution")

@@ -37,13 +37,10 @@ def in_order(memory: Phases) -> bool:
 class Continual(ClosedForm):
     """Ask every client in every round for the statistics of what it observed in it; add them, solve.
 
-    Parameters
-    ----------
-    memory
-        Memory before the first round.
-    keep_clients
-        Directory for each client's packed statistics and their totals, so that a client can be subtracted later
-        (`fedlab unlearn`); a relative one lies in the run directory. None keeps none.
+    Args:
+        memory: Memory before the first round.
+        keep_clients: Directory for each client's packed statistics and their totals, so that a client can be
+            subtracted later (`fedlab unlearn`); a relative one lies in the run directory. None keeps none.
     """
 
     remembered = ("memory", "solution", "missed")
@@ -59,12 +56,9 @@ class Continual(ClosedForm):
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Add replies as they arrive, then solve once.
 
-        Raises
-        ------
-        BadInput
-            No client answered; the memory is as it was.
-        ClientFailed
-            More clients' statistics do not fit the others' than may fail; the first is named.
+        Raises:
+            BadInput: No client answered; the memory is as it was.
+            ClientFailed: More clients' statistics do not fit the others' than may fail; the first is named.
         """
         phase, number = StatisticsTotal(), server_round if in_order(self.memory) else 0
         if self.kept:

@@ -26,15 +26,12 @@ from fedlab.method import FedlabStrategy
 class Discriminant(FedlabStrategy):
     """Ask every client once for its sums, add them, solve.
 
-    Parameters
-    ----------
-    shrinkage
-        Share s in [0, 1] of the mean variance in that of each feature: 0 keeps its own, 1 is nearest class mean.
+    Args:
+        shrinkage: Share s in [0, 1] of the mean variance in that of each feature: 0 keeps its own, 1 is nearest class
+            mean.
 
-    Raises
-    ------
-    BadInput
-        The share lies outside [0, 1].
+    Raises:
+        BadInput: The share lies outside [0, 1].
     """
 
     streaming = one_round = True  # it walks the replies as they arrive, and learns all there is at once

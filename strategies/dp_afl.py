@@ -31,16 +31,11 @@ from fedlab.stats import NoisyGram, StatisticsTotal
 class DPAFL(Private, ClosedForm):
     """Ask every client once for its clipped sums, noise them or take them noised, solve.
 
-    Parameters
-    ----------
-    guarantee
-        Guarantee that is promised, and to whom noise is left.
-    clients
-        Number k of clients, over whom noise is shared under distributed trust.
-    ridge
-        Ridge g >= 0, or 'noise'. It must not be chosen by looking at samples.
-    seed, entropy
-        Seed and source of the server's noise, as `Private` has them.
+    Args:
+        guarantee: Guarantee that is promised, and to whom noise is left.
+        clients: Number k of clients, over whom noise is shared under distributed trust.
+        ridge: Ridge g >= 0, or 'noise'. It must not be chosen by looking at samples.
+        seed, entropy: Seed and source of the server's noise, as `Private` has them.
     """
 
     one_round = True
@@ -72,10 +67,8 @@ class DPAFL(Private, ClosedForm):
     ) -> Iterable[Message]:
         """Ask every node; what clients release is entered before they are asked.
 
-        Raises
-        ------
-        BadInput
-            The budget is spent, or shares of noise would arrive without a mask.
+        Raises:
+            BadInput: The budget is spent, or shares of noise would arrive without a mask.
         """
         messages = super().configure_train(server_round, arrays, config, grid)
         if self.guarantee.trust == "distributed" and not self.secure:
@@ -92,10 +85,8 @@ class DPAFL(Private, ClosedForm):
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Add what came, noise it where the server is the one to, and solve.
 
-        Raises
-        ------
-        BadInput
-            The budget is spent; or so few clients' shares are in the sum that it lacks noise.
+        Raises:
+            BadInput: The budget is spent; or so few clients' shares are in the sum that it lacks noise.
         """
         total = StatisticsTotal(NoisyGram)
         heard = _Heard(replies)

@@ -55,25 +55,16 @@ from fedlab.privacy.mechanisms.sensitivity import check_bound
 class DPFedAvg(Private, FedlabStrategy):
     """Average clipped updates of a Poisson sample of the clients, and noise the average.
 
-    Parameters
-    ----------
-    privacy
-        Budget that all rounds keep for one client, added or removed; noise is calibrated for its epsilon.
-    rounds
-        Number of rounds that there will be.
-    clip
-        Largest norm C of a client's update. Chosen by looking at clients it is a release of its own.
-    fraction_train
-        Probability q in (0, 1] with which every client takes part in a round, by itself.
-    noise_multiplier
-        Noise multiplier m; None calibrates it.
-    seed, entropy
-        Seed and source of the sampling and the noise, as `Private` has them.
+    Args:
+        privacy: Budget that all rounds keep for one client, added or removed; noise is calibrated for its epsilon.
+        rounds: Number of rounds that there will be.
+        clip: Largest norm C of a client's update. Chosen by looking at clients it is a release of its own.
+        fraction_train: Probability q in (0, 1] with which every client takes part in a round, by itself.
+        noise_multiplier: Noise multiplier m; None calibrates it.
+        seed, entropy: Seed and source of the sampling and the noise, as `Private` has them.
 
-    Raises
-    ------
-    BadInput
-        The promise is not about one client added or removed, or a setting is out of range.
+    Raises:
+        BadInput: The promise is not about one client added or removed, or a setting is out of range.
     """
 
     one_round = True  # in the sense of a stream: its noise is calibrated for what there is, once
@@ -119,10 +110,8 @@ class DPFedAvg(Private, FedlabStrategy):
     ) -> Iterable[Message]:
         """Ask a Poisson sample of the clients; it may be empty.
 
-        Raises
-        ------
-        BadInput
-            The budget is spent: no client works in vain.
+        Raises:
+            BadInput: The budget is spent: no client works in vain.
         """
         self.check_place(grid)
         nodes = sorted(grid.get_node_ids())
@@ -143,12 +132,9 @@ class DPFedAvg(Private, FedlabStrategy):
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Return the noisy model; what clients tell beside their models goes nowhere.
 
-        Raises
-        ------
-        BadInput
-            A client answered twice, or its model is no model; or the budget is spent.
-        ClientFailed
-            More clients' models are none than may fail.
+        Raises:
+            BadInput: A client answered twice, or its model is no model; or the budget is spent.
+            ClientFailed: More clients' models are none than may fail.
         """
         before = {name: array.astype(np.float64) for name, array in from_record(self._sent).items()}
         digest = hashlib.sha256()

@@ -31,24 +31,16 @@ from fedlab.privacy.accounting.release import Release
 class DPSGD(Private, FedAvg, FedlabStrategy):
     """Average the clients' noisy models.
 
-    Parameters
-    ----------
-    privacy
-        Budget that all rounds keep for one sample, added or removed; noise is calibrated for its epsilon.
-    rounds, steps, sampling_probability
-        Numbers that the clients have too.
-    noise_multiplier
-        Noise multiplier m of the clients' steps; None where they calibrate it.
-    seed, entropy
-        Seed and source of the clients' noise, as `Private` has them.
-    **fedavg
-        Settings of Flower's FedAvg.
+    Args:
+        privacy: Budget that all rounds keep for one sample, added or removed; noise is calibrated for its epsilon.
+        rounds, steps, sampling_probability: Numbers that the clients have too.
+        noise_multiplier: Noise multiplier m of the clients' steps; None where they calibrate it.
+        seed, entropy: Seed and source of the clients' noise, as `Private` has them.
+        **fedavg: Settings of Flower's FedAvg.
 
-    Raises
-    ------
-    BadInput
-        The promise is not about one sample added or removed, or clients would evaluate on their own samples, which
-        nobody noises.
+    Raises:
+        BadInput: The promise is not about one sample added or removed, or clients would evaluate on their own
+            samples, which nobody noises.
     """
 
     one_round = True  # in the sense of a stream: its noise is calibrated for what there is, once
@@ -100,10 +92,8 @@ class DPSGD(Private, FedAvg, FedlabStrategy):
     ) -> Iterable[Message]:
         """Sample clients as FedAvg does, charge them, and only then ask.
 
-        Raises
-        ------
-        BadInput
-            A budget is spent, or nobody keeps a ledger.
+        Raises:
+            BadInput: A budget is spent, or nobody keeps a ledger.
         """
         config["dp-sgd"] = [self.noise_multiplier, self.sampling_probability, float(self.steps)]
         messages = list(super().configure_train(server_round, arrays, config, grid))

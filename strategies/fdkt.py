@@ -39,31 +39,20 @@ from fedlab.privacy.accounting.budget import PrivacyBudget
 class FDKT(Private, Protocol):
     """The server; the model it ends with is texts: `text`, `ends`, `labels` and `embedded`.
 
-    Parameters
-    ----------
-    writer
-        Language model with its prompts.
-    embedder
-        Backbone of `fedlab.features` that clients embed with.
-    labels
-        Names of the classes.
-    budget
-        Budget of what clients release; they have the same.
-    text_filter
-        Filters of what was written.
-    candidates
-        Number of texts that are asked for, of each domain and label, in each round of votes.
-    keep_fraction
-        Share of the candidates that demonstrates next and is sent in the end.
-    augment_per_class
-        Number of texts that are asked for after the last votes, of each domain and label, from its winners.
-    seed, entropy
-        Seed of the run, and source of the clients' noise, as `Private` has them.
+    Args:
+        writer: Language model with its prompts.
+        embedder: Backbone of `fedlab.features` that clients embed with.
+        labels: Names of the classes.
+        budget: Budget of what clients release; they have the same.
+        text_filter: Filters of what was written.
+        candidates: Number of texts that are asked for, of each domain and label, in each round of votes.
+        keep_fraction: Share of the candidates that demonstrates next and is sent in the end.
+        augment_per_class: Number of texts that are asked for after the last votes, of each domain and label, from its
+            winners.
+        seed, entropy: Seed of the run, and source of the clients' noise, as `Private` has them.
 
-    Raises
-    ------
-    BadInput
-        A setting is out of range.
+    Raises:
+        BadInput: A setting is out of range.
     """
 
     one_round = True

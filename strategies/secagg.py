@@ -42,23 +42,16 @@ _KEPT = ("sum", "asked", "nodes", "departure", "layout", "_vector")
 class SecureAggregation(Protocol):
     """Let an inner strategy solve over a sum whose parts nobody sees.
 
-    Parameters
-    ----------
-    inner
-        Strategy that solves; its clients' statistics must be exact sums of one round.
-    dropout, colluding
-        Shares of the clients, as `fedlab.privacy.secagg.graph.Terms` has them.
-    entropy, seed
-        Source of sessions and graphs, 'os' or 'seeded'; the clients' keys are their own.
-    leave
-        Clients that leave the sum after it is made, by their partitions.
-    alone
-        Whether clients that share no masks with the others who leave may show their own sum.
+    Args:
+        inner: Strategy that solves; its clients' statistics must be exact sums of one round.
+        dropout, colluding: Shares of the clients, as `fedlab.privacy.secagg.graph.Terms` has them.
+        entropy, seed: Source of sessions and graphs, 'os' or 'seeded'; the clients' keys are their own.
+        leave: Clients that leave the sum after it is made, by their partitions.
+        alone: Whether clients that share no masks with the others who leave may show their own sum.
 
-    Raises
-    ------
-    BadInput
-        The inner strategy keeps clients' own statistics or takes late ones, which a secure sum does not have.
+    Raises:
+        BadInput: The inner strategy keeps clients' own statistics or takes late ones, which a secure sum does not
+            have.
     """
 
     def __init__(

@@ -35,14 +35,10 @@ SEED = 1
 class Cost:
     """Of one step, over all clients that took part.
 
-    Attributes
-    ----------
-    clients
-        How many answered.
-    up, down
-        Bytes in all.
-    seconds, server
-        Of a processor: of the clients in all, and of the server.
+    Attributes:
+        clients: How many answered.
+        up, down: Bytes in all.
+        seconds, server: Of a processor: of the clients in all, and of the server.
     """
 
     clients: int = 0
@@ -56,10 +52,8 @@ class Cost:
 class Aggregation:
     """One secure sum over made-up clients.
 
-    Attributes
-    ----------
-    costs
-        By step.
+    Attributes:
+        costs: By step.
     """
 
     clients: int

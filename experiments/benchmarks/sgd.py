@@ -53,20 +53,13 @@ CLASSES = 10
 class Workload:
     """Who trains what.
 
-    Attributes
-    ----------
-    title
-        What the table is called.
-    federation, cohort, samples
-        Number of clients, how many of them train in the round, and samples of each.
-    shape
-        Of one sample; three dimensions are an image.
-    settings
-        As `fedlab run` takes them.
-    module
-        The same network in PyTorch's own words.
-    pooled
-        Height, width and channels of what its convolutions leave.
+    Attributes:
+        title: What the table is called.
+        federation, cohort, samples: Number of clients, how many of them train in the round, and samples of each.
+        shape: Of one sample; three dimensions are an image.
+        settings: As `fedlab run` takes them.
+        module: The same network in PyTorch's own words.
+        pooled: Height, width and channels of what its convolutions leave.
     """
 
     title: str
@@ -250,18 +243,12 @@ def drawn(work: Workload, path: Path) -> Path:
 class Loop:
     """The round as a loop over clients whose samples are loaded already.
 
-    Parameters
-    ----------
-    module
-        What is trained.
-    rule
-        Whose settings the loop follows.
-    shape
-        Of a sample.
-    pooled
-        Height, width and channels of what the convolutions leave.
-    clients
-        Features (n, d), classes (n,) and seed of each.
+    Args:
+        module: What is trained.
+        rule: Whose settings the loop follows.
+        shape: Of a sample.
+        pooled: Height, width and channels of what the convolutions leave.
+        clients: Features (n, d), classes (n,) and seed of each.
     """
 
     def __init__(

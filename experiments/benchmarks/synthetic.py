@@ -13,12 +13,9 @@ from fedlab.data.dataset import Dataset, Split
 class Synthetic:
     """Samples around one centre per class, as float32.
 
-    Parameters
-    ----------
-    samples, features, classes
-        n, d and c of the training split; the test split has 1000 samples.
-    seed
-        Draws everything.
+    Args:
+        samples, features, classes: n, d and c of the training split; the test split has 1000 samples.
+        seed: Draws everything.
     """
 
     samples: int

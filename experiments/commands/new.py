@@ -57,21 +57,15 @@ def method(name: str, title: str | None, paper: str | None) -> None:
 def method_texts(root: Path, name: str, title: str | None = None, paper: str | None = None) -> dict[str, str]:
     """Return what the files of a new method hold, by path; nothing is written.
 
-    Parameters
-    ----------
-    root
-        Folder of the checkout.
-    name
-        Name in lower case, as in conf/methods.
-    title
-        Words for people; None takes those of the name.
-    paper
-        Address of its paper; None leaves the line to be filled.
+    Args:
+        root: Folder of the checkout.
+        name: Name in lower case, as in conf/methods.
+        title: Words for people; None takes those of the name.
+        paper: Address of its paper; None leaves the line to be filled.
 
-    Raises
-    ------
-    BadInput
-        The folder is no checkout, the name is taken or no name, or the title or the paper would break a line.
+    Raises:
+        BadInput: The folder is no checkout, the name is taken or no name, or the title or the paper would break a
+            line.
     """
     for path in (*FILES, *ROWS):
         if not (root / path).is_file():
@@ -130,10 +124,8 @@ def _words(name: str, title: str | None, paper: str | None) -> dict[str, str]:
 def write_together(texts: Mapping[Path, str]) -> None:
     """Write files, all of them or none.
 
-    Raises
-    ------
-    BadInput
-        A folder or the disk takes no more; nothing has changed.
+    Raises:
+        BadInput: A folder or the disk takes no more; nothing has changed.
     """
     beside = {path: path.with_name(f".{path.name}.new") for path in texts}
     try:

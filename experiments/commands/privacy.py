@@ -77,10 +77,8 @@ def audit(settings: Sequence[str]) -> None:
 def ledgers(run: Path) -> dict[str, Path]:
     """Return the ledgers of a run directory by method; a deployment has one, under the name of its folder.
 
-    Raises
-    ------
-    BadInput
-        There is none.
+    Raises:
+        BadInput: There is none.
     """
     from experiments.runner.resume import LEDGERS
 
@@ -102,10 +100,8 @@ def ledgers(run: Path) -> dict[str, Path]:
 def planned(words: Sequence[str]) -> Plan:
     """Return the plan of `key=value` words.
 
-    Raises
-    ------
-    BadInput
-        A key is unknown, missing or given twice, or a value out of range.
+    Raises:
+        BadInput: A key is unknown, missing or given twice, or a value out of range.
     """
     from fedlab.privacy.ridge.plan import Plan
 

@@ -38,10 +38,8 @@ class Word(click.Command):
 class Words(click.Group):
     """A group whose unknown word is met with the known ones.
 
-    Parameters
-    ----------
-    modules
-        Names of further words, each the `command` of a module of `experiments.commands`.
+    Args:
+        modules: Names of further words, each the `command` of a module of `experiments.commands`.
     """
 
     command_class = Word
@@ -63,10 +61,8 @@ class Words(click.Group):
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         """Return the word that comes first and what follows it.
 
-        Raises
-        ------
-        BadInput
-            There is no such word.
+        Raises:
+            BadInput: There is no such word.
         """
         if not (ctx.resilient_parsing or args[0] in self.list_commands(ctx) or args[0].startswith("-")):
             raise unknown("command", args[0], self.list_commands(ctx))
@@ -88,10 +84,8 @@ class Words(click.Group):
 def completion(shell: str) -> str:
     """Return the script that makes a shell complete the words of `fedlab`.
 
-    Raises
-    ------
-    BadInput
-        The shell is unknown.
+    Raises:
+        BadInput: The shell is unknown.
     """
     kind = get_completion_class(shell)
     if kind is None:

@@ -32,19 +32,13 @@ def check_agreement(
 ) -> str:
     """Return in words what a deployment and a simulation agree on.
 
-    Parameters
-    ----------
-    deployed, simulated
-        Results, with the keys of the run-directory contract.
-    model, expected
-        Models of the deployment and of the simulation.
-    mode
-        Number system of the sums, 'exact' or 'float64'; None where a method knows none.
+    Args:
+        deployed, simulated: Results, with the keys of the run-directory contract.
+        model, expected: Models of the deployment and of the simulation.
+        mode: Number system of the sums, 'exact' or 'float64'; None where a method knows none.
 
-    Raises
-    ------
-    BadInput
-        They differ by more than the mode allows.
+    Raises:
+        BadInput: They differ by more than the mode allows.
     """
     shapes = [{name: array.shape for name, array in arrays.items()} for arrays in (model, expected)]
     if shapes[0] != shapes[1]:

@@ -30,12 +30,9 @@ REGISTERED_BEFORE = "already in use"
 class Host:
     """A machine.
 
-    Attributes
-    ----------
-    address
-        Address at which the others reach it.
-    enter
-        Words before a command that make it run there; none for this machine.
+    Attributes:
+        address: Address at which the others reach it.
+        enter: Words before a command that make it run there; none for this machine.
     """
 
     address: str = "127.0.0.1"
@@ -46,16 +43,11 @@ class Host:
 class Connection:
     """How to reach a SuperLink.
 
-    Attributes
-    ----------
-    address
-        Address as 'host:port'.
-    authority
-        Certificate that the SuperLink's own is signed with.
-    home
-        Folder for Flower's own files, not shared with another SuperLink.
-    host
-        Machine on which `flwr` runs.
+    Attributes:
+        address: Address as 'host:port'.
+        authority: Certificate that the SuperLink's own is signed with.
+        home: Folder for Flower's own files, not shared with another SuperLink.
+        host: Machine on which `flwr` runs.
     """
 
     address: str
@@ -78,15 +70,11 @@ class Connection:
     def register(self, public: Path) -> None:
         """Let the SuperNode with this key in; nothing changes if it was registered before.
 
-        Parameters
-        ----------
-        public
-            File of the node's public key, nodeI.pub.
+        Args:
+            public: File of the node's public key, nodeI.pub.
 
-        Raises
-        ------
-        BadInput
-            The SuperLink refused, and says why.
+        Raises:
+            BadInput: The SuperLink refused, and says why.
         """
         done = self.flwr("supernode", "register", str(public), NAME)
         output = done.stdout + done.stderr
@@ -100,10 +88,8 @@ class Connection:
     def stream(self, app: Path) -> None:
         """Start a run and show what the ServerApp says, on this terminal, until it ends.
 
-        Raises
-        ------
-        BadInput
-            `flwr` refused; what it said stands above.
+        Raises:
+            BadInput: `flwr` refused; what it said stands above.
         """
         words = self._words("run", str(app), NAME, "--stream")
         code = subprocess.run(words, env=self._environment(), check=False).returncode
@@ -149,12 +135,9 @@ def environment(home: Path, more: Mapping[str, str] | None = None) -> dict[str, 
 def bundle(folder: Path, config: Mapping[str, Any]) -> Path:
     """Make the app that `flwr run` sends to every node: the three packages as they are installed here.
 
-    Parameters
-    ----------
-    folder
-        Folder of the app; must not be there yet.
-    config
-        Description of a method by `experiments.runner.compare.describe`.
+    Args:
+        folder: Folder of the app; must not be there yet.
+        config: Description of a method by `experiments.runner.compare.describe`.
     """
     for package in (fedlab, strategies, clients):
         source = Path(str(package.__file__)).parent

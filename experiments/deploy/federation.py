@@ -46,18 +46,12 @@ def superexec(keys: Keys, address: str) -> list[str]:
 def supernode(keys: Keys, address: str, number: int, nodes: int, port: int = 9094) -> list[str]:
     """Return the command of a SuperNode, which holds one partition of the data.
 
-    Parameters
-    ----------
-    keys
-        Keys among which its own and the authority's certificate lie.
-    address
-        Address of the SuperLink.
-    number
-        Number of its key and its partition.
-    nodes
-        Number of partitions.
-    port
-        Port of its own, for the processes of its ClientApps; on each host another.
+    Args:
+        keys: Keys among which its own and the authority's certificate lie.
+        address: Address of the SuperLink.
+        number: Number of its key and its partition.
+        nodes: Number of partitions.
+        port: Port of its own, for the processes of its ClientApps; on each host another.
     """
     return [
         *("flower-supernode", "--superlink", address, "--root-certificates", str(keys.authority)),
@@ -69,18 +63,12 @@ def supernode(keys: Keys, address: str, number: int, nodes: int, port: int = 909
 class Federation:
     """Starts and stops the processes of a federation; what it started ends with the `with` block.
 
-    Parameters
-    ----------
-    folder
-        Folder of keys, state and Flower's own files; secrets lie in it, so a temporary one.
-    nodes
-        Number of SuperNodes.
-    hosts
-        Machine of the SuperLink, then that of each SuperNode; None for this machine.
-    logs
-        Folder of what each process says; None for a part of `folder`.
-    env
-        Variables that every process's environment has besides.
+    Args:
+        folder: Folder of keys, state and Flower's own files; secrets lie in it, so a temporary one.
+        nodes: Number of SuperNodes.
+        hosts: Machine of the SuperLink, then that of each SuperNode; None for this machine.
+        logs: Folder of what each process says; None for a part of `folder`.
+        env: Variables that every process's environment has besides.
     """
 
     def __init__(
@@ -118,15 +106,11 @@ class Federation:
     def start(self, say: Callable[[str], None] = lambda _: None) -> None:
         """Start everything, in the order in which one needs the other.
 
-        Parameters
-        ----------
-        say
-            Function told how far it is.
+        Args:
+            say: Function told how far it is.
 
-        Raises
-        ------
-        BadInput
-            A process ended, or was not ready in time; its last words are in the message.
+        Raises:
+            BadInput: A process ended, or was not ready in time; its last words are in the message.
         """
         self.start_superlink()
         say(f"SuperLink ready on {self.address}: TLS, node authentication, state on disk")
@@ -157,19 +141,13 @@ class Federation:
     ) -> Process:
         """Start a SuperNode.
 
-        Parameters
-        ----------
-        number
-            Number of its partition.
-        keys
-            Keys among which its own and the authority's lie; None for the federation's.
-        env
-            Variables that its environment has besides.
+        Args:
+            number: Number of its partition.
+            keys: Keys among which its own and the authority's lie; None for the federation's.
+            env: Variables that its environment has besides.
 
-        Raises
-        ------
-        BadInput
-            The SuperLink's certificate does not match, seen from the node's host.
+        Raises:
+            BadInput: The SuperLink's certificate does not match, seen from the node's host.
         """
         host, keys = self.hosts[1 + number], keys or self.keys
         Connection(self.address, keys.authority, self.folder / "flwr", host).probe()
@@ -200,10 +178,8 @@ class Federation:
     def check(self) -> None:
         """Raise if a process has ended by itself.
 
-        Raises
-        ------
-        BadInput
-            Names it, with its last words.
+        Raises:
+            BadInput: Names it, with its last words.
         """
         for process in list(self.processes.values()):  # another thread may start or kill one meanwhile
             if process.code is None:
@@ -221,14 +197,10 @@ class Federation:
     def run(self, config: Mapping[str, object], out: Path, name: str = "run") -> Run:
         """Send an app to the nodes and start it.
 
-        Parameters
-        ----------
-        config
-            Description of a method by `experiments.runner.compare.describe`.
-        out
-            Folder of the ServerApp's results; must not hold any yet.
-        name
-            Name of its log.
+        Args:
+            config: Description of a method by `experiments.runner.compare.describe`.
+            out: Folder of the ServerApp's results; must not hold any yet.
+            name: Name of its log.
         """
         if (out / "results.json").exists():
             raise BadInput(f"{out} holds the results of another run: name a new folder")

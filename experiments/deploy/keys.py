@@ -47,10 +47,8 @@ HOST_NAME = re.compile(r"[\w*-]+(\.[\w-]+)*", re.ASCII)
 class Keys:
     """Where the secrets of a federation lie.
 
-    Attributes
-    ----------
-    folder
-        Folder of the files that the module's docstring lists.
+    Attributes:
+        folder: Folder of the files that the module's docstring lists.
     """
 
     folder: Path
@@ -88,20 +86,14 @@ class Keys:
 def make_keys(folder: Path, hosts: Sequence[str], nodes: int) -> Keys:
     """Make what is missing of a federation's secrets, and the SuperLink's certificate for these hosts.
 
-    Parameters
-    ----------
-    folder
-        Folder of the secrets; it is made, readable by its owner only.
-    hosts
-        Names and addresses that the SuperLink is reached by.
-    nodes
-        Number of SuperNodes that shall have a key.
+    Args:
+        folder: Folder of the secrets; it is made, readable by its owner only.
+        hosts: Names and addresses that the SuperLink is reached by.
+        nodes: Number of SuperNodes that shall have a key.
 
-    Raises
-    ------
-    BadInput
-        No host, no node, a host that is no name, or the folder holds an authority without its key or secrets
-        that are damaged.
+    Raises:
+        BadInput: No host, no node, a host that is no name, or the folder holds an authority without its key or
+            secrets that are damaged.
     """
     if not hosts or nodes < 1:
         raise BadInput(

@@ -36,25 +36,18 @@ DEFAULTS = ("clients=4", "methods=[afl]")
 def deploy_locally(overrides: Sequence[str], out: Path | None = None, console: Console | None = None) -> Path:
     """Start a federation on loopback, run a method on it, compare with the simulation, stop everything.
 
-    Parameters
-    ----------
-    overrides
-        Overrides as for `fedlab run`; `clients` is the number of SuperNodes. Without an experiment, 4 of them run AFL.
-    out
-        Folder of results and logs; None for one of this moment under outputs/.
-    console
-        Console that shows how far it is; standard output when None.
+    Args:
+        overrides: Overrides as for `fedlab run`; `clients` is the number of SuperNodes. Without an experiment, 4 of
+            them run AFL.
+        out: Folder of results and logs; None for one of this moment under outputs/.
+        console: Console that shows how far it is; standard output when None.
 
-    Returns
-    -------
-    Path
-        The folder with results.json, model.safetensors and logs/.
+    Returns:
+        Path: The folder with results.json, model.safetensors and logs/.
 
-    Raises
-    ------
-    BadInput
-        The config is not one of a deployment, a process failed, or the model differs from the simulation's by more
-        than its numbers allow.
+    Raises:
+        BadInput: The config is not one of a deployment, a process failed, or the model differs from the simulation's
+            by more than its numbers allow.
     """
     # An experiment says itself which method it is of.
     chosen = any(word.startswith("experiment=") for word in overrides)
@@ -97,10 +90,8 @@ def deploy_locally(overrides: Sequence[str], out: Path | None = None, console: C
 def one_method(overrides: Sequence[str]) -> tuple[DictConfig, str]:
     """Compose a config that a deployment can run, and return it with its method's name.
 
-    Raises
-    ------
-    BadInput
-        Not exactly one method, one that needs no federation, or no clients.
+    Raises:
+        BadInput: Not exactly one method, one that needs no federation, or no clients.
     """
     cfg = compose(overrides)
     check(cfg)

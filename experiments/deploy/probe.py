@@ -23,10 +23,8 @@ class NoAnswer(BadInput):
 def split_address(address: str) -> tuple[str, int]:
     """Return host and port of 'host:port'.
 
-    Raises
-    ------
-    BadInput
-        It is not of this form.
+    Raises:
+        BadInput: It is not of this form.
     """
     host, _, port = address.rpartition(":")
     try:
@@ -44,21 +42,14 @@ def split_address(address: str) -> tuple[str, int]:
 def probe(address: str, authority: Path | None = None, retry_for: float = RETRY_FOR) -> None:
     """Ask the server at an address how it is; return if it is well.
 
-    Parameters
-    ----------
-    address
-        Address as 'host:port'.
-    authority
-        Certificate that the server's own must be signed with; None asks without TLS.
-    retry_for
-        Seconds that the question may take.
+    Args:
+        address: Address as 'host:port'.
+        authority: Certificate that the server's own must be signed with; None asks without TLS.
+        retry_for: Seconds that the question may take.
 
-    Raises
-    ------
-    NoAnswer
-        Nobody listens there, or what listens is not well.
-    BadInput
-        The certificate does not match the address or the authority, or the authority cannot be read.
+    Raises:
+        NoAnswer: Nobody listens there, or what listens is not well.
+        BadInput: The certificate does not match the address or the authority, or the authority cannot be read.
     """
     host, port = split_address(address)
     if authority is None:
@@ -91,14 +82,10 @@ def wait_until_ready(
 ) -> None:
     """Ask until there is an answer.
 
-    Parameters
-    ----------
-    ask
-        Call of `probe`.
-    retry_for
-        Seconds until the last `NoAnswer` is raised; any other error is raised at once.
-    check
-        Function called after each question without an answer; may raise, when waiting has become pointless.
+    Args:
+        ask: Call of `probe`.
+        retry_for: Seconds until the last `NoAnswer` is raised; any other error is raised at once.
+        check: Function called after each question without an answer; may raise, when waiting has become pointless.
     """
     from tenacity import (  # a health check waits not
         Retrying,

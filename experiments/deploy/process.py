@@ -25,23 +25,15 @@ class Process:
     The group is the program's own, so a Ctrl-C in the terminal reaches this process alone, which then ends
     the others in good order; and a signal to the group reaches the children of a program that was killed.
 
-    Parameters
-    ----------
-    name
-        Name to speak of it by.
-    command
-        Program and arguments.
-    log
-        File of its output; appended to, so that a restart keeps what was said before.
-    env
-        Environment, all of it; None for this process's.
-    folder
-        Working directory; None for this process's.
+    Args:
+        name: Name to speak of it by.
+        command: Program and arguments.
+        log: File of its output; appended to, so that a restart keeps what was said before.
+        env: Environment, all of it; None for this process's.
+        folder: Working directory; None for this process's.
 
-    Raises
-    ------
-    BadInput
-        The program is not installed.
+    Raises:
+        BadInput: The program is not installed.
     """
 
     def __init__(

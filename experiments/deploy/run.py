@@ -21,16 +21,11 @@ LAG = 5.0
 class Run:
     """Started where it is made.
 
-    Parameters
-    ----------
-    connection
-        Connection to the SuperLink.
-    app
-        Folder of the app, made by `bundle`.
-    out
-        Folder that the app's config names: where the ServerApp leaves its results.
-    log
-        File of what the ServerApp says.
+    Args:
+        connection: Connection to the SuperLink.
+        app: Folder of the app, made by `bundle`.
+        out: Folder that the app's config names: where the ServerApp leaves its results.
+        log: File of what the ServerApp says.
     """
 
     def __init__(self, connection: Connection, app: Path, out: Path, log: Path):
@@ -58,19 +53,13 @@ class Run:
     ) -> Path:
         """Wait for the results and return their folder.
 
-        Parameters
-        ----------
-        retry_for
-            Seconds until it is given up; None waits for ever.
-        check
-            Function called in between; may raise.
-        say
-            Function told each line of our ServerApp, once.
+        Args:
+            retry_for: Seconds until it is given up; None waits for ever.
+            check: Function called in between; may raise.
+            say: Function told each line of our ServerApp, once.
 
-        Raises
-        ------
-        BadInput
-            The run could not be started, ended without results, or left none in time.
+        Raises:
+            BadInput: The run could not be started, ended without results, or left none in time.
         """
         deadline = float("inf") if retry_for is None else time.monotonic() + retry_for
         printed = 0
@@ -95,10 +84,8 @@ class Run:
     def check(self) -> None:
         """Raise if the run is over and has left no results.
 
-        Raises
-        ------
-        BadInput
-            With the ServerApp's last words.
+        Raises:
+            BadInput: With the ServerApp's last words.
         """
         if self._ended() and not (self.out / "results.json").exists():
             raise BadInput(

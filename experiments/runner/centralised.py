@@ -25,18 +25,12 @@ def centralised(
 ) -> tuple[dict[str, Any], ArrayRecord, list[str]]:
     """Return the result, the model, and what must be said of it.
 
-    Parameters
-    ----------
-    learner
-        What reduces samples to statistics.
-    everyone
-        Whose samples, and in which steps they come.
-    ridge
-        g of the joint system, or 'gcv'.
-    seed
-        Of the run; it is only reported.
-    emit
-        Told of every step.
+    Args:
+        learner: What reduces samples to statistics.
+        everyone: Whose samples, and in which steps they come.
+        ridge: g of the joint system, or 'gcv'.
+        seed: Of the run; it is only reported.
+        emit: Told of every step.
     """
     estimate_memory(learner, everyone)
     judge = ServerEvaluator(learner, everyone, rounds=1)

@@ -33,10 +33,8 @@ def configuration() -> Path:
 def compose(overrides: Iterable[str]) -> DictConfig:
     """Return the config that these overrides describe, resolved.
 
-    Raises
-    ------
-    BadInput
-        A key or a value is unknown.
+    Raises:
+        BadInput: A key or a value is unknown.
     """
     words = list(overrides)
     with composing(words):
@@ -48,17 +46,12 @@ def compose(overrides: Iterable[str]) -> DictConfig:
 def recompose(run: Path, changes: Iterable[str]) -> DictConfig:
     """Return the config of a run with some changes: composed anew, for a setting stands in many places.
 
-    Parameters
-    ----------
-    run
-        Its directory.
-    changes
-        Overrides, after the run's own.
+    Args:
+        run: Its directory.
+        changes: Overrides, after the run's own.
 
-    Raises
-    ------
-    BadInput
-        A key or a value is unknown.
+    Raises:
+        BadInput: A key or a value is unknown.
     """
     overrides = OmegaConf.to_container(OmegaConf.load(run / "overrides.yaml"))
     assert isinstance(overrides, list)
@@ -69,10 +62,8 @@ def recompose(run: Path, changes: Iterable[str]) -> DictConfig:
 def composing(words: Iterable[str] = ()) -> Iterator[None]:
     """Turn what Hydra and OmegaConf raise within the block into `BadInput`.
 
-    Parameters
-    ----------
-    words
-        What is being composed: the choices among them say which keys there are.
+    Args:
+        words: What is being composed: the choices among them say which keys there are.
     """
     try:
         yield

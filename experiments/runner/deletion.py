@@ -46,26 +46,17 @@ def delete(
 ) -> tuple[str, list[DeletionCertificate]]:
     """Delete clients or rows from a finished run; return the method and its new certificates, all without a client.
 
-    Parameters
-    ----------
-    path
-        Run directory.
-    clients
-        Numbers of the clients who leave; none shows, or verifies, what has been deleted.
-    rows
-        Rows of the training split that leave, all of one client; None for everything the clients have.
-    method
-        Name of the method; None for the first that can.
-    verify
-        Source of a training without the deleted, 'kept' or 'data'; None trains none.
-    resend
-        Whether the clients' statistics are taken from their data again.
+    Args:
+        path: Run directory.
+        clients: Numbers of the clients who leave; none shows, or verifies, what has been deleted.
+        rows: Rows of the training split that leave, all of one client; None for everything the clients have.
+        method: Name of the method; None for the first that can.
+        verify: Source of a training without the deleted, 'kept' or 'data'; None trains none.
+        resend: Whether the clients' statistics are taken from their data again.
 
-    Raises
-    ------
-    BadInput
-        The run is not finished or kept nothing, a client or a sample cannot be deleted, or a check failed; the run
-        directory is as it was.
+    Raises:
+        BadInput: The run is not finished or kept nothing, a client or a sample cannot be deleted, or a check failed;
+            the run directory is as it was.
     """
     result = Result.load(path)
     cfg = _config(path)
@@ -102,16 +93,11 @@ def kept_by(cfg: DictConfig, name: str, path: Path) -> ExactUnlearning:
 def settle(unlearning: ExactUnlearning, path: Path, name: str, own: bool = True) -> None:
     """Let a run directory show the state of its sums, where it does not yet.
 
-    Parameters
-    ----------
-    unlearning
-        Sums of the method.
-    path
-        Run directory.
-    name
-        Name of the method.
-    own
-        Whether the run's own model is the method's.
+    Args:
+        unlearning: Sums of the method.
+        path: Run directory.
+        name: Name of the method.
+        own: Whether the run's own model is the method's.
     """
     certificates = unlearning.certificates
     if not certificates:
@@ -140,10 +126,8 @@ def _check_run(unlearning: ExactUnlearning, result: Result, name: str) -> None:
 def chosen(cfg: DictConfig, results: Mapping[str, Any], wanted: str | None = None) -> str:
     """Return the method of a run that clients can be deleted from.
 
-    Raises
-    ------
-    BadInput
-        There is none; the reason is that of the method, and so is the remedy.
+    Raises:
+        BadInput: There is none; the reason is that of the method, and so is the remedy.
     """
     if wanted is not None and wanted not in cfg.methods:
         raise unknown("method", wanted, map(str, cfg.methods))
@@ -184,10 +168,8 @@ def _refusal(name: str, method: Any, results: Mapping[str, Any]) -> str:
 def read_rows(path: Path) -> list[int]:
     """Return the rows that a file names: whole numbers, one a line or as a JSON list.
 
-    Raises
-    ------
-    BadInput
-        It cannot be read, or names something else.
+    Raises:
+        BadInput: It cannot be read, or names something else.
     """
     try:
         text = path.read_text(encoding="utf-8").strip()

@@ -41,25 +41,16 @@ def run_app(
 ) -> WatchedGrid:
     """Run an app, print what it did, and return what was seen of its messages.
 
-    Parameters
-    ----------
-    folder
-        Folder of the app's pyproject.toml.
-    nodes
-        Number of simulated nodes; None for what the app says, or `NODES`.
-    engine
-        'local' for this process, 'ray' for Ray actors.
-    workers
-        Number of Ray actors; None for one per CPU.
-    run_config
-        Overrides of the app's config.
-    console
-        Where progress and summary are printed.
+    Args:
+        folder: Folder of the app's pyproject.toml.
+        nodes: Number of simulated nodes; None for what the app says, or `NODES`.
+        engine: 'local' for this process, 'ray' for Ray actors.
+        workers: Number of Ray actors; None for one per CPU.
+        run_config: Overrides of the app's config.
+        console: Where progress and summary are printed.
 
-    Raises
-    ------
-    BadInput
-        No app there, one that cannot be imported or whose ServerApp raises, or a setting out of range.
+    Raises:
+        BadInput: No app there, one that cannot be imported or whose ServerApp raises, or a setting out of range.
     """
     app = FlowerApp.read(folder, run_config)
     nodes = nodes if nodes is not None else app.nodes or NODES

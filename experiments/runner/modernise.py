@@ -18,14 +18,10 @@ KEYS = {"model": "client", "attendance": "availability"}
 def modernise(cfg: DictConfig, directory: RunDirectory, before: dict[str, Any]) -> None:
     """Let the checkpoints of a run be those of its config in today's names; each file is replaced whole.
 
-    Parameters
-    ----------
-    cfg
-        Config of the run, in today's names.
-    directory
-        Its directory, claimed.
-    before
-        Config that lies in it, as it was written.
+    Args:
+        cfg: Config of the run, in today's names.
+        directory: Its directory, claimed.
+        before: Config that lies in it, as it was written.
     """
     # Above, the keys of today; below, everything as it was: so the description of then comes out, but for its keys.
     mixed = {KEYS.get(key, key): value for key, value in before.items()}

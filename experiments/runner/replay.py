@@ -32,14 +32,10 @@ from fedlab.world import World
 class Again:
     """The clients of a run; nothing is loaded before it is asked for.
 
-    Parameters
-    ----------
-    directory
-        Of the run.
-    name
-        The method.
-    unlearning
-        What it has kept.
+    Args:
+        directory: Of the run.
+        name: The method.
+        unlearning: What it has kept.
     """
 
     def __init__(self, directory: RunDirectory, name: str, unlearning: ExactUnlearning):
@@ -58,11 +54,9 @@ class Again:
     def observed(self, client: int, rows: Iterable[int]) -> dict[int, Any]:
         """Return the statistics of some samples of a client, in each phase that has some of them.
 
-        Raises
-        ------
-        BadInput
-            The client does not hold one of them, its data are not what they were, or so few are left that it would
-            not have answered.
+        Raises:
+            BadInput: The client does not hold one of them, its data are not what they were, or so few are left that
+                it would not have answered.
         """
         wanted, before = set(rows), set(self._unlearning.forgotten(client))
         held = self._held(client, self._unlearning.parts(client))

@@ -43,18 +43,13 @@ def ledger_of(run: Path, method: str) -> Path:
 def reopen(path: Path, changes: Sequence[str]) -> tuple[DictConfig, list[str]]:
     """Return the config of a run and the overrides that compose it.
 
-    Parameters
-    ----------
-    path
-        The run directory.
-    changes
-        Overrides given beside `resume=`; only those of `FREE` are taken.
+    Args:
+        path: The run directory.
+        changes: Overrides given beside `resume=`; only those of `FREE` are taken.
 
-    Raises
-    ------
-    BadInput
-        It is no run directory, another version wrote it, its config is no longer what its overrides compose, or
-        a change would change the result.
+    Raises:
+        BadInput: It is no run directory, another version wrote it, its config is no longer what its overrides
+            compose, or a change would change the result.
     """
     for change in changes:
         if _key(change).split(".")[0] not in FREE:

@@ -28,12 +28,9 @@ class Mode(Enum):
 class Cohort:
     """Who is asked in a round of the averaging methods.
 
-    Attributes
-    ----------
-    fraction
-        Share of the clients, in (0, 1].
-    minimum
-        But at least so many, where there are so many.
+    Attributes:
+        fraction: Share of the clients, in (0, 1].
+        minimum: But at least so many, where there are so many.
     """
 
     fraction: float = MISSING
@@ -44,10 +41,8 @@ class Cohort:
 class Checkpoint:
     """How often a run is kept so that `resume=` can continue it.
 
-    Attributes
-    ----------
-    every
-        Rounds from one checkpoint to the next; null keeps none.
+    Attributes:
+        every: Rounds from one checkpoint to the next; null keeps none.
     """
 
     every: int | None = 1
@@ -57,28 +52,17 @@ class Checkpoint:
 class Settings:
     """Top-level choices; each can be overridden on the command line.
 
-    Attributes
-    ----------
-    clients
-        Number of clients; null where the partition knows it (natural ids).
-    seed
-        Of the split, the random features, the partition, the sampling of clients and local training.
-    mode
-        'exact' (bit-identical for every partition) or 'float64'.
-    ridge
-        g of the closed-form head, or 'gcv' to choose it from the statistics.
-    rounds
-        Rounds of the averaging methods.
-    device
-        Where features and statistics are computed: cpu, cuda, cuda:1.
-    tolerate
-        Share of a round's clients that may fail before the run stops.
-    timeout
-        Seconds to wait for a round's replies; null waits for all.
-    checkpoint
-        How often a run is kept, so that `fedlab run resume=DIR` can continue it.
-    entropy
-        Where noise and keys come from: 'seeded' repeats them, 'os' is for real data.
+    Attributes:
+        clients: Number of clients; null where the partition knows it (natural ids).
+        seed: Of the split, the random features, the partition, the sampling of clients and local training.
+        mode: 'exact' (bit-identical for every partition) or 'float64'.
+        ridge: g of the closed-form head, or 'gcv' to choose it from the statistics.
+        rounds: Rounds of the averaging methods.
+        device: Where features and statistics are computed: cpu, cuda, cuda:1.
+        tolerate: Share of a round's clients that may fail before the run stops.
+        timeout: Seconds to wait for a round's replies; null waits for all.
+        checkpoint: How often a run is kept, so that `fedlab run resume=DIR` can continue it.
+        entropy: Where noise and keys come from: 'seeded' repeats them, 'os' is for real data.
     """
 
     name: str = MISSING
@@ -115,10 +99,8 @@ class Settings:
 def check(cfg: Any) -> None:
     """Refuse settings out of range before anything is loaded.
 
-    Raises
-    ------
-    BadInput
-        Names the first such setting, its range and what to give.
+    Raises:
+        BadInput: Names the first such setting, its range and what to give.
     """
     plain = OmegaConf.to_container(cfg, resolve=True, enum_to_str=True)
     for old, new in old_names(plain):

@@ -28,10 +28,8 @@ SIGNATURE, ALL, LIKE = "_signature_", "all", "_like_"
 def fill(cfg: DictConfig) -> None:
     """Put the settings that a config takes from signatures, or from a part of its own, in their places.
 
-    Raises
-    ------
-    BadInput
-        A config names a parameter that its class does not have, or whose default no config can hold.
+    Raises:
+        BadInput: A config names a parameter that its class does not have, or whose default no config can hold.
     """
     for node in list(_nodes(cfg)):
         if SIGNATURE in node:
@@ -65,10 +63,8 @@ def _complete(node: DictConfig, values: Mapping[Any, Any]) -> None:
 def defaults_of(target: str) -> dict[str, Any]:
     """Return the parameters of a class or function that have a plain default, and what it is.
 
-    Parameters
-    ----------
-    target
-        Its full name; a package that exports it will do.
+    Args:
+        target: Its full name; a package that exports it will do.
     """
     module, node = _definition(target)
     return dict(

@@ -23,15 +23,11 @@ WORDS = {int: "an integer", float: "a number", str: "a text", bool: "true or fal
 def check_types(cfg: Any) -> None:
     """Refuse settings of another type than the constructor they are for says.
 
-    Parameters
-    ----------
-    cfg
-        The config as plain dictionaries, lists and values.
+    Args:
+        cfg: The config as plain dictionaries, lists and values.
 
-    Raises
-    ------
-    BadInput
-        Names the first such setting by its shortest key, its value and what it must be.
+    Raises:
+        BadInput: Names the first such setting by its shortest key, its value and what it must be.
     """
     wrong = [(key, value, hint) for key, value, hint in _settings(cfg, "") if not _fits(value, hint)]
     if wrong:

@@ -39,20 +39,13 @@ SUMMED = ("secure sum", "central noise")
 class Scene:
     """The samples, who holds them, what is public, and how they are sent.
 
-    Attributes
-    ----------
-    x, labels
-        Clipped features, (n, d), and (n,).
-    parts
-        Rows of the clients that have at least `study.min_samples`.
-    clients
-        How many there are, whatever they have.
-    public
-        What the test split tells of the population.
-    sender
-        The client, sending sums of these features.
-    study, ridge, seed
-        Of the config.
+    Attributes:
+        x, labels: Clipped features, (n, d), and (n,).
+        parts: Rows of the clients that have at least `study.min_samples`.
+        clients: How many there are, whatever they have.
+        public: What the test split tells of the population.
+        sender: The client, sending sums of these features.
+        study, ridge, seed: Of the config.
     """
 
     x: Tensor
@@ -69,10 +62,8 @@ class Scene:
     def of(cls, cfg: DictConfig, learner: Analytic, everyone: World) -> Scene:
         """Return the scene of a config.
 
-        Raises
-        ------
-        BadInput
-            There are fewer samples, or clients, than the study asks for.
+        Raises:
+            BadInput: There are fewer samples, or clients, than the study asks for.
         """
         study, c = cfg.study, everyone.num_classes
         x, known = (clip_rows(learner.features(part), study.clip) for part in (everyone.train, everyone.test))

@@ -54,12 +54,9 @@ def federation(
 class Cells:
     """The rows of a study, each an event as soon as it is known, and what the run directory shows in the end.
 
-    Parameters
-    ----------
-    cfg
-        Config of the run.
-    directory
-        Directory of the run.
+    Args:
+        cfg: Config of the run.
+        directory: Directory of the run.
     """
 
     def __init__(self, cfg: DictConfig, directory: RunDirectory):

@@ -56,12 +56,9 @@ def tradeoff(cfg: DictConfig, directory: RunDirectory) -> dict[str, Any]:
 def over_seeds(rows: list[dict[str, Any]], keys: tuple[str, ...]) -> list[dict[str, Any]]:
     """Return one row for all seeds of a setting: the mean, the lowest and the highest accuracy, the mean loss.
 
-    Parameters
-    ----------
-    rows
-        Rows with `accuracy` and `seed`; those without `epsilon` are what the others of their seed lose against.
-    keys
-        Keys that make a setting.
+    Args:
+        rows: Rows with `accuracy` and `seed`; those without `epsilon` are what the others of their seed lose against.
+        keys: Keys that make a setting.
     """
     plain = {row["seed"]: row["accuracy"] for row in rows if row["epsilon"] is None}
     settings: dict[tuple[Any, ...], list[dict[str, Any]]] = {}

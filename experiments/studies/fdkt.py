@@ -79,16 +79,11 @@ def gains(
 ) -> Iterator[dict[str, Any]]:
     """Yield what each client's small model gets right, for each number of labelled texts of `study.labelled`.
 
-    Parameters
-    ----------
-    cfg
-        Config of the cell.
-    everyone
-        World whose clients learn, and whose test texts they are tested on.
-    arrays
-        Texts of the server.
-    uppers
-        Accuracy with all labels, by seed and domain; what is not there yet is added.
+    Args:
+        cfg: Config of the cell.
+        everyone: World whose clients learn, and whose test texts they are tested on.
+        arrays: Texts of the server.
+        uppers: Accuracy with all labels, by seed and domain; what is not there yet is added.
     """
     learner: FDKT = instantiate(describe(cfg, METHOD)["client"], num_classes=everyone.num_classes)
     dataset = everyone.federation.dataset

@@ -33,12 +33,9 @@ from fedlab.tracking.run_directory import RunDirectory
 class Without:
     """Another partition, but that some clients hold nothing; the others hold what they held.
 
-    Parameters
-    ----------
-    partition
-        Partition that deals the samples.
-    clients
-        Clients that hold nothing.
+    Args:
+        partition: Partition that deals the samples.
+        clients: Clients that hold nothing.
     """
 
     partition: Partition

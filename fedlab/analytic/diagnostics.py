@@ -14,12 +14,9 @@ SATURATION = 0.01
 def diagnostics(statistics: GramStats, solution: Solution) -> list[str]:
     """Return the diagnostics of a head, a sentence each; none where all is well.
 
-    Parameters
-    ----------
-    statistics
-        Statistics that the head was solved from.
-    solution
-        Solution with the head.
+    Args:
+        statistics: Statistics that the head was solved from.
+        solution: Solution with the head.
     """
     sentences = [solution.diagnostic] if solution.diagnostic else []
     entries = max(1, statistics.count * statistics.num_features)

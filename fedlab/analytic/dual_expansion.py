@@ -30,12 +30,9 @@ ENTRIES = 2**16
 class DualReLUTanh:
     """h = [relu(x B), tanh(x B)].
 
-    Parameters
-    ----------
-    width
-        Number of random projections, w; d = 2 w.
-    seed
-        Seed of the map: equal on every machine, and the projection of `RandomReLU` with this width.
+    Args:
+        width: Number of random projections, w; d = 2 w.
+        seed: Seed of the map: equal on every machine, and the projection of `RandomReLU` with this width.
     """
 
     width: int = 2048

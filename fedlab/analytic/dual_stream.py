@@ -35,30 +35,19 @@ from fedlab.stats.gram import GramStats
 class DualStream:
     """What is left of the phases so far.
 
-    Parameters
-    ----------
-    ratio
-        Weight r >= 0 of the compensation stream; 0 is ACIL.
-    ridge
-        Ridge g of the main stream.
-    compensation_ridge
-        Ridge g_C of the compensation stream.
-    keep_phases
-        Memory of each phase's statistics (2w x 2w numbers per phase), so that a client can be forgotten later and
-        the main ridge searched.
+    Args:
+        ratio: Weight r >= 0 of the compensation stream; 0 is ACIL.
+        ridge: Ridge g of the main stream.
+        compensation_ridge: Ridge g_C of the compensation stream.
+        keep_phases: Memory of each phase's statistics (2w x 2w numbers per phase), so that a client can be forgotten
+            later and the main ridge searched.
 
-    Attributes
-    ----------
-    total
-        Statistics of all phases together; None before the first.
-    compensation
-        Cross term K of the compensation stream, (w, c), in units of the features.
-    seen
-        Classes that have had a sample, as c truth values.
-    phases
-        Statistics of each phase where they are kept.
-    num_phases
-        Number of phases with samples that were added.
+    Attributes:
+        total: Statistics of all phases together; None before the first.
+        compensation: Cross term K of the compensation stream, (w, c), in units of the features.
+        seen: Classes that have had a sample, as c truth values.
+        phases: Statistics of each phase where they are kept.
+        num_phases: Number of phases with samples that were added.
     """
 
     ratio: float = 0.6
@@ -78,17 +67,12 @@ class DualStream:
     def add(self, phase: GramStats, new_classes: Iterable[int] | None = None) -> DualStream:
         """Return the state after one more phase.
 
-        Parameters
-        ----------
-        phase
-            Statistics of all samples of the phase, whoever held them.
-        new_classes
-            Classes that are new in it; None: those with samples in it and none before.
+        Args:
+            phase: Statistics of all samples of the phase, whoever held them.
+            new_classes: Classes that are new in it; None: those with samples in it and none before.
 
-        Raises
-        ------
-        BadInput
-            The statistics do not fit those before, are weighted, or have no two halves.
+        Raises:
+            BadInput: The statistics do not fit those before, are weighted, or have no two halves.
         """
         if phase.num_features % 2 or phase.weighting is not None:
             raise BadInput(
@@ -131,17 +115,12 @@ class DualStream:
     def forget(self, phase: int, statistics: GramStats) -> DualStream:
         """Return the state as if these samples had never been in that phase.
 
-        Parameters
-        ----------
-        phase
-            Phase to forget from, counted from 0 over the phases with samples.
-        statistics
-            Statistics of the samples to forget.
+        Args:
+            phase: Phase to forget from, counted from 0 over the phases with samples.
+            statistics: Statistics of the samples to forget.
 
-        Raises
-        ------
-        BadInput
-            The phases were not kept, there is no such phase, or the samples were never part of it.
+        Raises:
+            BadInput: The phases were not kept, there is no such phase, or the samples were never part of it.
         """
         if not self.keep_phases:
             raise BadInput(
@@ -163,10 +142,8 @@ class DualStream:
     def solution(self) -> Solution:
         """Return the head [W_M; r W_C], (2w, c), and how well both systems were posed.
 
-        Raises
-        ------
-        BadInput
-            There is no phase yet.
+        Raises:
+            BadInput: There is no phase yet.
         """
         main, compensation = self._streams()
         return self._joined(main, compensation)
@@ -202,18 +179,13 @@ class DualStream:
 
             |Y - h W|^2 = tr(W'GW) - 2 tr(W'C) + n
 
-        Parameters
-        ----------
-        held_out
-            Statistics of the held-out samples: additive over clients like any others.
-        ratios, compensation_ridges, ridges
-            Candidates; none given keeps the present one. Other main ridges need the phases kept, for the
-            residue of each phase is that of its main head.
+        Args:
+            held_out: Statistics of the held-out samples: additive over clients like any others.
+            ratios, compensation_ridges, ridges: Candidates; none given keeps the present one. Other main ridges need
+                the phases kept, for the residue of each phase is that of its main head.
 
-        Raises
-        ------
-        BadInput
-            There are no held-out samples, no ratio, or other main ridges and no phases.
+        Raises:
+            BadInput: There are no held-out samples, no ratio, or other main ridges and no phases.
         """
         if held_out.count == 0 or not ratios:
             raise BadInput("a search needs held-out samples and at least one ratio")
@@ -238,10 +210,9 @@ class DualStream:
 def number(name: str, value: float | str) -> float:
     """Return a ratio or a ridge of a stream.
 
-    Raises
-    ------
-    BadInput
-        It is negative, not finite, or no number: cross-validation knows one ridge, and two streams have two.
+    Raises:
+        BadInput: It is negative, not finite, or no number: cross-validation knows one ridge, and two streams have
+            two.
     """
     if isinstance(value, str):
         raise BadInput(

@@ -73,12 +73,9 @@ class Identity:
 class RandomReLU:
     """h = relu(x B).
 
-    Parameters
-    ----------
-    width
-        Number of random features, d.
-    seed
-        Seed of the map: equal seeds give equal maps on every machine.
+    Args:
+        width: Number of random features, d.
+        seed: Seed of the map: equal seeds give equal maps on every machine.
     """
 
     width: int = 2048
@@ -104,16 +101,11 @@ class RandomReLU:
 class RandomRBF:
     """h_j = exp(-|x - c_j|^2 / (2 sigma^2)).
 
-    Parameters
-    ----------
-    width
-        Number of centres, d.
-    seed
-        Seed of the centres, which are equal on every machine.
-    sigma
-        Width of the kernel, in feature units.
-    low, high
-        Box that the centres are drawn from, public.
+    Args:
+        width: Number of centres, d.
+        seed: Seed of the centres, which are equal on every machine.
+        sigma: Width of the kernel, in feature units.
+        low, high: Box that the centres are drawn from, public.
     """
 
     width: int = 2048

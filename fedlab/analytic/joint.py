@@ -22,12 +22,9 @@ from fedlab.stats.gram import GramStats
 class Joint:
     """What is left of the phases so far: their sum.
 
-    Parameters
-    ----------
-    ridge
-        Ridge g >= 0, or 'gcv'.
-    total
-        Statistics of all phases together; None before the first.
+    Args:
+        ridge: Ridge g >= 0, or 'gcv'.
+        total: Statistics of all phases together; None before the first.
     """
 
     ridge: float | str = 0.1
@@ -36,20 +33,16 @@ class Joint:
     def add(self, phase: Any) -> Joint:
         """Return the state after one more phase; one without samples changes nothing.
 
-        Raises
-        ------
-        BadInput
-            The statistics do not fit those before.
+        Raises:
+            BadInput: The statistics do not fit those before.
         """
         return replace(self, total=phase if self.total is None else self.total + phase)
 
     def solution(self) -> Solution:
         """Return the head, (d, c), and how well its system was posed.
 
-        Raises
-        ------
-        BadInput
-            There is no phase yet.
+        Raises:
+            BadInput: There is no phase yet.
         """
         if self.total is None:
             raise BadInput("there is no phase yet: nothing to solve")

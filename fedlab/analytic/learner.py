@@ -46,20 +46,14 @@ EMPTY: Mapping[str, Any] = MappingProxyType({})
 class Analytic(Learner):
     """What a client does with its samples, and whoever holds a sum with that sum.
 
-    Parameters
-    ----------
-    num_classes
-        Number of classes c, known to everyone; a class that a client does not hold is a zero column.
-    expansion
-        Map from backbone features to the features that are summed.
-    mode
-        Number mode: 'exact' for fixed-point integers (bit-identical for every partition) or 'float64'.
-    limit
-        Public range of the backbone's features (exact mode).
-    bits
-        Word length of the features (exact mode).
-    min_samples
-        Samples below which a client answers as one that has none: its silence says no more than that. 0 is off.
+    Args:
+        num_classes: Number of classes c, known to everyone; a class that a client does not hold is a zero column.
+        expansion: Map from backbone features to the features that are summed.
+        mode: Number mode: 'exact' for fixed-point integers (bit-identical for every partition) or 'float64'.
+        limit: Public range of the backbone's features (exact mode).
+        bits: Word length of the features (exact mode).
+        min_samples: Samples below which a client answers as one that has none: its silence says no more than that. 0
+            is off.
     """
 
     num_classes: int
@@ -85,20 +79,14 @@ class Analytic(Learner):
     def observe(self, x: Tensor, labels: Tensor, weights: ClassWeights | None = None) -> Any:
         """Return the statistics of these samples; nothing is remembered.
 
-        Parameters
-        ----------
-        x
-            Backbone features, (n, d0). n = 0 is legal.
-        labels
-            Classes, (n,), in [0, c).
-        weights
-            Weights of the classes; None counts every sample once.
+        Args:
+            x: Backbone features, (n, d0). n = 0 is legal.
+            labels: Classes, (n,), in [0, c).
+            weights: Weights of the classes; None counts every sample once.
 
-        Raises
-        ------
-        BadInput
-            A feature is NaN or infinite, a label out of range, a class without a weight, there is not one
-            label per sample, or the features' sums would not fit into memory.
+        Raises:
+            BadInput: A feature is NaN or infinite, a label out of range, a class without a weight, there is not one
+                label per sample, or the features' sums would not fit into memory.
         """
         return self.observe_sums(x, labels, weights)
 
@@ -126,17 +114,12 @@ class Analytic(Learner):
     def estimate_memory(self, counts: Sequence[int], d0: int) -> str | None:
         """Say what the server will need for so many samples, before anything is taken; None where it is little.
 
-        Parameters
-        ----------
-        counts
-            Samples n_y per class, of everybody, at the end.
-        d0
-            Backbone features.
+        Args:
+            counts: Samples n_y per class, of everybody, at the end.
+            d0: Backbone features.
 
-        Raises
-        ------
-        BadInput
-            The system that is to be solved would not fit into memory.
+        Raises:
+            BadInput: The system that is to be solved would not fit into memory.
         """
         d = self.expansion.out_features(d0)
         check_memory(SYSTEMS * 8 * d * d, f"the system of {d} features", "lower the expansion's width")
@@ -175,10 +158,8 @@ class Analytic(Learner):
     def admit(self, x: Tensor, labels: Tensor, sizes: Sequence[int]) -> tuple[Tensor, Tensor, Sequence[int]]:
         """Return what is left of clients' samples, which are those of `train_in_total`, under `min_samples`.
 
-        Raises
-        ------
-        BadInput
-            As `observe` does, also for samples that are left out.
+        Raises:
+            BadInput: As `observe` does, also for samples that are left out.
         """
         if all(n == 0 or n >= self.min_samples for n in sizes):
             return x, labels, sizes
@@ -201,14 +182,10 @@ class Analytic(Learner):
         The sum of the clients' products is the product of their stacked rows: one client's work, whatever k. None
         where each must answer by itself.
 
-        Parameters
-        ----------
-        x, labels
-            Samples of all, client after client: (n, d0) and (n,).
-        sizes
-            Samples per client; their sum is n.
-        arrays, config
-            Model and config that every client received.
+        Args:
+            x, labels: Samples of all, client after client: (n, d0) and (n,).
+            sizes: Samples per client; their sum is n.
+            arrays, config: Model and config that every client received.
         """
         total, num_bytes = self.sum_clients(x, labels, sizes)
         return pack(total), num_bytes
@@ -272,10 +249,8 @@ class Analytic(Learner):
     def load(self, path: Path | str) -> Float64[Tensor, "d c"]:
         """Return a head that `save` wrote.
 
-        Raises
-        ------
-        BadInput
-            The file is none, or its head belongs to a learner with other settings.
+        Raises:
+            BadInput: The file is none, or its head belongs to a learner with other settings.
         """
         try:
             with safe_open(path, framework="pt") as file:

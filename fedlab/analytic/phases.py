@@ -23,16 +23,11 @@ from fedlab.stats.gram import GramStats
 class Phases:
     """The phases of one learner.
 
-    Attributes
-    ----------
-    stream
-        State after the closed phases, without the last.
-    last
-        Statistics of the last phase.
-    kept
-        Statistics of the closed phases, or None where they are not kept.
-    num_closed
-        Number of closed phases.
+    Attributes:
+        stream: State after the closed phases, without the last.
+        last: Statistics of the last phase.
+        kept: Statistics of the closed phases, or None where they are not kept.
+        num_closed: Number of closed phases.
     """
 
     stream: DualStream
@@ -63,10 +58,8 @@ class Phases:
     def without(self, statistics: GramStats, phase: int) -> Phases:
         """Return the state as if these samples had never been in that phase, counted from 0.
 
-        Raises
-        ------
-        BadInput
-            There is no such phase, it is closed and not kept, or the samples were never part of it.
+        Raises:
+            BadInput: There is no such phase, it is closed and not kept, or the samples were never part of it.
         """
         if not 0 <= phase <= self.num_closed:
             raise BadInput(f"phase {phase} lies outside 0..{self.num_closed}")

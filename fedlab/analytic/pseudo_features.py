@@ -30,17 +30,12 @@ from fedlab.stats.moments import ClassMoments, WithMoments
 def balanced(statistics: WithMoments, learner: Analytic, spread: float = 1.0, seed: int = 0) -> GramStats:
     """Return the sums with every seen class filled to the size of the largest.
 
-    Parameters
-    ----------
-    statistics
-        Sums and moments of the samples.
-    learner
-        Learner whose expansion and number mode the sums have. Without an expansion the expectation is added, and
-        otherwise pseudo-features are drawn.
-    spread
-        Scatter s >= 0: 1 as the samples do, 0 puts all on the mean.
-    seed
-        Seed of the draws; every class has its own stream.
+    Args:
+        statistics: Sums and moments of the samples.
+        learner: Learner whose expansion and number mode the sums have. Without an expansion the expectation is added,
+            and otherwise pseudo-features are drawn.
+        spread: Scatter s >= 0: 1 as the samples do, 0 puts all on the mean.
+        seed: Seed of the draws; every class has its own stream.
     """
     check_drawing(spread, seed)
     counts = statistics.class_counts.cpu()

@@ -24,12 +24,9 @@ from fedlab.stats.gram import GramStats
 class Tempered(Joint):
     """Sums class by class (`PerClass`), weighted when a head is wanted.
 
-    Parameters
-    ----------
-    tau
-        Tempering: 0 weights every sample alike, 1 every class.
-    ridge, total
-        Ridge and sum, as `Joint` has them.
+    Args:
+        tau: Tempering: 0 weights every sample alike, 1 every class.
+        ridge, total: Ridge and sum, as `Joint` has them.
     """
 
     tau: float = 1.0
@@ -46,16 +43,12 @@ class Tempered(Joint):
 class Filled(Joint):
     """Sums and moments (`WithMoments`), filled up when a head is wanted; nothing that is drawn is kept.
 
-    Parameters
-    ----------
-    expansion, mode, limit, bits
-        Settings of the learner, as `Analytic` has them: pseudo-features are expanded like samples.
-    spread
-        Scatter s >= 0 of pseudo-features: 1 as the samples do.
-    seed
-        Seed of the pseudo-features.
-    ridge, total
-        Ridge and sum, as `Joint` has them.
+    Args:
+        expansion, mode, limit, bits: Settings of the learner, as `Analytic` has them: pseudo-features are expanded
+            like samples.
+        spread: Scatter s >= 0 of pseudo-features: 1 as the samples do.
+        seed: Seed of the pseudo-features.
+        ridge, total: Ridge and sum, as `Joint` has them.
     """
 
     expansion: Expansion = field(default_factory=RandomReLU)

@@ -26,14 +26,10 @@ from fedlab.stats.per_class import PerClass
 def over(statistics: Any, columns: list[int], num_classes: int) -> Any:
     """Return the statistics over `num_classes` classes.
 
-    Parameters
-    ----------
-    statistics
-        Statistics of any kind that is additive, over len(columns) classes.
-    columns
-        Column of each of its classes; all different.
-    num_classes
-        Number of classes of the larger universe.
+    Args:
+        statistics: Statistics of any kind that is additive, over len(columns) classes.
+        columns: Column of each of its classes; all different.
+        num_classes: Number of classes of the larger universe.
     """
     raise TypeError(f"no rule for statistics of type {type(statistics).__name__}")
 

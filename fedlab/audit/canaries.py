@@ -31,26 +31,18 @@ from fedlab.llm.tuning.control_codes import refuse_unpaired
 class Canaries:
     """The format of canaries.
 
-    Parameters
-    ----------
-    pattern
-        Text with {} where the secret stands.
-    alphabet
-        Symbols of a secret.
-    length
-        Number of symbols in a secret, each drawn by itself.
-    between
-        String between two of them.
+    Args:
+        pattern: Text with {} where the secret stands.
+        alphabet: Symbols of a secret.
+        length: Number of symbols in a secret, each drawn by itself.
+        between: String between two of them.
 
-    Raises
-    ------
-    BadInput
-        The pattern has not one place for a secret, or there is nothing to draw.
+    Raises:
+        BadInput: The pattern has not one place for a secret, or there is nothing to draw.
 
-    Examples
-    --------
-    >>> Canaries(length=3).draw(2, np.random.default_rng(0))
-    ['the number of my account is 8 6 5', 'the number of my account is 2 3 0']
+    Examples:
+        >>> Canaries(length=3).draw(2, np.random.default_rng(0))
+        ['the number of my account is 8 6 5', 'the number of my account is 2 3 0']
     """
 
     pattern: str = "the number of my account is {}"
@@ -75,17 +67,12 @@ class Canaries:
     def draw(self, number: int, rng: np.random.Generator) -> list[str]:
         """Return different canaries.
 
-        Parameters
-        ----------
-        number
-            Number of canaries; draw inserted ones and alternatives together, so that they differ.
-        rng
-            Random numbers of the secrets.
+        Args:
+            number: Number of canaries; draw inserted ones and alternatives together, so that they differ.
+            rng: Random numbers of the secrets.
 
-        Raises
-        ------
-        BadInput
-            There are not so many.
+        Raises:
+            BadInput: There are not so many.
         """
         if number > self.space:
             raise BadInput(
@@ -106,12 +93,9 @@ class Canaries:
     def appearances(self, canaries: Sequence[str], uploads: Sequence[str]) -> Int64[np.ndarray, " k"]:
         """Return in how many uploads each canary's secret stands; white space and case do not count.
 
-        Parameters
-        ----------
-        canaries
-            Canaries, k of them.
-        uploads
-            Texts that left the client.
+        Args:
+            canaries: Canaries, k of them.
+            uploads: Texts that left the client.
         """
         plain = [_plain(text) for text in uploads]
         secrets = [_plain(self.secret(canary)) for canary in canaries]
@@ -131,23 +115,15 @@ def insert(
 ) -> tuple[list[str], list[str]]:
     """Return codes and texts with every canary among them, at places of chance.
 
-    Parameters
-    ----------
-    codes, texts
-        Codes and the texts behind them, n of each.
-    canaries
-        Canaries that are put in.
-    code
-        Code behind which they stand.
-    times
-        Copies of each, >= 0.
-    rng
-        Random numbers of the places.
+    Args:
+        codes, texts: Codes and the texts behind them, n of each.
+        canaries: Canaries that are put in.
+        code: Code behind which they stand.
+        times: Copies of each, >= 0.
+        rng: Random numbers of the places.
 
-    Raises
-    ------
-    BadInput
-        Codes and texts do not belong together, or times is negative.
+    Raises:
+        BadInput: Codes and texts do not belong together, or times is negative.
     """
     refuse_unpaired(codes, texts)
     checks.integer("times", times, least=0)
@@ -167,23 +143,15 @@ def exposures(
 ) -> Float64[np.ndarray, " k"]:
     """Return the exposure of every canary, in bits; equals count against it.
 
-    Parameters
-    ----------
-    model, tokenizer
-        Generator, and its tokenizer.
-    canaries
-        Canaries, k of them, inserted or never inserted.
-    alternatives
-        Texts of the same format, R of them, none of which was inserted.
-    code
-        Code behind which they stand.
-    max_tokens, batch_size
-        Limits: see `fedlab.audit.perplexity.log_perplexities`.
+    Args:
+        model, tokenizer: Generator, and its tokenizer.
+        canaries: Canaries, k of them, inserted or never inserted.
+        alternatives: Texts of the same format, R of them, none of which was inserted.
+        code: Code behind which they stand.
+        max_tokens, batch_size: Limits: see `fedlab.audit.perplexity.log_perplexities`.
 
-    Raises
-    ------
-    BadInput
-        A canary is among the alternatives, or there are none.
+    Raises:
+        BadInput: A canary is among the alternatives, or there are none.
     """
     both = set(canaries) & set(alternatives)
     if both or not alternatives:

@@ -35,16 +35,12 @@ KINDS = ("deletion", "addition")
 class Retrained:
     """What a training without the deleted comes to.
 
-    Attributes
-    ----------
-    source
-        Source that it was summed from: the statistics that were kept, or the data.
-    statistics, head
-        Digests.
-    difference
-        Relative difference |W' - W''| / |W''|.
-    equal
-        Whether that is what the deletion left: the same digests in exact mode, within the tolerance in float64.
+    Attributes:
+        source: Source that it was summed from: the statistics that were kept, or the data.
+        statistics, head: Digests.
+        difference: Relative difference |W' - W''| / |W''|.
+        equal: Whether that is what the deletion left: the same digests in exact mode, within the tolerance in
+            float64.
     """
 
     source: str
@@ -58,28 +54,17 @@ class Retrained:
 class DeletionCertificate:
     """What changed.
 
-    Attributes
-    ----------
-    kind
-        Kind: 'deletion', or 'addition' of a client that comes back.
-    time
-        Time in UTC.
-    clients
-        Clients that it is about.
-    rows
-        Rows of the training split; None for all that the clients had.
-    samples
-        Number of samples.
-    mode
-        Number system of the sums: 'exact' or 'float64'.
-    tolerance
-        Tolerance of the heads' difference, 0 in exact mode.
-    statistics_before, statistics_after, head_before, head_after
-        Digests of the sums and of the heads.
-    changed
-        Digest of what was subtracted, or added.
-    retrained
-        Training that it was checked against; None where it was not.
+    Attributes:
+        kind: Kind: 'deletion', or 'addition' of a client that comes back.
+        time: Time in UTC.
+        clients: Clients that it is about.
+        rows: Rows of the training split; None for all that the clients had.
+        samples: Number of samples.
+        mode: Number system of the sums: 'exact' or 'float64'.
+        tolerance: Tolerance of the heads' difference, 0 in exact mode.
+        statistics_before, statistics_after, head_before, head_after: Digests of the sums and of the heads.
+        changed: Digest of what was subtracted, or added.
+        retrained: Training that it was checked against; None where it was not.
     """
 
     kind: str
@@ -126,12 +111,9 @@ class DeletionCertificate:
     ) -> DeletionCertificate:
         """Return the certificate with what a training without the deleted comes to.
 
-        Parameters
-        ----------
-        source, statistics, head
-            Source and digests of that training.
-        weight, retrained
-            Head W' that the certificate is about, and W'' of that training.
+        Args:
+            source, statistics, head: Source and digests of that training.
+            weight, retrained: Head W' that the certificate is about, and W'' of that training.
         """
         difference = relative(weight, retrained)
         equal = difference <= self.tolerance
@@ -176,10 +158,8 @@ def relative(a: Tensor, b: Tensor) -> float:
 def check_chain(certificates: Sequence[DeletionCertificate], head: str) -> None:
     """Refuse certificates that do not follow from each other, or do not end with this head.
 
-    Raises
-    ------
-    BadInput
-        Names the first that does not.
+    Raises:
+        BadInput: Names the first that does not.
     """
     ends = [(one.statistics_after, one.head_after) for one in certificates]
     for number, (end, after) in enumerate(zip(ends, certificates[1:], strict=False), start=1):

@@ -47,22 +47,15 @@ Mechanism = Callable[[NoisyGram], NoisyGram]
 class Audit:
     """A lower bound on epsilon and the event that gave it.
 
-    Attributes
-    ----------
-    epsilon
-        Bound on epsilon from below, with the stated confidence; 0 where nothing was found.
-    delta
-        Delta at which it holds.
-    threshold
-        Threshold: the event is a score of at least this, or below it where `reverse`.
-    reverse
-        Whether the event tells that the sample is missing.
-    likely, unlikely
-        Bound from below on the probability of the event on the side where it is likelier, from above on the other.
-    releases
-        Number of releases with the sample and without, those that chose the threshold not counted.
-    confidence
-        Confidence of the bound.
+    Attributes:
+        epsilon: Bound on epsilon from below, with the stated confidence; 0 where nothing was found.
+        delta: Delta at which it holds.
+        threshold: Threshold: the event is a score of at least this, or below it where `reverse`.
+        reverse: Whether the event tells that the sample is missing.
+        likely, unlikely: Bound from below on the probability of the event on the side where it is likelier, from
+            above on the other.
+        releases: Number of releases with the sample and without, those that chose the threshold not counted.
+        confidence: Confidence of the bound.
     """
 
     epsilon: float
@@ -82,19 +75,14 @@ class Audit:
 def audit(without: np.ndarray, including: np.ndarray, delta: float, confidence: float = 0.95) -> Audit:
     """Bound the epsilon of any mechanism from below.
 
-    Parameters
-    ----------
-    without, including
-        Scores of independent releases without and with the sample, (n,) and (m,), in the order they were drawn.
-    delta
-        Delta in (0, 1).
-    confidence
-        Probability, at least, with which the bound holds.
+    Args:
+        without, including: Scores of independent releases without and with the sample, (n,) and (m,), in the order
+            they were drawn.
+        delta: Delta in (0, 1).
+        confidence: Probability, at least, with which the bound holds.
 
-    Raises
-    ------
-    BadInput
-        Too few scores, a score that is NaN, or a delta or confidence outside (0, 1).
+    Raises:
+        BadInput: Too few scores, a score that is NaN, or a delta or confidence outside (0, 1).
     """
 
     def gain(likely: np.ndarray, unlikely: np.ndarray) -> np.ndarray:
@@ -122,21 +110,15 @@ def attack(
 ) -> tuple[Audit, Audit]:
     """Bound the epsilon of a promise's noise from below: of any mechanism, and of one whose noise is Gaussian.
 
-    Parameters
-    ----------
-    guarantee
-        Promise whose noise is attacked, by a sample of the largest norm that clipping lets pass.
-    releases
-        Number of releases of each kind, at least.
-    confidence
-        Probability, at least, with which each bound holds.
-    seed
-        Seed of the noise.
+    Args:
+        guarantee: Promise whose noise is attacked, by a sample of the largest norm that clipping lets pass.
+        releases: Number of releases of each kind, at least.
+        confidence: Probability, at least, with which each bound holds.
+        seed: Seed of the noise.
 
-    Raises
-    ------
-    BadInput
-        The promise is not about adding or removing one sample under Gaussian noise, or a number is out of range.
+    Raises:
+        BadInput: The promise is not about adding or removing one sample under Gaussian noise, or a number is out of
+            range.
     """
     of = (guarantee.unit, guarantee.relation)
     if of != ("sample", "add_remove") or guarantee.trust == "distributed":
@@ -168,16 +150,11 @@ def gram_scores(
     releases: block-diagonal statistics of `blocks` samples on coordinates of their own hold as many independent
     releases of d features, as long as the noise is independent from entry to entry.
 
-    Parameters
-    ----------
-    mechanism
-        Mechanism; it is called with statistics of blocks * d features.
-    x, y
-        Sample, of the largest norm that clipping lets pass, for there the mechanism has least slack.
-    releases
-        Number of releases of each kind, at least.
-    blocks
-        Number of releases in one call.
+    Args:
+        mechanism: Mechanism; it is called with statistics of blocks * d features.
+        x, y: Sample, of the largest norm that clipping lets pass, for there the mechanism has least slack.
+        releases: Number of releases of each kind, at least.
+        blocks: Number of releases in one call.
     """
     rows = torch.block_diag(*[x[None]] * blocks)
     present = NoisyGram(rows.T @ rows, rows.T @ y.expand(blocks, len(y)))

@@ -24,18 +24,12 @@ def histogram(
 ) -> Float64[Tensor, " c"]:
     """Return a guess at the class shares of one client.
 
-    Parameters
-    ----------
-    upload
-        Statistics that are seen: of the client alone, or of a sum that it is in.
-    samples
-        Number of samples that the upload stands for; the attacker may know the average client.
-    public
-        Population.
-    spread
-        Variance over clients of the share of each class.
-    share
-        Share of the upload's samples that are the client's own; the others are the population's.
+    Args:
+        upload: Statistics that are seen: of the client alone, or of a sum that it is in.
+        samples: Number of samples that the upload stands for; the attacker may know the average client.
+        public: Population.
+        spread: Variance over clients of the share of each class.
+        share: Share of the upload's samples that are the client's own; the others are the population's.
     """
     mu = public.means
     norms = mu.square().sum(1)

@@ -34,12 +34,9 @@ WORDS = 2.0**64
 class Public:
     """What an attacker knows of the population, from samples that belong to no client.
 
-    Attributes
-    ----------
-    means, covariances
-        Mean, (c, d), and covariance, (c, d, d), of each class.
-    shares
-        Shares of the classes, (c,).
+    Attributes:
+        means, covariances: Mean, (c, d), and covariance, (c, d, d), of each class.
+        shares: Shares of the classes, (c,).
     """
 
     means: Float64[Tensor, "c d"]
@@ -73,17 +70,12 @@ def masked(statistics: GramStats | NoisyGram, seed: bytes) -> NoisyGram:
     A client adds its own mask and one for each neighbour, of which the server knows none; one is enough. The server
     reads the words as the statistics that they stand for, of a variance that it knows.
 
-    Parameters
-    ----------
-    statistics
-        Statistics, exact ones.
-    seed
-        Seed of the mask: 32 secret bytes, used once.
+    Args:
+        statistics: Statistics, exact ones.
+        seed: Seed of the mask: 32 secret bytes, used once.
 
-    Raises
-    ------
-    BadInput
-        The statistics are not exact.
+    Raises:
+        BadInput: The statistics are not exact.
     """
     words = integers(statistics, 1).view(np.uint64).copy()
     add_mask(words, seed)

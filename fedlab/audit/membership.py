@@ -54,10 +54,8 @@ def unknown_others(
 class Shadow:
     """What candidates' scores would be under a head of other samples.
 
-    Attributes
-    ----------
-    inside, outside
-        Scores x'W with the candidate summed, and without: (n, c).
+    Attributes:
+        inside, outside: Scores x'W with the candidate summed, and without: (n, c).
     """
 
     inside: Float64[Tensor, "n c"]
@@ -74,14 +72,10 @@ class Shadow:
     ) -> Shadow:
         """Solve once; a rank-one step gives each candidate's other world.
 
-        Parameters
-        ----------
-        upload
-            Statistics whose samples the attacker knows.
-        ridge
-            Ridge of the head: a number, or 'noise'.
-        x, y, member
-            Candidates, one-hot targets, and who of them is among those samples.
+        Args:
+            upload: Statistics whose samples the attacker knows.
+            ridge: Ridge of the head: a number, or 'noise'.
+            x, y, member: Candidates, one-hot targets, and who of them is among those samples.
         """
         solution = upload.solution(ridge)
         h = _leverage(upload.real().gram.cpu(), solution.ridge, x)

@@ -33,14 +33,10 @@ _WORD = re.compile(r"\w+")
 class Nearest:
     """The private text that each upload is closest to.
 
-    Attributes
-    ----------
-    edits
-        Smallest number of edits, (u,).
-    share
-        Edits over the longer one's letters, (u,): 0 is a copy, 1 has nothing in common.
-    index
-        Row of the private text, (u,).
+    Attributes:
+        edits: Smallest number of edits, (u,).
+        share: Edits over the longer one's letters, (u,): 0 is a copy, 1 has nothing in common.
+        index: Row of the private text, (u,).
     """
 
     edits: Int64[np.ndarray, " u"]
@@ -53,17 +49,12 @@ def overlap(uploads: Sequence[str], private: Sequence[str], n: int = 5) -> Float
 
     Words are compared without case and punctuation.
 
-    Parameters
-    ----------
-    uploads, private
-        Texts that left the client, and texts it has.
-    n
-        Words of an n-gram, >= 1; 5 and more are seldom shared by chance.
+    Args:
+        uploads, private: Texts that left the client, and texts it has.
+        n: Words of an n-gram, >= 1; 5 and more are seldom shared by chance.
 
-    Raises
-    ------
-    BadInput
-        n is below 1.
+    Raises:
+        BadInput: n is below 1.
     """
     checks.integer("n", n, least=1, remedy="an n-gram has n words")
     known = {gram for text in private for gram in _grams(text, n)}
@@ -77,15 +68,11 @@ def overlap(uploads: Sequence[str], private: Sequence[str], n: int = 5) -> Float
 def nearest(uploads: Sequence[str], private: Sequence[str]) -> Nearest:
     """Return the closest private text of every upload, by edits of letters.
 
-    Parameters
-    ----------
-    uploads, private
-        Texts that left the client, and texts it has; of the latter at least one.
+    Args:
+        uploads, private: Texts that left the client, and texts it has; of the latter at least one.
 
-    Raises
-    ------
-    BadInput
-        There is no private text, or rapidfuzz is not installed.
+    Raises:
+        BadInput: There is no private text, or rapidfuzz is not installed.
     """
     if not private:
         raise BadInput("there is no private text to be near to: give at least one")

@@ -33,21 +33,14 @@ def log_perplexities(
 ) -> Float64[np.ndarray, " n"]:
     """Return - log2 p(text | code) of every text, in bits, over all its tokens and its end.
 
-    Parameters
-    ----------
-    model, tokenizer
-        Generator of `fedlab.llm.tuning.private_generator`, and its tokenizer.
-    codes, texts
-        Codes and the texts behind them, n of each.
-    max_tokens
-        Tokens at which longer texts are cut, as the generator was tuned.
-    batch_size
-        Texts that pass the model at once.
+    Args:
+        model, tokenizer: Generator of `fedlab.llm.tuning.private_generator`, and its tokenizer.
+        codes, texts: Codes and the texts behind them, n of each.
+        max_tokens: Tokens at which longer texts are cut, as the generator was tuned.
+        batch_size: Texts that pass the model at once.
 
-    Raises
-    ------
-    BadInput
-        Codes and texts do not belong together.
+    Raises:
+        BadInput: Codes and texts do not belong together.
     """
     examples, _ = examples_of(model, tokenizer, codes, texts, max_tokens)
     lengths = np.array(
@@ -67,10 +60,8 @@ def membership_scores(
 ) -> Float64[np.ndarray, " n"]:
     """Return scores that are higher where the model learned a text; parameters as for `log_perplexities`.
 
-    Parameters
-    ----------
-    reference
-        Model before it was tuned; None takes the loss alone.
+    Args:
+        reference: Model before it was tuned; None takes the loss alone.
     """
     examples, _ = examples_of(model, tokenizer, codes, texts, max_tokens)
     scores = -evaluate(model, examples, batch_size)

@@ -37,14 +37,10 @@ class Estimate:
 class Success:
     """How well members were told from others.
 
-    Attributes
-    ----------
-    auc
-        Area under the curve; 0.5 is chance.
-    advantage
-        Difference TPR - FPR; 0 is chance.
-    sure
-        Rate TPR where FPR is 1 %; 0.01 is chance.
+    Attributes:
+        auc: Area under the curve; 0.5 is chance.
+        advantage: Difference TPR - FPR; 0 is chance.
+        sure: Rate TPR where FPR is 1 %; 0.01 is chance.
     """
 
     auc: Estimate
@@ -55,17 +51,12 @@ class Success:
 def distinguish(inside: np.ndarray, outside: np.ndarray, rng: np.random.Generator) -> Success:
     """Judge scores that should be higher inside.
 
-    Parameters
-    ----------
-    inside, outside
-        Scores of those that are members, (n,), and of those that are not, (m,).
-    rng
-        Random numbers of the resampling.
+    Args:
+        inside, outside: Scores of those that are members, (n,), and of those that are not, (m,).
+        rng: Random numbers of the resampling.
 
-    Raises
-    ------
-    BadInput
-        Fewer than two scores of a kind, or one that is NaN.
+    Raises:
+        BadInput: Fewer than two scores of a kind, or one that is NaN.
     """
     for name, scores in (("members", inside), ("others", outside)):
         if len(scores) < 2 or np.isnan(scores).any():

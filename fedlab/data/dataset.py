@@ -25,19 +25,13 @@ KINDS = ("tabular", "text", "image")
 class Split:
     """Samples, their labels and the natural ids they came with.
 
-    Parameters
-    ----------
-    inputs
-        Samples: (n, d) float32 for tables, (n, h, w, 3) uint8 for images, or a list of n texts.
-    labels
-        Classes, (n,) int64 in [0, c).
-    groups
-        Natural ids by name, (n,) each, such as {"domain": ...}; may be empty.
+    Args:
+        inputs: Samples: (n, d) float32 for tables, (n, h, w, 3) uint8 for images, or a list of n texts.
+        labels: Classes, (n,) int64 in [0, c).
+        groups: Natural ids by name, (n,) each, such as {"domain": ...}; may be empty.
 
-    Raises
-    ------
-    BadInput
-        Lengths differ, or labels are not a vector of integers.
+    Raises:
+        BadInput: Lengths differ, or labels are not a vector of integers.
     """
 
     inputs: np.ndarray | list[str]
@@ -75,23 +69,15 @@ class Split:
 class Dataset:
     """A classification problem: a train split, a test split and the names of the c classes.
 
-    Parameters
-    ----------
-    name
-        Name, as the user calls it.
-    kind
-        Kind of the inputs: "tabular", "text" or "image".
-    train, test
-        Splits of the samples, none empty.
-    classes
-        Names of the c classes; label i means classes[i].
-    fingerprint
-        SHA-256 of the contents, in hexadecimal; computed when left empty.
+    Args:
+        name: Name, as the user calls it.
+        kind: Kind of the inputs: "tabular", "text" or "image".
+        train, test: Splits of the samples, none empty.
+        classes: Names of the c classes; label i means classes[i].
+        fingerprint: SHA-256 of the contents, in hexadecimal; computed when left empty.
 
-    Raises
-    ------
-    BadInput
-        An empty split, inputs of another kind or width, NaN or infinite features, labels out of range.
+    Raises:
+        BadInput: An empty split, inputs of another kind or width, NaN or infinite features, labels out of range.
     """
 
     name: str
@@ -140,10 +126,8 @@ def hold_out(strata: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray
     Rows are shuffled, ordered by stratum and taken at even steps, so a stratum's share is right to one sample
     and a stratum with a single sample is no special case.
 
-    Raises
-    ------
-    BadInput
-        Fraction outside (0, 1), or fewer than 2 samples.
+    Raises:
+        BadInput: Fraction outside (0, 1), or fewer than 2 samples.
     """
     checks.number("test", fraction, above=0, below=1, remedy="0.2 holds out a fifth")
     n = len(strata)
@@ -159,10 +143,8 @@ def hold_out(strata: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray
 def encode(where: str, *columns: Sequence | np.ndarray) -> tuple[list[np.ndarray], tuple[str, ...]]:
     """Number the values found in `columns` (one per split): labels in [0, c) and the c sorted names.
 
-    Raises
-    ------
-    BadInput
-        A missing label, or one that is a number but not an integer.
+    Raises:
+        BadInput: A missing label, or one that is a number but not an integer.
     """
     arrays = [np.asarray(column) for column in columns]
     for array in arrays:

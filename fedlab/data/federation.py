@@ -34,12 +34,9 @@ class Source(Protocol):
 class Federation:
     """Who holds what.
 
-    Parameters
-    ----------
-    dataset
-        Data of everybody together; its test split belongs to the server.
-    parts
-        Rows of `dataset.train` per client, k arrays; every row in exactly one.
+    Args:
+        dataset: Data of everybody together; its test split belongs to the server.
+        parts: Rows of `dataset.train` per client, k arrays; every row in exactly one.
     """
 
     dataset: Dataset
@@ -58,10 +55,8 @@ class Federation:
     def client(self, partition_id: int) -> Split:
         """Return the samples of one client; may be empty.
 
-        Raises
-        ------
-        BadInput
-            partition_id outside [0, k).
+        Raises:
+            BadInput: partition_id outside [0, k).
         """
         if not 0 <= partition_id < self.num_clients:
             raise BadInput(
@@ -80,19 +75,13 @@ def federate(source: Source, partition: Partition, clients: int | None, seed: in
 
     Equal arguments give the same object, unless a file that the source names has changed since.
 
-    Parameters
-    ----------
-    source, partition
-        Descriptions, hashable, as in `fedlab.data.sources.catalogue` and `fedlab.data.partition`.
-    clients
-        Number of clients k >= 1, or None where natural ids decide.
-    seed
-        Seed of the dealing; the source holds its own seed for what it holds out.
+    Args:
+        source, partition: Descriptions, hashable, as in `fedlab.data.sources.catalogue` and `fedlab.data.partition`.
+        clients: Number of clients k >= 1, or None where natural ids decide.
+        seed: Seed of the dealing; the source holds its own seed for what it holds out.
 
-    Raises
-    ------
-    BadInput
-        Whatever the source or the partition refuses.
+    Raises:
+        BadInput: Whatever the source or the partition refuses.
     """
     return _federate(source, partition, clients, seed, _stamp(source))
 

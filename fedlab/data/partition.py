@@ -42,21 +42,14 @@ class Partition(Protocol):
     def split(self, labels: np.ndarray, groups: Groups, clients: int | None, seed: int) -> list[np.ndarray]:
         """Return k arrays of rows, int64, ascending: each row of `labels` is in exactly one of them.
 
-        Parameters
-        ----------
-        labels
-            Classes, (n,) int64.
-        groups
-            Natural ids by name, (n,) each.
-        clients
-            Number of clients k >= 1; None where the natural ids decide.
-        seed
-            Seed of the dealing; the same seed gives the same parts, always.
+        Args:
+            labels: Classes, (n,) int64.
+            groups: Natural ids by name, (n,) each.
+            clients: Number of clients k >= 1; None where the natural ids decide.
+            seed: Seed of the dealing; the same seed gives the same parts, always.
 
-        Raises
-        ------
-        BadInput
-            Clients below 1, a parameter outside its limits, or an unknown group.
+        Raises:
+            BadInput: Clients below 1, a parameter outside its limits, or an unknown group.
         """
         ...
 
@@ -78,15 +71,12 @@ class Iid:
 class Dirichlet:
     """Label skew: each class is shared out by proportions drawn from Dirichlet(alpha, ..., alpha).
 
-    Parameters
-    ----------
-    alpha
-        Concentration in (0, 1e9]; towards 0 a class lives on one client, towards infinity every client gets
-        the same share of each class (rounded alike for all, where clients outnumber its samples).
+    Args:
+        alpha: Concentration in (0, 1e9]; towards 0 a class lives on one client, towards infinity every client gets
+            the same share of each class (rounded alike for all, where clients outnumber its samples).
 
-    References
-    ----------
-    Hsu, Qi, Brown 2019, https://arxiv.org/abs/1909.06335; Yurochkin et al. 2019, https://arxiv.org/abs/1905.12022
+    References:
+        Hsu, Qi, Brown 2019, https://arxiv.org/abs/1909.06335; Yurochkin et al. 2019, https://arxiv.org/abs/1905.12022
     """
 
     alpha: float
@@ -106,14 +96,11 @@ class Shards:
 
     A shard straddles two classes only where one ends inside it. Sizes differ by what padding the shards held.
 
-    Parameters
-    ----------
-    per_client
-        Shards s >= 1 of each client.
+    Args:
+        per_client: Shards s >= 1 of each client.
 
-    References
-    ----------
-    McMahan et al. 2017, https://arxiv.org/abs/1602.05629
+    References:
+        McMahan et al. 2017, https://arxiv.org/abs/1602.05629
     """
 
     per_client: int
@@ -145,10 +132,8 @@ class Shards:
 class Quantity:
     """Size skew: client sizes follow Dirichlet(alpha, ..., alpha), labels stay mixed.
 
-    Parameters
-    ----------
-    alpha
-        Concentration in (0, 1e9]; towards 0 one client holds everything, towards infinity this is `Iid`.
+    Args:
+        alpha: Concentration in (0, 1e9]; towards 0 one client holds everything, towards infinity this is `Iid`.
     """
 
     alpha: float
@@ -167,10 +152,8 @@ class Quantity:
 class Natural:
     """Each natural id (a domain, a vendor, a writer) is one client; clients are in the ids' sorted order.
 
-    Parameters
-    ----------
-    by
-        Name of the group that holds the ids; None where the dataset has only one.
+    Args:
+        by: Name of the group that holds the ids; None where the dataset has only one.
     """
 
     by: str | None = None

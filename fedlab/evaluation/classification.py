@@ -31,12 +31,9 @@ def accuracy_by_size(by_class: Float64[np.ndarray, " c"], counts: Int[np.ndarray
     Head: more than 100 samples; tail: fewer than 20; medium: the rest. Liu et al., Large-Scale Long-Tailed
     Recognition in an Open World, CVPR 2019, https://arxiv.org/abs/1904.05160.
 
-    Parameters
-    ----------
-    by_class
-        Accuracy per class, as `class_accuracy` returns it.
-    counts
-        Training samples of each class; one without any is in no group.
+    Args:
+        by_class: Accuracy per class, as `class_accuracy` returns it.
+        counts: Training samples of each class; one without any is in no group.
     """
     seen = (counts > 0) & ~np.isnan(by_class)
     groups = {"head": counts > 100, "medium": (counts >= 20) & (counts <= 100), "tail": counts < 20}

@@ -26,16 +26,12 @@ from fedlab.evaluation.task_matrix import TaskMatrix
 class StreamEvaluation:
     """Metrics step by step; a step that is evaluated again keeps its last metrics.
 
-    Parameters
-    ----------
-    client_stream
-        Client stream: who meets what when.
+    Args:
+        client_stream: Client stream: who meets what when.
 
-    Attributes
-    ----------
-    steps
-        Metrics per step: accuracy, balanced_accuracy, samples met so far, tasks (accuracy on each evaluation task);
-        None where no test row is of a class that is exposed.
+    Attributes:
+        steps: Metrics per step: accuracy, balanced_accuracy, samples met so far, tasks (accuracy on each evaluation
+            task); None where no test row is of a class that is exposed.
     """
 
     def __init__(self, client_stream: ClientStream):
@@ -47,17 +43,12 @@ class StreamEvaluation:
     def evaluate(self, step: int, scores: Float[np.ndarray, "n c"]) -> dict[str, float]:
         """Return the metrics of the scores of all test rows after a step.
 
-        Parameters
-        ----------
-        step
-            Step, counted from 0: the one evaluated before, or the next.
-        scores
-            Scores of all test rows: the larger, the likelier.
+        Args:
+            step: Step, counted from 0: the one evaluated before, or the next.
+            scores: Scores of all test rows: the larger, the likelier.
 
-        Returns
-        -------
-        dict
-            accuracy and balanced_accuracy; empty where there was nothing to evaluate.
+        Returns:
+            dict: accuracy and balanced_accuracy; empty where there was nothing to evaluate.
         """
         exposed = self.client_stream.exposed(step)
         if not len(exposed):

@@ -26,12 +26,9 @@ from jaxtyping import Float64, Int64
 class TaskMatrix:
     """Accuracies after each step, (S, E); NaN where a task was not evaluated.
 
-    Parameters
-    ----------
-    accuracy
-        Accuracies R.
-    begun, ended
-        Steps b_e and l_e, (E,), counted from 0.
+    Args:
+        accuracy: Accuracies R.
+        begun, ended: Steps b_e and l_e, (E,), counted from 0.
     """
 
     accuracy: Float64[np.ndarray, "s e"]

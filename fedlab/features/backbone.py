@@ -37,22 +37,16 @@ class Backbone(ABC):
     ) -> Float32[np.ndarray, "n d"]:
         """Map n inputs to n rows of features.
 
-        Parameters
-        ----------
-        inputs
-            Texts, a list of n str; images, (n, h, w, 3) uint8; or numbers, (n, d).
-        device
-            Device of the network: 'cpu', 'cuda', 'cuda:1', ...
-        batch_size
-            Inputs per batch; None for the backbone's own. Rows of other batch sizes agree to float32's rounding,
-            not to the bit.
-        progress
-            Callback progress(done, n), after every batch.
+        Args:
+            inputs: Texts, a list of n str; images, (n, h, w, 3) uint8; or numbers, (n, d).
+            device: Device of the network: 'cpu', 'cuda', 'cuda:1', ...
+            batch_size: Inputs per batch; None for the backbone's own. Rows of other batch sizes agree to float32's
+                rounding, not to the bit.
+            progress: Callback progress(done, n), after every batch.
 
-        Raises
-        ------
-        BadInput
-            The inputs are of another kind, the device or the model does not exist, or an extra is not installed.
+        Raises:
+            BadInput: The inputs are of another kind, the device or the model does not exist, or an extra is not
+                installed.
         """
         kind = kind_of(inputs)
         require_kind(type(self).__name__, self.kinds, kind)

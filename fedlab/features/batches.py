@@ -29,10 +29,8 @@ _FITTING = {
 def require_kind(backbone: str, accepted: frozenset[str], kind: str) -> None:
     """Refuse a dataset kind that the backbone cannot read.
 
-    Raises
-    ------
-    BadInput
-        Naming the backbone, what it reads, the kind it was given and the backbones that fit.
+    Raises:
+        BadInput: Naming the backbone, what it reads, the kind it was given and the backbones that fit.
     """
     if kind not in accepted:
         reads = " and ".join(sorted(accepted))
@@ -43,10 +41,8 @@ def require_kind(backbone: str, accepted: frozenset[str], kind: str) -> None:
 def kind_of(inputs: Any) -> str:
     """Tell 'tabular' (n, d), 'text' (a list of str) or 'image' (n, h, w, 3) uint8 by the inputs themselves.
 
-    Raises
-    ------
-    BadInput
-        If the inputs are none of the three; names the shape and type, or the first item that is no text.
+    Raises:
+        BadInput: If the inputs are none of the three; names the shape and type, or the first item that is no text.
     """
     if isinstance(inputs, np.ndarray):
         if inputs.ndim == 2:
@@ -77,25 +73,17 @@ def embed_in_batches(
 ) -> Float32[np.ndarray, "n d"]:
     """Embed the inputs `order` names, a batch at a time, and return the rows in the inputs' own order.
 
-    Parameters
-    ----------
-    order
-        Permutation of 0..n-1, (n,) int, n >= 1, that depends on the inputs alone.
-    embed
-        Map from b indices to b rows.
-    batch_size
-        Inputs per batch, at least 1; the last batch holds the rest.
-    progress
-        Callback progress(done, n), after every batch.
+    Args:
+        order: Permutation of 0..n-1, (n,) int, n >= 1, that depends on the inputs alone.
+        embed: Map from b indices to b rows.
+        batch_size: Inputs per batch, at least 1; the last batch holds the rest.
+        progress: Callback progress(done, n), after every batch.
 
-    Returns
-    -------
-    (n, d) float32
+    Returns:
+        (n, d) float32
 
-    Raises
-    ------
-    BadInput
-        If batch_size is below 1.
+    Raises:
+        BadInput: If batch_size is below 1.
     """
     checks.integer("batch_size", batch_size, least=1)
     n = len(order)

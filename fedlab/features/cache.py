@@ -33,25 +33,17 @@ def extract_dataset(
 ) -> tuple[Float32[np.ndarray, "n d"], Float32[np.ndarray, "m d"]]:
     """Features of both splits, from the cache where they are known.
 
-    Parameters
-    ----------
-    dataset
-        Dataset of n training and m test inputs of one kind.
-    backbone
-        Frozen extractor; train and test go through the same transform.
-    device
-        Device where features that are not cached are computed.
-    progress
-        Callback progress(done, n + m), cached splits at once.
+    Args:
+        dataset: Dataset of n training and m test inputs of one kind.
+        backbone: Frozen extractor; train and test go through the same transform.
+        device: Device where features that are not cached are computed.
+        progress: Callback progress(done, n + m), cached splits at once.
 
-    Returns
-    -------
-    (n, d) float32, (m, d) float32
+    Returns:
+        (n, d) float32, (m, d) float32
 
-    Raises
-    ------
-    BadInput
-        If the backbone does not read this kind of data, cannot run, or a feature is NaN or infinite.
+    Raises:
+        BadInput: If the backbone does not read this kind of data, cannot run, or a feature is NaN or infinite.
     """
     require_kind(type(backbone).__name__, backbone.kinds, dataset.kind)
     n, m = len(dataset.train.inputs), len(dataset.test.inputs)

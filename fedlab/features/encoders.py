@@ -25,10 +25,8 @@ from fedlab.features.batches import Progress, embed_in_batches
 def torch_device(name: str) -> torch.device:
     """Look up a device by name.
 
-    Raises
-    ------
-    BadInput
-        If this machine has no such device; names those it has.
+    Raises:
+        BadInput: If this machine has no such device; names those it has.
     """
     available = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
     if torch.backends.mps.is_available():
@@ -78,20 +76,14 @@ def embed_texts(
     Texts of like length share a batch, so little is spent on padding; the order is a stable sort, hence the
     same for the same list. Longest first: what does not fit in memory fails at once.
 
-    Parameters
-    ----------
-    texts
-        Texts, n >= 1.
-    tokenizer, pooled
-        Tokenizer of transformers, and the map from its tensors to the pooled rows.
-    max_tokens
-        Tokens at which longer texts are cut.
-    device, batch_size, progress
-        Device, texts at a time, and callback.
+    Args:
+        texts: Texts, n >= 1.
+        tokenizer, pooled: Tokenizer of transformers, and the map from its tensors to the pooled rows.
+        max_tokens: Tokens at which longer texts are cut.
+        device, batch_size, progress: Device, texts at a time, and callback.
 
-    Returns
-    -------
-    (n, d) float32
+    Returns:
+        (n, d) float32
     """
     order = np.argsort([-len(text) for text in texts], kind="stable")
 
@@ -119,18 +111,13 @@ def embed_images(
 ) -> Float32[np.ndarray, "n d"]:
     """Embed images in the order they stand, the transform applied a batch at a time.
 
-    Parameters
-    ----------
-    images
-        Images, (n, h, w, 3) uint8, n >= 1.
-    pooled
-        Map from raw images to pooled rows, transform included.
-    batch_size, progress
-        Images at a time, and callback.
+    Args:
+        images: Images, (n, h, w, 3) uint8, n >= 1.
+        pooled: Map from raw images to pooled rows, transform included.
+        batch_size, progress: Images at a time, and callback.
 
-    Returns
-    -------
-    (n, d) float32
+    Returns:
+        (n, d) float32
     """
 
     def embed(batch: Int[np.ndarray, " b"]) -> Float32[np.ndarray, "b d"]:

@@ -23,10 +23,8 @@ from fedlab.features.weights import fingerprint_of
 class HashedWords(Backbone):
     """Words and pairs of words in `width` coordinates of unit norm.
 
-    Parameters
-    ----------
-    width
-        Number of coordinates d, at least 2.
+    Args:
+        width: Number of coordinates d, at least 2.
     """
 
     width: int = 256

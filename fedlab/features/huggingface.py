@@ -30,24 +30,17 @@ class HuggingFace(Backbone):
     Texts go through the model's tokenizer, images through its image processor. A model of two towers (CLIP,
     SigLIP) gives the tower of the data's kind, an encoder-decoder its encoder.
 
-    Parameters
-    ----------
-    id
-        Hub id ('google/vit-base-patch16-224') or the path of a folder.
-    revision
-        Branch, tag or commit of a hub id. A snapshot of it already on this machine is used as it is; only a
-        model that is not is looked up on the hub.
-    pooling
-        Pooling of tokens to one row: 'mean' without padding, the first token 'cls', or 'auto', the first token for
-        an image model that has a class token and the mean for everything else. A convolutional map is averaged
-        over space. A model's own pooler is never used: many checkpoints come without its weights.
-    max_tokens
-        Tokens at which longer texts are cut, or at the model's own limit where that is shorter.
+    Args:
+        id: Hub id ('google/vit-base-patch16-224') or the path of a folder.
+        revision: Branch, tag or commit of a hub id. A snapshot of it already on this machine is used as it is; only a
+            model that is not is looked up on the hub.
+        pooling: Pooling of tokens to one row: 'mean' without padding, the first token 'cls', or 'auto', the first
+            token for an image model that has a class token and the mean for everything else. A convolutional map is
+            averaged over space. A model's own pooler is never used: many checkpoints come without its weights.
+        max_tokens: Tokens at which longer texts are cut, or at the model's own limit where that is shorter.
 
-    Raises
-    ------
-    BadInput
-        If the pooling is unknown or max_tokens below 1.
+    Raises:
+        BadInput: If the pooling is unknown or max_tokens below 1.
     """
 
     id: str
@@ -74,10 +67,8 @@ class HuggingFace(Backbone):
     ) -> np.ndarray:
         """Embed n texts or images as (n, d) float32 rows, d being the model's width.
 
-        Raises
-        ------
-        BadInput
-            The hub cannot be reached, or the checkpoint lacks weights.
+        Raises:
+            BadInput: The hub cannot be reached, or the checkpoint lacks weights.
         """
         if len(inputs) == 0:
             return self.extract(placeholder(inputs), device=device, batch_size=1)[:0]
@@ -142,10 +133,8 @@ def _positions(network: Any) -> int:
 def local_folder(name: str) -> Path | None:
     """Return the folder of this name, or None for a hub id, which is 'name' or 'owner/name'.
 
-    Raises
-    ------
-    BadInput
-        If the name can only be a folder, and there is none.
+    Raises:
+        BadInput: If the name can only be a folder, and there is none.
     """
     path = Path(name).expanduser()
     if path.is_dir():
@@ -160,10 +149,8 @@ def local_folder(name: str) -> Path | None:
 def pinned(name: str, revision: str | None) -> tuple[str, str | None]:
     """Return where a model is loaded from: a folder and None, or a hub id and its commit.
 
-    Raises
-    ------
-    BadInput
-        There is no such folder, the hub has no such model, or gives no answer.
+    Raises:
+        BadInput: There is no such folder, the hub has no such model, or gives no answer.
     """
     folder = local_folder(name)
     return (str(folder), None) if folder else (name, commit_of(name, revision))
@@ -177,10 +164,8 @@ def weights_of(source: str, commit: str | None) -> object:
 def commit_of(name: str, revision: str | None) -> str:
     """Resolve a hub id to the commit on this machine, or else on the hub.
 
-    Raises
-    ------
-    BadInput
-        If the hub has no such model, or gives no answer.
+    Raises:
+        BadInput: If the hub has no such model, or gives no answer.
     """
     with needs("backbone HuggingFace", "text"):
         from huggingface_hub import HfApi, try_to_load_from_cache

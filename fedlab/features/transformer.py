@@ -25,25 +25,17 @@ def load_transformer(
 ) -> tuple[Any, nn.Module]:
     """Load a frozen network and the tokenizer or image processor that feeds it; kept in this process.
 
-    Parameters
-    ----------
-    source, revision
-        Folder, or hub id and its commit.
-    kind
-        Kind of the data, 'text' or 'image': which transform, and which tower of a network of two.
-    device
-        Device where the network runs.
-    fingerprint
-        Fingerprint of what lies at the source: when that changes, it is loaded anew.
+    Args:
+        source, revision: Folder, or hub id and its commit.
+        kind: Kind of the data, 'text' or 'image': which transform, and which tower of a network of two.
+        device: Device where the network runs.
+        fingerprint: Fingerprint of what lies at the source: when that changes, it is loaded anew.
 
-    Returns
-    -------
-    transform, network
+    Returns:
+        transform, network
 
-    Raises
-    ------
-    BadInput
-        If the source cannot be read as such a model, or lacks weights.
+    Raises:
+        BadInput: If the source cannot be read as such a model, or lacks weights.
     """
     options = {"revision": revision} if revision else {}
     feeds = "tokenizer" if kind == "text" else "preprocessor_config.json"
@@ -70,19 +62,13 @@ def load_transformer(
 def reading(source: str, what: str, feeds: str = "tokenizer") -> Iterator[None]:
     """Load a checkpoint within the block: silently, and without a side effect on the global random stream.
 
-    Parameters
-    ----------
-    source
-        Folder or hub id.
-    what
-        Role that the checkpoint is to have, for people.
-    feeds
-        Part that it needs beside weights and config.
+    Args:
+        source: Folder or hub id.
+        what: Role that the checkpoint is to have, for people.
+        feeds: Part that it needs beside weights and config.
 
-    Raises
-    ------
-    BadInput
-        It cannot be read as such.
+    Raises:
+        BadInput: It cannot be read as such.
     """
     try:
         with loading(), quiet():
@@ -96,10 +82,8 @@ def reading(source: str, what: str, feeds: str = "tokenizer") -> Iterator[None]:
 def refuse_incomplete(source: str, missing: Iterable[str]) -> None:
     """Refuse a checkpoint that lacks weights: they would be drawn at random.
 
-    Raises
-    ------
-    BadInput
-        Naming the first of those that are missing.
+    Raises:
+        BadInput: Naming the first of those that are missing.
     """
     if names := sorted(missing):
         raise BadInput(

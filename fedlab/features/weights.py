@@ -36,10 +36,8 @@ def _digest(path: Path, size: int, changed_ns: int) -> str:
 def folder_digest(folder: Path) -> dict[str, str]:
     """SHA-256 of every weight, configuration and vocabulary file directly in a model folder, by name.
 
-    Raises
-    ------
-    BadInput
-        If the folder holds no `config.json`: it is not a saved model.
+    Raises:
+        BadInput: If the folder holds no `config.json`: it is not a saved model.
     """
     if not (folder / "config.json").is_file():
         raise BadInput(f"no config.json in {folder}: expected the folder a model's save_pretrained wrote")

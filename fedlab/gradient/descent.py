@@ -23,18 +23,12 @@ from fedlab.gradient.networks import Model, Network
 class Descent:
     """The rule of local training.
 
-    Parameters
-    ----------
-    epochs
-        Number of passes over the samples, E.
-    batch_size
-        Samples per step, B.
-    learning_rate
-        Learning rate of SGD, without decay.
-    momentum
-        Momentum beta of this client's own steps; it starts at rest in every round.
-    proximal
-        Weight mu of FedProx's pull to the global model; 0 is FedAvg.
+    Args:
+        epochs: Number of passes over the samples, E.
+        batch_size: Samples per step, B.
+        learning_rate: Learning rate of SGD, without decay.
+        momentum: Momentum beta of this client's own steps; it starts at rest in every round.
+        proximal: Weight mu of FedProx's pull to the global model; 0 is FedAvg.
     """
 
     epochs: int = 1
@@ -65,16 +59,11 @@ class Descent:
     ) -> tuple[Model, float]:
         """Return the trained model and the last epoch's mean loss; no samples return the start and 0.
 
-        Parameters
-        ----------
-        network
-            Network that is trained.
-        start
-            Global model; it is not changed.
-        h, labels
-            Features and classes of this client.
-        seed
-            Seed of the order of the batches.
+        Args:
+            network: Network that is trained.
+            start: Global model; it is not changed.
+            h, labels: Features and classes of this client.
+            seed: Seed of the order of the batches.
         """
         model = {name: array.clone() for name, array in start.items()}
         velocity = self.rest(model)

@@ -23,17 +23,12 @@ HEAD = "head"
 class NetworkModule(nn.Module):
     """A network with weights.
 
-    Parameters
-    ----------
-    network
-        Network: `Linear`, `Hidden` or `CNN`.
-    model
-        Weights of the network, float32; they are copied.
+    Args:
+        network: Network: `Linear`, `Hidden` or `CNN`.
+        model: Weights of the network, float32; they are copied.
 
-    Raises
-    ------
-    BadInput
-        Another network, of whose layers nothing is known.
+    Raises:
+        BadInput: Another network, of whose layers nothing is known.
     """
 
     def __init__(self, network: Network, model: Mapping[str, Tensor]):

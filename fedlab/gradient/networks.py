@@ -52,18 +52,12 @@ class Network(Protocol):
     ) -> Tensor:
         """Add rate times the gradient to `into`, which may be the model itself, and return the loss before it.
 
-        Parameters
-        ----------
-        model
-            Model, or k of them stacked.
-        h, labels
-            Batch for each: (n, d) and (n,), or (k, n, d) and (k, n).
-        share
-            Weight of each sample in the loss, like the labels; 0 where a batch is filled up.
-        into
-            Arrays to add to, like the model.
-        rate
-            Factor of the gradient: -lr, where it goes into the model at once.
+        Args:
+            model: Model, or k of them stacked.
+            h, labels: Batch for each: (n, d) and (n,), or (k, n, d) and (k, n).
+            share: Weight of each sample in the loss, like the labels; 0 where a batch is filled up.
+            into: Arrays to add to, like the model.
+            rate: Factor of the gradient: -lr, where it goes into the model at once.
         """
         ...
 
@@ -97,10 +91,8 @@ class Linear:
 class Hidden:
     """One ReLU layer before the head: logits = relu(h V' + a) W' + b.
 
-    Parameters
-    ----------
-    width
-        Width of the hidden layer.
+    Args:
+        width: Width of the hidden layer.
     """
 
     width: int = 64
@@ -147,14 +139,10 @@ class CNN:
     The network of Reddi et al., Adaptive Federated Optimization, ICLR 2021, https://arxiv.org/abs/2003.00295,
     without its dropout, so that a client's result is a function of its samples and the order of its batches.
 
-    Parameters
-    ----------
-    shape
-        Height, width and channels of the image that a row of features is, flattened in this order.
-    channels
-        Channels of the two convolutions.
-    width
-        Width of the hidden layer.
+    Args:
+        shape: Height, width and channels of the image that a row of features is, flattened in this order.
+        channels: Channels of the two convolutions.
+        width: Width of the hidden layer.
     """
 
     shape: tuple[int, ...] = (32, 32, 3)
@@ -176,10 +164,8 @@ class CNN:
     def initial(self, d: int, num_classes: int, seed: int) -> dict[str, np.ndarray]:
         """Return He-uniform weights by the seed, zeros for the biases and the head.
 
-        Raises
-        ------
-        BadInput
-            A row of d features is no image of this shape.
+        Raises:
+            BadInput: A row of d features is no image of this shape.
         """
         if d != np.prod(self.shape):
             raise BadInput(

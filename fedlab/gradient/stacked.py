@@ -33,14 +33,10 @@ SAMPLE_BYTES = 2**25
 class Stacked:
     """Trains clients that start from one model.
 
-    Parameters
-    ----------
-    network
-        Network that is trained.
-    descent
-        Rule that each follows.
-    d, num_classes
-        Features of a sample, and classes.
+    Args:
+        network: Network that is trained.
+        descent: Rule that each follows.
+        d, num_classes: Features of a sample, and classes.
     """
 
     network: Network
@@ -85,16 +81,11 @@ class Stacked:
     ) -> tuple[Model, Float32[Tensor, " k"]]:
         """Return all trained models, each array (k, ...), and each client's mean loss in its last epoch.
 
-        Parameters
-        ----------
-        start
-            Global model; it is not changed.
-        h, labels
-            Samples of all clients, one client after the other.
-        sizes
-            Samples per client, (k,), from the largest to the smallest, each at least 1.
-        seeds
-            Seeds of the order of each client's batches, (k,).
+        Args:
+            start: Global model; it is not changed.
+            h, labels: Samples of all clients, one client after the other.
+            sizes: Samples per client, (k,), from the largest to the smallest, each at least 1.
+            seeds: Seeds of the order of each client's batches, (k,).
         """
         k, batch = len(sizes), self.descent.batch_size
         model = {name: array.expand(k, *array.shape).clone() for name, array in start.items()}

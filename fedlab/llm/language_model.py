@@ -33,12 +33,9 @@ FINISHES = ("stop", "length")
 class Message:
     """One turn of a chat.
 
-    Parameters
-    ----------
-    role
-        Speaker: 'system', 'user' or 'assistant'.
-    content
-        Text of the turn.
+    Args:
+        role: Speaker: 'system', 'user' or 'assistant'.
+        content: Text of the turn.
     """
 
     role: str
@@ -56,20 +53,13 @@ Prompt = str | tuple[Message, ...]
 class Sampling:
     """How the next token is drawn: p(token)^(1 / temperature), among the top_k, within the top_p.
 
-    Parameters
-    ----------
-    max_tokens
-        Length at which a text ends at the latest; at least 1.
-    temperature
-        Flatness of the draw; 0 is the most probable token each time.
-    top_k
-        Number of most probable tokens drawn from; 0 is all of them.
-    top_p
-        Probability that the most probable tokens drawn from hold together; 1 is all of them.
-    stop
-        Strings before the first of which a text ends.
-    schema
-        JSON schema of the text, for a model that `follows_schema`; others write as they would without.
+    Args:
+        max_tokens: Length at which a text ends at the latest; at least 1.
+        temperature: Flatness of the draw; 0 is the most probable token each time.
+        top_k: Number of most probable tokens drawn from; 0 is all of them.
+        top_p: Probability that the most probable tokens drawn from hold together; 1 is all of them.
+        stop: Strings before the first of which a text ends.
+        schema: JSON schema of the text, for a model that `follows_schema`; others write as they would without.
     """
 
     max_tokens: int = 64
@@ -101,14 +91,10 @@ class Sampling:
 class Completion:
     """A text that a model wrote.
 
-    Parameters
-    ----------
-    text
-        Continuation or answer, without the prompt and without the stop string.
-    tokens, prompt_tokens
-        Numbers of tokens written and read.
-    finish
-        Reason of the end. 'stop': by itself or at a stop string; 'length': cut at max_tokens.
+    Args:
+        text: Continuation or answer, without the prompt and without the stop string.
+        tokens, prompt_tokens: Numbers of tokens written and read.
+        finish: Reason of the end. 'stop': by itself or at a stop string; 'length': cut at max_tokens.
     """
 
     text: str
@@ -128,18 +114,12 @@ Arrived = Callable[[int, Completion], None]
 class Usage:
     """What texts took. u + v is what both took.
 
-    Parameters
-    ----------
-    requests
-        Answers that came from the model.
-    prompt_tokens, completion_tokens
-        Tokens read and written in them.
-    cost
-        Price, in the currency that the model was given; 0 for a model on this machine.
-    recalled
-        Texts that were paid for earlier and not asked for again.
-    troubles
-        Kinds of trouble on the way to how often: 'rate limited', 'timed out', 'truncated', 'empty', ...
+    Args:
+        requests: Answers that came from the model.
+        prompt_tokens, completion_tokens: Tokens read and written in them.
+        cost: Price, in the currency that the model was given; 0 for a model on this machine.
+        recalled: Texts that were paid for earlier and not asked for again.
+        troubles: Kinds of trouble on the way to how often: 'rate limited', 'timed out', 'truncated', 'empty', ...
     """
 
     requests: int = 0
@@ -196,26 +176,19 @@ class LanguageModel(ABC):
     ) -> list[Completion]:
         """Write one text per prompt, in their order.
 
-        Parameters
-        ----------
-        prompts
-            Texts to continue and chats to answer, n of them.
-        sampling
-            Law by which tokens are drawn.
-        seeds
-            Seed of each prompt, (n,), 0 <= seed < 2**31. What a seed promises is said by each model.
-        progress
-            Listener, called as progress(done, n).
-        arrived
-            Listener, called as arrived(i, completion) in the calling thread as each is there, so that it can be kept
-            even if a later one fails.
+        Args:
+            prompts: Texts to continue and chats to answer, n of them.
+            sampling: Law by which tokens are drawn.
+            seeds: Seed of each prompt, (n,), 0 <= seed < 2**31. What a seed promises is said by each model.
+            progress: Listener, called as progress(done, n).
+            arrived: Listener, called as arrived(i, completion) in the calling thread as each is there, so that it can
+                be kept even if a later one fails.
 
-        Raises
-        ------
-        BadInput
-            Prompts and seeds differ in number, prompts do not fit the model (says how many), there is a chat but no
-            template for it, memory does not suffice, or the model cannot be used. An endpoint: it refuses, stays away
-            longer than `retry_for`, or answers malformed too often. What arrived before was handed over.
+        Raises:
+            BadInput: Prompts and seeds differ in number, prompts do not fit the model (says how many), there is a
+                chat but no template for it, memory does not suffice, or the model cannot be used. An endpoint: it
+                refuses, stays away longer than `retry_for`, or answers malformed too often. What arrived before was
+                handed over.
         """
         _refuse_unpaired(prompts, seeds, "seeds")
         completions: dict[int, Completion] = {}
@@ -236,14 +209,11 @@ class LanguageModel(ABC):
     ) -> Float64[np.ndarray, "n 2"]:
         """How probable each continuation is after its prompt.
 
-        Returns
-        -------
-        (n, 2) float64: the sum of log p over the continuation's tokens (natural logarithm), and their number.
+        Returns:
+            (n, 2) float64: the sum of log p over the continuation's tokens (natural logarithm), and their number.
 
-        Raises
-        ------
-        BadInput
-            The numbers differ, a text does not fit, or the model does not tell probabilities.
+        Raises:
+            BadInput: The numbers differ, a text does not fit, or the model does not tell probabilities.
         """
         _refuse_unpaired(prompts, continuations, "continuations")
         rows = np.zeros((len(prompts), 2))
@@ -272,19 +242,13 @@ class LanguageModel(ABC):
 def refuse_long(sizes: Sequence[int], context: int, model: str) -> None:
     """Refuse prompts that do not fit.
 
-    Parameters
-    ----------
-    sizes
-        Tokens of each prompt with those to be written.
-    context
-        Tokens that fit.
-    model
-        Name of the model, for people.
+    Args:
+        sizes: Tokens of each prompt with those to be written.
+        context: Tokens that fit.
+        model: Name of the model, for people.
 
-    Raises
-    ------
-    BadInput
-        Naming how many do not, and the first.
+    Raises:
+        BadInput: Naming how many do not, and the first.
     """
     long = [index for index, size in enumerate(sizes) if size > context]
     if long:

@@ -42,12 +42,9 @@ class _Curve:
 def accuracy_against_rounds(results: Mapping[str, Any], events: Iterable[Mapping[str, Any]]) -> Figure:
     """Accuracy after each round; a method that needs a single one is a star.
 
-    Parameters
-    ----------
-    results
-        Content of `results.json`.
-    events
-        Events of the run; empty shows the final accuracies alone.
+    Args:
+        results: Content of `results.json`.
+        events: Events of the run; empty shows the final accuracies alone.
     """
     figure, axes = canvas(_finding(results, "rounds"))
     curves = _curves(results, events)
@@ -68,12 +65,9 @@ def accuracy_against_rounds(results: Mapping[str, Any], events: Iterable[Mapping
 def accuracy_against_bytes(results: Mapping[str, Any], events: Iterable[Mapping[str, Any]]) -> Figure:
     """Accuracy against what one client has sent and received so far.
 
-    Parameters
-    ----------
-    results
-        Content of `results.json`.
-    events
-        Events of the run; empty shows the end of each method alone.
+    Args:
+        results: Content of `results.json`.
+        events: Events of the run; empty shows the end of each method alone.
     """
     figure, axes = canvas(_finding(results, "bytes"))
     curves = _curves(results, events)

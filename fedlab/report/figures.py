@@ -35,10 +35,8 @@ __all__ = [
 def label_distribution(counts: ArrayLike) -> Figure:
     """Which classes each client holds, clients from the largest to the smallest.
 
-    Parameters
-    ----------
-    counts
-        Samples of each class on each client, (k, c).
+    Args:
+        counts: Samples of each class on each client, (k, c).
     """
     table = np.asarray(counts, dtype=np.float64)
     table = table.reshape(len(table), table.size // max(len(table), 1))
@@ -77,10 +75,8 @@ def label_distribution(counts: ArrayLike) -> Figure:
 def invariance_heatmap(rows: Sequence[Mapping[str, Any]]) -> Figure:
     """Accuracy and head of every partition: clients against heterogeneity.
 
-    Parameters
-    ----------
-    rows
-        Rows, each with `clients`, `alpha` (a number or "iid"), `accuracy`, `head_sha256`.
+    Args:
+        rows: Rows, each with `clients`, `alpha` (a number or "iid"), `accuracy`, `head_sha256`.
     """
     clients = sorted({int(row["clients"]) for row in rows})
     alphas = sorted({_alpha(row["alpha"]) for row in rows})
@@ -128,10 +124,9 @@ def invariance_heatmap(rows: Sequence[Mapping[str, Any]]) -> Figure:
 def dummy_errors(rows: Sequence[Mapping[str, Any]]) -> Figure:
     """How far the federated head lies from the centralised one, against the number of clients.
 
-    Parameters
-    ----------
-    rows
-        Rows, each with `clients` and `error` (the sum over entries of |W - W_joint|), and perhaps `pairwise_error`.
+    Args:
+        rows: Rows, each with `clients` and `error` (the sum over entries of |W - W_joint|), and perhaps
+            `pairwise_error`.
     """
     rows = sorted(rows, key=lambda row: row["clients"])
     series = {"sum of statistics": "error", "pairwise law of the paper": "pairwise_error"}
@@ -166,10 +161,8 @@ def dummy_errors(rows: Sequence[Mapping[str, Any]]) -> Figure:
 def seconds_against_clients(lines: Mapping[str, Mapping[int, float]]) -> Figure:
     """How a round's seconds grow with its clients, both axes logarithmic.
 
-    Parameters
-    ----------
-    lines
-        Seconds by number of clients, for every engine and workload.
+    Args:
+        lines: Seconds by number of clients, for every engine and workload.
     """
     figure, axes = canvas("Seconds per round against clients")
     for index, (label, points) in enumerate(lines.items()):

@@ -63,10 +63,8 @@ class _Line:
 class Live:
     """Listener and context manager: `with Live() as live: run.subscribe(live)`.
 
-    Parameters
-    ----------
-    console
-        Console that shows it; standard output when None.
+    Args:
+        console: Console that shows it; standard output when None.
     """
 
     def __init__(self, console: Console | None = None):

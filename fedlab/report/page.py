@@ -24,15 +24,11 @@ FILES = {"Configuration": "config.yaml", "Overrides": "overrides.yaml", "Manifes
 def write_page(directory: str | Path) -> Path:
     """Write `index.html` into a run directory.
 
-    Parameters
-    ----------
-    directory
-        Run directory of a finished run.
+    Args:
+        directory: Run directory of a finished run.
 
-    Returns
-    -------
-    Path
-        The page.
+    Returns:
+        Path: The page.
     """
     result = Result.load(directory)
     page = result.directory / "index.html"

@@ -26,10 +26,9 @@ NOTHING_LEFT = 0.05
 def attack_success(rows: Sequence[Mapping[str, Any]]) -> Figure:
     """What an attack gets beyond a guess: of uploads without noise on the left, against epsilon on the right.
 
-    Parameters
-    ----------
-    rows
-        Rows, each with `attack`, `view`, `epsilon` (None without noise), `leaked`, and its interval `low`, `high`.
+    Args:
+        rows: Rows, each with `attack`, `view`, `epsilon` (None without noise), `leaked`, and its interval `low`,
+            `high`.
     """
     attacks = list(dict.fromkeys(row["attack"] for row in rows))
     figure = Figure(figsize=(9.6, 4.6), layout="constrained")
@@ -73,12 +72,10 @@ def attack_success(rows: Sequence[Mapping[str, Any]]) -> Figure:
 def accuracy_against_epsilon(rows: Sequence[Mapping[str, Any]], by: str = "trust") -> Figure:
     """What noise costs: mean accuracy over the seeds, and their spread, beside the head without noise.
 
-    Parameters
-    ----------
-    rows
-        Rows, each with `epsilon` (None without noise), `seed`, `accuracy`, and a setting that has a line of its own.
-    by
-        Name of that setting.
+    Args:
+        rows: Rows, each with `epsilon` (None without noise), `seed`, `accuracy`, and a setting that has a line of its
+            own.
+        by: Name of that setting.
     """
     noisy = [row for row in rows if row["epsilon"] is not None]
     plain = [100 * row["accuracy"] for row in rows if row["epsilon"] is None]

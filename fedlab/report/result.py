@@ -43,12 +43,9 @@ OF_TEXTS = {"fdkt": ["gain", "epsilon", "pipeline"], "fdkt_audit": ["exposure"]}
 class TextTable(str):
     """A run's table as text that reads the same printed and echoed, and fits the console that rich prints to.
 
-    Parameters
-    ----------
-    values
-        The content of `results.json`.
-    width
-        Columns to fit into; None is the terminal's.
+    Args:
+        values: The content of `results.json`.
+        width: Columns to fit into; None is the terminal's.
     """
 
     values: dict[str, Any]
@@ -79,18 +76,14 @@ class _Fitting:
 class Result:
     """One run.
 
-    Parameters
-    ----------
-    directory
-        The run directory.
-    values
-        The content of its `results.json`.
+    Args:
+        directory: The run directory.
+        values: The content of its `results.json`.
 
-    Examples
-    --------
-    >>> result = Result.load("outputs/demo")     # doctest: +SKIP
-    >>> print(result.table())                    # doctest: +SKIP
-    >>> result["afl"]["accuracy"]                # doctest: +SKIP
+    Examples:
+        >>> result = Result.load("outputs/demo")     # doctest: +SKIP
+        >>> print(result.table())                    # doctest: +SKIP
+        >>> result["afl"]["accuracy"]                # doctest: +SKIP
     """
 
     directory: Path
@@ -100,10 +93,8 @@ class Result:
     def load(cls, directory: str | Path) -> Result:
         """Read a run directory.
 
-        Parameters
-        ----------
-        directory
-            Where `results.json` lies.
+        Args:
+            directory: Where `results.json` lies.
         """
         directory = Path(directory)
         path = directory / "results.json"
@@ -165,27 +156,22 @@ class Result:
     def table(self, width: int | None = None) -> TextTable:
         """The comparison of methods, and the study where the run has one.
 
-        Parameters
-        ----------
-        width
-            Columns to fit into; None is the terminal's.
+        Args:
+            width: Columns to fit into; None is the terminal's.
         """
         return TextTable(self.values, width)
 
     def plot(self, kind: str | None = None, path: str | Path | None = None) -> Figure:
         """Draw one figure of the run.
 
-        Parameters
-        ----------
-        kind
-            accuracy (against rounds), bytes (accuracy against traffic), clients (how labels are spread over
-            them, from `label_counts.json`); of a stream: steps (accuracy after each), tasks (what became of
-            each), classes (their accuracy, many samples to few); of a study: invariance, dummy, phases, leakage
-            (attacks against epsilon), tradeoff and projections (accuracy against epsilon), of fdkt gain (over local
-            training), epsilon (accuracy against it), pipeline (texts kept), of fdkt_audit exposure (of secrets).
-            None is the first of `kinds`.
-        path
-            Save the PNG there too.
+        Args:
+            kind: accuracy (against rounds), bytes (accuracy against traffic), clients (how labels are spread over
+                them, from `label_counts.json`); of a stream: steps (accuracy after each), tasks (what became of
+                each), classes (their accuracy, many samples to few); of a study: invariance, dummy, phases, leakage
+                (attacks against epsilon), tradeoff and projections (accuracy against epsilon), of fdkt gain (over
+                local training), epsilon (accuracy against it), pipeline (texts kept), of fdkt_audit exposure (of
+                secrets). None is the first of `kinds`.
+            path: Save the PNG there too.
         """
         # Here, for a run that only prints a table need not load matplotlib.
         from fedlab.report import figures, privacy, stream, texts

@@ -25,10 +25,8 @@ MOST = 6
 def accuracy_after_each_step(results: Mapping[str, Any]) -> Figure:
     """Accuracy over the classes exposed so far, after each step, for every method.
 
-    Parameters
-    ----------
-    results
-        Content of `results.json`.
+    Args:
+        results: Content of `results.json`.
     """
     runs = streamed(results)
     figure, axes = canvas(_ending(results))
@@ -51,10 +49,8 @@ def accuracy_after_each_step(results: Mapping[str, Any]) -> Figure:
 def accuracy_against_samples(results: Mapping[str, Any]) -> Figure:
     """Accuracy against the samples met so far, for the same stream cut into few or many phases.
 
-    Parameters
-    ----------
-    results
-        Content of `results.json`; every way of cutting is a method of it.
+    Args:
+        results: Content of `results.json`; every way of cutting is a method of it.
     """
     runs = streamed(results)
     figure, axes = canvas(_same_end(results))
@@ -78,10 +74,8 @@ def accuracy_against_samples(results: Mapping[str, Any]) -> Figure:
 def task_matrices(results: Mapping[str, Any]) -> Figure:
     """Accuracy on each task after each step: a column that fades is a task forgotten.
 
-    Parameters
-    ----------
-    results
-        Content of `results.json`.
+    Args:
+        results: Content of `results.json`.
     """
     runs = dict(list(streamed(results).items())[:MOST])
     if not runs:
@@ -114,10 +108,8 @@ def task_matrices(results: Mapping[str, Any]) -> Figure:
 def accuracy_of_each_class(results: Mapping[str, Any]) -> Figure:
     """Accuracy of each class at the end, classes from the most to the fewest training samples.
 
-    Parameters
-    ----------
-    results
-        Content of `results.json`.
+    Args:
+        results: Content of `results.json`.
     """
     runs = streamed(results)
     figure = Figure(figsize=(7.2, 4.4), layout="constrained")

@@ -126,12 +126,10 @@ def sweep_cells(rows: Iterable[Mapping[str, Any]]) -> Cells:
 def sweep_table(rows: Iterable[Mapping[str, Any]]) -> Table:
     """The summary of a sweep, a row for each job and method.
 
-    Parameters
-    ----------
-    rows
-        Rows with `method`, `accuracy`, `head_sha256`, `seconds`, of a stream `average` and `balanced` accuracy, and
-        the job's overrides: as `overrides` (a mapping or "key=value" texts) or as further keys. Overrides that every
-        job shares are left out.
+    Args:
+        rows: Rows with `method`, `accuracy`, `head_sha256`, `seconds`, of a stream `average` and `balanced` accuracy,
+            and the job's overrides: as `overrides` (a mapping or "key=value" texts) or as further keys. Overrides
+            that every job shares are left out.
     """
     return _dressed(*sweep_cells(rows))
 
@@ -139,12 +137,9 @@ def sweep_table(rows: Iterable[Mapping[str, Any]]) -> Table:
 def table_text(results: Mapping[str, Any], width: int | None = None) -> str:
     """The tables of a run as plain text.
 
-    Parameters
-    ----------
-    results
-        Content of `results.json`.
-    width
-        Columns to fit into; None is the terminal's width, or as wide as it needs where there is no terminal.
+    Args:
+        results: Content of `results.json`.
+        width: Columns to fit into; None is the terminal's width, or as wide as it needs where there is no terminal.
     """
     if width is None and sys.stdout.isatty():
         width = shutil.get_terminal_size().columns

@@ -23,10 +23,8 @@ Rows = Sequence[Mapping[str, Any]]
 def gain_per_domain(rows: Rows) -> Figure:
     """Points over local training, for each domain and number of labelled texts: mean and spread over the seeds.
 
-    Parameters
-    ----------
-    rows
-        Rows of a study; the first variant and epsilon are drawn.
+    Args:
+        rows: Rows of a study; the first variant and epsilon are drawn.
     """
     mine = [r for r in rows if (r["variant"], r["epsilon"]) == (rows[0]["variant"], rows[0]["epsilon"])]
     figure, axes = canvas(_gained(mine))
@@ -64,10 +62,8 @@ def gain_per_domain(rows: Rows) -> Figure:
 def accuracy_against_epsilon(rows: Rows) -> Figure:
     """Mean accuracy over domains and seeds against epsilon, a line for each variant, beside local training.
 
-    Parameters
-    ----------
-    rows
-        Rows of a study; of several numbers of labelled texts the smallest but one is drawn.
+    Args:
+        rows: Rows of a study; of several numbers of labelled texts the smallest but one is drawn.
     """
     counts = sorted({row["labelled"] for row in rows})
     figure, axes = canvas("Accuracy against epsilon")
@@ -105,10 +101,8 @@ def accuracy_against_epsilon(rows: Rows) -> Figure:
 def pipeline(cells: Rows) -> Figure:
     """How many texts each stage took in and kept.
 
-    Parameters
-    ----------
-    cells
-        Cells of a study, each with `stages`; the first is drawn.
+    Args:
+        cells: Cells of a study, each with `stages`; the first is drawn.
     """
     stages = cells[0]["stages"] if cells else []
     figure, axes = canvas(_kept(stages))
@@ -139,10 +133,8 @@ def pipeline(cells: Rows) -> Figure:
 def exposure(rows: Sequence[Mapping[str, Any]]) -> Figure:
     """Mean exposure of secrets that were put among private texts, beside those that never were, at every epsilon.
 
-    Parameters
-    ----------
-    rows
-        Rows, each with `epsilon` (None without noise), `exposure`, `exposure of others` and `most`, in bits.
+    Args:
+        rows: Rows, each with `epsilon` (None without noise), `exposure`, `exposure of others` and `most`, in bits.
     """
     figure, axes = canvas(_exposed(rows))
     if not rows:

@@ -15,10 +15,8 @@ from fedlab.stats.arithmetic.union import counts_without
 class ClassCounts:
     """Counts, additive.
 
-    Attributes
-    ----------
-    class_counts
-        Samples n_y per class, (c,).
+    Attributes:
+        class_counts: Samples n_y per class, (c,).
     """
 
     class_counts: Int64[Tensor, " c"]

@@ -33,10 +33,8 @@ FINEST = 2**40
 class ClassWeights:
     """One weight per class; 0 for a class that nobody has seen.
 
-    Parameters
-    ----------
-    values
-        Weights p_y >= 0, c of them.
+    Args:
+        values: Weights p_y >= 0, c of them.
     """
 
     values: tuple[float, ...]
@@ -49,12 +47,9 @@ class ClassWeights:
     def tempered(cls, counts: Sequence[int], tau: float = 1.0) -> ClassWeights:
         """Return the weights that these counts ask for.
 
-        Parameters
-        ----------
-        counts
-            Samples n_y per class, of all clients together.
-        tau
-            Tempering in 0..2: 0 counts samples, 1 counts classes.
+        Args:
+            counts: Samples n_y per class, of all clients together.
+            tau: Tempering in 0..2: 0 counts samples, 1 counts classes.
         """
         check_tau(tau)
         seen = np.array([int(n) for n in counts], dtype=np.float64)

@@ -46,19 +46,14 @@ class GramStats:
     Build it with `from_batch` or `zeros`; combine with `+` and `-`, or many with `fedlab.stats.total_of`, which
     reduces a stream of batches in O(d^2 + dc) memory; read `gram`, `cross`, `count`.
 
-    Attributes
-    ----------
-    cross
-        Cross term C = X'Y, (d, c): float64, or int64 in exact mode.
-    class_counts
-        Samples per class, (c,).
-    scale
-        Integer units per 1.0 of a feature in exact mode; None in float64.
-    saturated
-        Feature entries that lay outside the public range (exact mode).
-    weighting
-        Weighting; None where every sample counts once. Else the integer units per 1.0 of a weight (1 in float64) and
-        the samples' total weight, in such units: G = X'PX, C = X'PY with P the weights on a diagonal.
+    Attributes:
+        cross: Cross term C = X'Y, (d, c): float64, or int64 in exact mode.
+        class_counts: Samples per class, (c,).
+        scale: Integer units per 1.0 of a feature in exact mode; None in float64.
+        saturated: Feature entries that lay outside the public range (exact mode).
+        weighting: Weighting; None where every sample counts once. Else the integer units per 1.0 of a weight (1 in
+            float64) and the samples' total weight, in such units: G = X'PX, C = X'PY with P the weights on a
+            diagonal.
     """
 
     cross: Tensor
@@ -75,19 +70,13 @@ class GramStats:
     def from_batch(cls, x: Tensor, y_onehot: Tensor, fixed: FixedPoint | None = None) -> GramStats:
         """Reduce samples to their statistics.
 
-        Parameters
-        ----------
-        x
-            Features, (n, d). n = 0 is legal. With `fixed` they are clipped and rounded first.
-        y_onehot
-            One-hot targets, (n, c).
-        fixed
-            Fixed point that makes the statistics exact integers.
+        Args:
+            x: Features, (n, d). n = 0 is legal. With `fixed` they are clipped and rounded first.
+            y_onehot: One-hot targets, (n, c).
+            fixed: Fixed point that makes the statistics exact integers.
 
-        Raises
-        ------
-        BadInput
-            Shapes differ, a feature is NaN or infinite, or a target row is not one-hot.
+        Raises:
+            BadInput: Shapes differ, a feature is NaN or infinite, or a target row is not one-hot.
         """
         check_features(x)
         check_one_hot(y_onehot, len(x))
@@ -211,10 +200,9 @@ class GramStats:
     def without(self, parts: Sequence[GramStats]) -> GramStats:
         """Return the statistics of what is left when all these are removed; each matrix is read once.
 
-        Raises
-        ------
-        BadInput
-            The parts do not fit, or what would be left is the sum of no samples: they were never part of it.
+        Raises:
+            BadInput: The parts do not fit, or what would be left is the sum of no samples: they were never part of
+                it.
         """
         for part in parts:
             self.check_fits(part)
@@ -273,10 +261,9 @@ class GramStats:
     def solution(self, ridge: float | str = 0.0) -> Solution:
         """Solve, and say how well the system was posed.
 
-        Parameters
-        ----------
-        ridge
-            Ridge g >= 0, or 'gcv' for generalised cross-validation. 0 on a singular system gives the minimum norm.
+        Args:
+            ridge: Ridge g >= 0, or 'gcv' for generalised cross-validation. 0 on a singular system gives the minimum
+                norm.
         """
         d = self.num_features
         check_memory(3 * 8 * d * d, f"solving for {d} features", "lower the expansion's width")

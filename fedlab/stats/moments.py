@@ -34,16 +34,11 @@ from fedlab.stats.gram import GramStats
 class ClassMoments:
     """Count, mean and variance of each class, additive.
 
-    Attributes
-    ----------
-    counts
-        Samples n per class, (c,).
-    first
-        Means, (c, d0); in exact mode the sums of the integers, int64.
-    second
-        Sums of squared deviations, (c, d0); in exact mode the sums of squares, int64.
-    scale
-        Integer units per 1.0 of a feature in exact mode; None in float64.
+    Attributes:
+        counts: Samples n per class, (c,).
+        first: Means, (c, d0); in exact mode the sums of the integers, int64.
+        second: Sums of squared deviations, (c, d0); in exact mode the sums of squares, int64.
+        scale: Integer units per 1.0 of a feature in exact mode; None in float64.
     """
 
     counts: Int64[Tensor, " c"]
@@ -140,12 +135,9 @@ class ClassMoments:
 class WithMoments:
     """Ridge statistics of expanded features, and the moments of the same samples before the expansion.
 
-    Attributes
-    ----------
-    sums
-        Statistics after the expansion.
-    moments
-        Moments before it.
+    Attributes:
+        sums: Statistics after the expansion.
+        moments: Moments before it.
     """
 
     sums: GramStats

@@ -38,17 +38,12 @@ LARGEST = 2.0**62
 class NoisyGram:
     """Sums over samples that nobody counted.
 
-    Attributes
-    ----------
-    gram
-        Gram matrix G~, (d, d), symmetric: int64, or float64 in the units of the features.
-    cross
-        Cross term C~, (d, c), of the same type.
-    scale
-        Integer units per 1.0 of a feature; None in float64.
-    gram_variance, cross_variance
-        Variance of the noise on G's diagonal (half of it beside) and on C's entries, in units of the features;
-        0 where there is none yet.
+    Attributes:
+        gram: Gram matrix G~, (d, d), symmetric: int64, or float64 in the units of the features.
+        cross: Cross term C~, (d, c), of the same type.
+        scale: Integer units per 1.0 of a feature; None in float64.
+        gram_variance, cross_variance: Variance of the noise on G's diagonal (half of it beside) and on C's entries,
+            in units of the features; 0 where there is none yet.
     """
 
     gram: Tensor
@@ -114,15 +109,11 @@ class NoisyGram:
     def solution(self, ridge: float | str = "noise") -> Solution:
         """Return the head of the positive part of G~.
 
-        Parameters
-        ----------
-        ridge
-            Ridge g >= 0, or 'noise' for `noise_ridge`. It must not be chosen by looking at the samples.
+        Args:
+            ridge: Ridge g >= 0, or 'noise' for `noise_ridge`. It must not be chosen by looking at the samples.
 
-        Raises
-        ------
-        BadInput
-            The ridge is neither, or nothing of G~ is positive.
+        Raises:
+            BadInput: The ridge is neither, or nothing of G~ is positive.
         """
         d = self.num_features
         check_memory(4 * 8 * d * d, f"solving for {d} features", "project the features to fewer")

@@ -15,16 +15,11 @@ from fedlab.stats.arithmetic.triangle import add_triangle, flatten, symmetric
 class OneClass:
     """Sums over the samples of one class.
 
-    Attributes
-    ----------
-    count
-        Samples n_y > 0.
-    total
-        Sum of the rows, (d,): float64, or int64 in exact mode.
-    rows
-        Rows R, (r, d), with R'R = G_y; or None.
-    triangle
-        Entries of G_y on and above the diagonal, row by row; or None.
+    Attributes:
+        count: Samples n_y > 0.
+        total: Sum of the rows, (d,): float64, or int64 in exact mode.
+        rows: Rows R, (r, d), with R'R = G_y; or None.
+        triangle: Entries of G_y on and above the diagonal, row by row; or None.
     """
 
     count: int

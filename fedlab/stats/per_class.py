@@ -41,16 +41,11 @@ REMEDY = (
 class PerClass:
     """Immutable additive statistics, class by class.
 
-    Attributes
-    ----------
-    num_features, num_classes
-        Numbers of features d and of classes c.
-    classes
-        Sums of the classes that have samples, by label.
-    scale, saturated
-        Scale and clipped entries, as `GramStats` has them.
-    memory
-        Largest number of bytes that a sum may hold; None for a share of what is available.
+    Attributes:
+        num_features, num_classes: Numbers of features d and of classes c.
+        classes: Sums of the classes that have samples, by label.
+        scale, saturated: Scale and clipped entries, as `GramStats` has them.
+        memory: Largest number of bytes that a sum may hold; None for a share of what is available.
     """
 
     num_features: int
@@ -119,15 +114,12 @@ class PerClass:
     def weighted(self, weights: ClassWeights | None = None) -> GramStats:
         """Return the sum over the classes, each with its weight: what a head is solved from.
 
-        Parameters
-        ----------
-        weights
-            Weight per class; None weights every sample alike, which is the very sum that `GramStats` would hold.
+        Args:
+            weights: Weight per class; None weights every sample alike, which is the very sum that `GramStats` would
+                hold.
 
-        Raises
-        ------
-        BadInput
-            A class with samples has no weight.
+        Raises:
+            BadInput: A class with samples has no weight.
         """
         if weights is not None:
             weights.check(self.class_counts)

@@ -19,10 +19,8 @@ from fedlab.stats.per_class_sum import PerClassSum
 class StatisticsTotal:
     """A running total of statistics of one kind.
 
-    Parameters
-    ----------
-    kind
-        Kind of the statistics; None for that of the first.
+    Args:
+        kind: Kind of the statistics; None for that of the first.
     """
 
     def __init__(self, kind: type | None = None) -> None:
@@ -54,10 +52,8 @@ T = TypeVar("T")
 def total_of(parts: Iterable[T]) -> T:
     """Return the sum of statistics of one kind; of Gram matrices in O(d^2 + dc) memory, one product per d rows.
 
-    Raises
-    ------
-    BadInput
-        If there is nothing to add, or two parts do not fit each other.
+    Raises:
+        BadInput: If there is nothing to add, or two parts do not fit each other.
     """
     total = StatisticsTotal()
     for part in parts:

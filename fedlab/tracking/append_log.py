@@ -22,17 +22,12 @@ _BLOCK = 1 << 16
 class AppendLog:
     """The file, open for writing; it and its folders are made.
 
-    Parameters
-    ----------
-    path
-        Its place.
-    sync
-        Whether lines, and the name of a new file, are on the disk before `append` returns.
+    Args:
+        path: Its place.
+        sync: Whether lines, and the name of a new file, are on the disk before `append` returns.
 
-    Raises
-    ------
-    OSError
-        It cannot be written; so do all methods.
+    Raises:
+        OSError: It cannot be written; so do all methods.
     """
 
     def __init__(self, path: Path, sync: bool = False):

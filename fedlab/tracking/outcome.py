@@ -24,28 +24,17 @@ def peak_rss_bytes() -> int:
 class Outcome:
     """The result of one method.
 
-    Attributes
-    ----------
-    strategy
-        Strategy that ran, by its class.
-    seed, clients, rounds
-        Seed of the run, number of its clients and of its rounds.
-    accuracy
-        Accuracy on the test split, after the last round.
-    metrics
-        Metrics of all other kinds, by name.
-    statistics_sha256, head_sha256
-        Digests: equal digests, equal bits.
-    bytes_up_per_client, bytes_down_per_client
-        Bytes sent and received by a client, on average, over all rounds.
-    seconds
-        Seconds by phase; see `PHASES`.
-    peak_rss_bytes
-        Peak memory of the process that ran the server.
-    privacy
-        Privacy budget (epsilon, delta and unit); null without one.
-    faults
-        Faults that were tolerated.
+    Attributes:
+        strategy: Strategy that ran, by its class.
+        seed, clients, rounds: Seed of the run, number of its clients and of its rounds.
+        accuracy: Accuracy on the test split, after the last round.
+        metrics: Metrics of all other kinds, by name.
+        statistics_sha256, head_sha256: Digests: equal digests, equal bits.
+        bytes_up_per_client, bytes_down_per_client: Bytes sent and received by a client, on average, over all rounds.
+        seconds: Seconds by phase; see `PHASES`.
+        peak_rss_bytes: Peak memory of the process that ran the server.
+        privacy: Privacy budget (epsilon, delta and unit); null without one.
+        faults: Faults that were tolerated.
     """
 
     strategy: str

@@ -27,11 +27,9 @@ def versions() -> dict[str, str]:
 def checkout(source: Path) -> dict[str, Any] | None:
     """Commit and cleanliness of the checkout that `source` belongs to; None outside one.
 
-    Parameters
-    ----------
-    source
-        File of the code. That it is tracked is checked first: an installation inside somebody's checkout is
-        not that checkout.
+    Args:
+        source: File of the code. That it is tracked is checked first: an installation inside somebody's checkout is
+            not that checkout.
     """
     environment = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
 

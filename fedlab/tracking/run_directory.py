@@ -35,16 +35,13 @@ class RunDirectory:
     Opening a folder that already holds events continues them: a resumed run appends, and a line that a kill
     left half written is closed so that it spoils nothing that follows.
 
-    Parameters
-    ----------
-    path
-        Folder of the run; it and its parents are made.
+    Args:
+        path: Folder of the run; it and its parents are made.
 
-    Examples
-    --------
-    >>> run = RunDirectory(Path("outputs/demo"))              # doctest: +SKIP
-    >>> run.subscribe(print)                                  # doctest: +SKIP
-    >>> run.event("round", method="afl", round=1, accuracy=0.97)   # doctest: +SKIP
+    Examples:
+        >>> run = RunDirectory(Path("outputs/demo"))              # doctest: +SKIP
+        >>> run.subscribe(print)                                  # doctest: +SKIP
+        >>> run.event("round", method="afl", round=1, accuracy=0.97)   # doctest: +SKIP
     """
 
     path: Path
@@ -69,12 +66,9 @@ class RunDirectory:
     def event(self, kind: str, /, **fields: object) -> None:
         """Append one event to `metrics.jsonl`, then pass it to the listeners.
 
-        Parameters
-        ----------
-        kind
-            Kind of the event: method, round, result, warning, ...
-        **fields
-            Values for JSON; numpy scalars and arrays too. NaN and infinity become null.
+        Args:
+            kind: Kind of the event: method, round, result, warning, ...
+            **fields: Values for JSON; numpy scalars and arrays too. NaN and infinity become null.
         """
         record = _record(kind, fields)
         line = (json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n").encode()
@@ -85,12 +79,9 @@ class RunDirectory:
     def tick(self, kind: str = "progress", /, **fields: object) -> None:
         """Pass an event to the listeners alone: progress is too frequent to be worth a line on disk.
 
-        Parameters
-        ----------
-        kind
-            Kind of the event, progress or features; an `event=` among the fields says the same.
-        **fields
-            Values, as for `event`.
+        Args:
+            kind: Kind of the event, progress or features; an `event=` among the fields says the same.
+            **fields: Values, as for `event`.
         """
         record = _record(kind, fields)
         with self._lock:
@@ -109,10 +100,8 @@ class RunDirectory:
     def claim(self) -> None:
         """Keep the folder for this process until `close`, or its death, however sudden.
 
-        Raises
-        ------
-        BadInput
-            Another process has it.
+        Raises:
+            BadInput: Another process has it.
         """
         try:
             self._events.lock()
@@ -137,17 +126,12 @@ class RunDirectory:
     def write_bytes(self, name: str, data: bytes) -> Path:
         """Replace the file `name` by `data`, atomically.
 
-        Parameters
-        ----------
-        name
-            Name relative to the run directory; may name a sub-folder ("figures/accuracy.png").
-        data
-            Content, whole.
+        Args:
+            name: Name relative to the run directory; may name a sub-folder ("figures/accuracy.png").
+            data: Content, whole.
 
-        Returns
-        -------
-        Path
-            Where it lies.
+        Returns:
+            Path: Where it lies.
         """
         target = self.path / name
         if Path(name).is_absolute() or ".." in Path(name).parts:
@@ -158,10 +142,8 @@ class RunDirectory:
     def manifest(self, **extra: object) -> Path:
         """Write `manifest.json`: what ran, on what, from which sources.
 
-        Parameters
-        ----------
-        **extra
-            Entries to add as they are; `seeds` belongs here.
+        Args:
+            **extra: Entries to add as they are; `seeds` belongs here.
         """
         record = {
             "time": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -220,14 +202,10 @@ def plain(value: object) -> Any:
 def write_atomically(target: Path, data: bytes, mode: int = 0o666) -> None:
     """Put `data` at `target` so that a reader, or a kill, meets the former file or the new one, never a part.
 
-    Parameters
-    ----------
-    target
-        File to write; its folder is made.
-    data
-        Content, whole, on the disk before the name appears.
-    mode
-        Permissions at most, from the first byte on; the umask takes its own.
+    Args:
+        target: File to write; its folder is made.
+        data: Content, whole, on the disk before the name appears.
+        mode: Permissions at most, from the first byte on; the umask takes its own.
     """
     temporary = target.with_name(f".{target.name}.{os.getpid()}-{threading.get_ident()}.tmp")
     try:
@@ -248,12 +226,9 @@ def write_atomically(target: Path, data: bytes, mode: int = 0o666) -> None:
 def remove(folder: Path, patterns: Iterable[str]) -> None:
     """Remove the files of a folder that match, and matching sub-folders if they are empty; the rest is not ours.
 
-    Parameters
-    ----------
-    folder
-        Folder of the files.
-    patterns
-        Patterns relative to it, one after the other, as `Path.glob` takes them; 'name/' is a sub-folder.
+    Args:
+        folder: Folder of the files.
+        patterns: Patterns relative to it, one after the other, as `Path.glob` takes them; 'name/' is a sub-folder.
     """
     for pattern in patterns:
         for path in list(folder.glob(pattern)):
@@ -264,10 +239,8 @@ def remove(folder: Path, patterns: Iterable[str]) -> None:
 def parse_events(lines: Iterable[str | bytes]) -> list[Event]:
     """Read `metrics.jsonl` back. A line that a kill tore is no event and is passed over.
 
-    Parameters
-    ----------
-    lines
-        Lines of the file.
+    Args:
+        lines: Lines of the file.
     """
     events = []
     for line in lines:

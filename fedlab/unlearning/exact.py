@@ -49,20 +49,16 @@ class ExactUnlearning(KeptSums):
     ) -> DeletionCertificate:
         """Delete all that is known of some clients, and return what changed.
 
-        Parameters
-        ----------
-        clients
-            Clients that leave.
-        resent
-            Packed statistics, part by part, of clients that send them again, where those that were kept are lost.
-        check
-            Training without them; its head must be the one that the deletion leaves.
+        Args:
+            clients: Clients that leave.
+            resent: Packed statistics, part by part, of clients that send them again, where those that were kept are
+                lost.
+            check: Training without them; its head must be the one that the deletion leaves.
 
-        Raises
-        ------
-        BadInput
-            A client is unknown, was deleted before or is named twice; a file is damaged; what was sent again is not
-            what was sent first; nothing would be left; or the retrained head is another. Nothing has changed.
+        Raises:
+            BadInput: A client is unknown, was deleted before or is named twice; a file is damaged; what was sent
+                again is not what was sent first; nothing would be left; or the retrained head is another. Nothing has
+                changed.
         """
         with self._transaction() as state:
             if len(set(clients)) < len(clients) or not clients:
@@ -84,22 +80,15 @@ class ExactUnlearning(KeptSums):
     ) -> DeletionCertificate:
         """Delete some samples of a client, and return what changed.
 
-        Parameters
-        ----------
-        client
-            Client that had them.
-        rows
-            Rows of the training split that they are: by them a sample is not deleted twice.
-        observed
-            Statistics of them, in each phase that some of them are in.
-        check
-            Training without them, as for `delete`.
+        Args:
+            client: Client that had them.
+            rows: Rows of the training split that they are: by them a sample is not deleted twice.
+            observed: Statistics of them, in each phase that some of them are in.
+            check: Training without them, as for `delete`.
 
-        Raises
-        ------
-        BadInput
-            As for `delete`; and where a row was deleted before or is named twice, or the statistics were never part
-            of the client's. Nothing has changed.
+        Raises:
+            BadInput: As for `delete`; and where a row was deleted before or is named twice, or the statistics were
+                never part of the client's. Nothing has changed.
         """
         with self._transaction() as state:
             parts, node = self.parts_of(client, state), self.node(client)
@@ -130,19 +119,13 @@ class ExactUnlearning(KeptSums):
     def add(self, client: int, observed: Totals, check: Check | None = None) -> DeletionCertificate:
         """Add a client that comes back, or a new one, and return what changed.
 
-        Parameters
-        ----------
-        client
-            Client that comes.
-        observed
-            Statistics of it, in each phase.
-        check
-            Training without them, as for `delete`.
+        Args:
+            client: Client that comes.
+            observed: Statistics of it, in each phase.
+            check: Training without them, as for `delete`.
 
-        Raises
-        ------
-        BadInput
-            It is in the sums already, or its statistics do not fit them. Nothing has changed.
+        Raises:
+            BadInput: It is in the sums already, or its statistics do not fit them. Nothing has changed.
         """
         with self._transaction() as state:
             node = self.node(client)

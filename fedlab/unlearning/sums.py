@@ -34,12 +34,9 @@ Totals = Mapping[int, Any]
 class Check:
     """A training without the deleted, to hold a deletion against.
 
-    Attributes
-    ----------
-    source
-        Word for what it sums.
-    retrain
-        Function that sums it.
+    Attributes:
+        source: Word for what it sums.
+        retrain: Function that sums it.
     """
 
     source: str
@@ -49,14 +46,10 @@ class Check:
 class KeptSums:
     """What can be asked of the sums in a folder.
 
-    Parameters
-    ----------
-    folder
-        Folder that a strategy's `keep_clients` named.
-    memory
-        Memory as the strategy began with it; AFL's is `Joint(ridge)`.
-    first
-        Node of client 0: in a simulation clients are counted from 0 and nodes are not.
+    Args:
+        folder: Folder that a strategy's `keep_clients` named.
+        memory: Memory as the strategy began with it; AFL's is `Joint(ridge)`.
+        first: Node of client 0: in a simulation clients are counted from 0 and nodes are not.
     """
 
     def __init__(self, folder: Path, memory: Phases, first: int = 0):
@@ -66,20 +59,16 @@ class KeptSums:
     def certificates(self) -> list[DeletionCertificate]:
         """Of all changes, in their order.
 
-        Raises
-        ------
-        BadInput
-            They do not follow from each other, or do not end with the head.
+        Raises:
+            BadInput: They do not follow from each other, or do not end with the head.
         """
         return self.certificates_of(self.kept.state())
 
     def parts(self, client: int) -> tuple[Part, ...]:
         """Return what is in the sums of a client.
 
-        Raises
-        ------
-        BadInput
-            Nothing: it is unknown, or was deleted before.
+        Raises:
+            BadInput: Nothing: it is unknown, or was deleted before.
         """
         return self.parts_of(client, self.kept.state())
 
@@ -97,15 +86,11 @@ class KeptSums:
     def verify(self, check: Check | None = None) -> DeletionCertificate:
         """Return the last certificate, held against a training of everyone who is left.
 
-        Parameters
-        ----------
-        check
-            Training to hold it against; None sums what was kept of everyone.
+        Args:
+            check: Training to hold it against; None sums what was kept of everyone.
 
-        Raises
-        ------
-        BadInput
-            There is no certificate.
+        Raises:
+            BadInput: There is no certificate.
         """
         state = self.kept.state()
         certificates = self.certificates_of(state)

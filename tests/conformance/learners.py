@@ -21,12 +21,9 @@ C = 4
 class Row:
     """A learner and what it promises.
 
-    Attributes
-    ----------
-    learner
-        Any object with `observe`, `fit`, `features`, `scores`, `predict`, `train` and `num_classes = C`.
-    exact
-        Equal bits for every order, batch and partition; otherwise 1e-12.
+    Attributes:
+        learner: Any object with `observe`, `fit`, `features`, `scores`, `predict`, `train` and `num_classes = C`.
+        exact: Equal bits for every order, batch and partition; otherwise 1e-12.
     """
 
     name: str

@@ -7,14 +7,10 @@ from dataclasses import dataclass
 class Method:
     """A method and what its run on the digits takes.
 
-    Attributes
-    ----------
-    name
-        Of the file in conf/methods.
-    overrides
-        What it needs beside the suite's own settings.
-    learns
-        Accuracy on the digits that a few rounds over twelve clients must reach; chance is 0.1.
+    Attributes:
+        name: Of the file in conf/methods.
+        overrides: What it needs beside the suite's own settings.
+        learns: Accuracy on the digits that a few rounds over twelve clients must reach; chance is 0.1.
     """
 
     name: str

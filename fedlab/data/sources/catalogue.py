@@ -25,13 +25,10 @@ from fedlab.data.sources.tables import MLBENCH, Letter, Satellite, Shuttle
 class Digits:
     """1,797 handwritten digits of 8 x 8 pixels in 10 classes, bundled with scikit-learn; pixels in [0, 1].
 
-    Parameters
-    ----------
-    split
-        Test split: "stratified" holds out a fifth of each class by seed; "last" is the dataset's last fifth,
-        another distribution than the rest (and harder).
-    seed
-        Seed of the rows held out; without effect on "last".
+    Args:
+        split: Test split: "stratified" holds out a fifth of each class by seed; "last" is the dataset's last fifth,
+            another distribution than the rest (and harder).
+        seed: Seed of the rows held out; without effect on "last".
     """
 
     split: str = "stratified"
@@ -40,10 +37,8 @@ class Digits:
     def load(self) -> Dataset:
         """Return 1,437 train and 360 test samples, (n, 64) float32.
 
-        Raises
-        ------
-        BadInput
-            An unknown split.
+        Raises:
+            BadInput: An unknown split.
         """
         from sklearn.datasets import load_digits
 
@@ -60,14 +55,10 @@ class Digits:
 class Listing:
     """What `fedlab data list` tells about a source.
 
-    Parameters
-    ----------
-    title, kind, samples, classes, licence, origin
-        Facts for the reader; None where the user's files decide.
-    source
-        Class that loads it.
-    packages
-        Archives to fetch first; none for bundled and local data.
+    Args:
+        title, kind, samples, classes, licence, origin: Facts for the reader; None where the user's files decide.
+        source: Class that loads it.
+        packages: Archives to fetch first; none for bundled and local data.
     """
 
     title: str
@@ -130,9 +121,7 @@ SOURCES: dict[str, Listing] = {
 def listing(name: str) -> Listing:
     """Return the entry of `SOURCES`.
 
-    Raises
-    ------
-    BadInput
-        No such name; names the closest.
+    Raises:
+        BadInput: No such name; names the closest.
     """
     return SOURCES[checks.choice("dataset", name, SOURCES)]

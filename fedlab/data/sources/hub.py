@@ -24,26 +24,16 @@ if TYPE_CHECKING:
 class HuggingFace:
     """A dataset by hub id or local folder.
 
-    Parameters
-    ----------
-    path
-        Hub id ("ag_news"), a folder written by `save_to_disk`, or one of CSV, JSON, Parquet or images.
-    name
-        Configuration of the dataset, where it has several.
-    label
-        Column of labels.
-    text, image, columns
-        Column of texts, or of images, or the numeric columns; at most one of them.
-    group
-        Column of natural ids.
-    train_split, test_split
-        Names of the splits; with test_split=None a share of the first is held out.
-    size
-        Side of the images in pixels, after resizing.
-    test
-        Share held out when test_split is None, in (0, 1).
-    seed
-        Seed of the rows held out.
+    Args:
+        path: Hub id ("ag_news"), a folder written by `save_to_disk`, or one of CSV, JSON, Parquet or images.
+        name: Configuration of the dataset, where it has several.
+        label: Column of labels.
+        text, image, columns: Column of texts, or of images, or the numeric columns; at most one of them.
+        group: Column of natural ids.
+        train_split, test_split: Names of the splits; with test_split=None a share of the first is held out.
+        size: Side of the images in pixels, after resizing.
+        test: Share held out when test_split is None, in (0, 1).
+        seed: Seed of the rows held out.
     """
 
     path: str
@@ -69,10 +59,8 @@ class HuggingFace:
     def load(self) -> Dataset:
         """Return the chosen columns of the chosen splits.
 
-        Raises
-        ------
-        BadInput
-            The dataset cannot be reached or read, an unknown split or column, inputs of mixed kinds.
+        Raises:
+            BadInput: The dataset cannot be reached or read, an unknown split or column, inputs of mixed kinds.
         """
         tables = self._read()
         for split in filter(None, (self.train_split, self.test_split)):

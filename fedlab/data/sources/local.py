@@ -28,22 +28,14 @@ IMAGE_ENDINGS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".webp")
 class CSV:
     """A table with a header row: one column of labels, the others features, or one column of texts.
 
-    Parameters
-    ----------
-    path
-        File; ".gz", ".bz2", ".xz" and ".zip" are read through.
-    label
-        Column of labels, integers or names.
-    test
-        File with the same columns, or the share to hold out, in (0, 1).
-    columns
-        Feature columns; None takes every column that is not the label or the group.
-    text
-        Column of texts, instead of feature columns.
-    group
-        Column of natural ids.
-    seed
-        Seed of the rows held out.
+    Args:
+        path: File; ".gz", ".bz2", ".xz" and ".zip" are read through.
+        label: Column of labels, integers or names.
+        test: File with the same columns, or the share to hold out, in (0, 1).
+        columns: Feature columns; None takes every column that is not the label or the group.
+        text: Column of texts, instead of feature columns.
+        group: Column of natural ids.
+        seed: Seed of the rows held out.
     """
 
     path: str
@@ -60,10 +52,8 @@ class CSV:
     def load(self) -> Dataset:
         """Return a table of float32 features or a list of texts; the group, if any, under its column's name.
 
-        Raises
-        ------
-        BadInput
-            No such file or column, a column that is not numeric, a missing label or value.
+        Raises:
+            BadInput: No such file or column, a column that is not numeric, a missing label or value.
         """
         frames = [_read_csv(self.path)]
         if isinstance(self.test, str):
@@ -120,14 +110,10 @@ def _read_csv(path: str) -> DataFrame:
 class Numpy:
     """An `.npz` archive with arrays x and y, and optionally x_test and y_test, group and group_test, classes.
 
-    Parameters
-    ----------
-    path
-        File. x is (n, d) numbers, (n, h, w[, 3]) uint8 images or (n,) texts; y is (n,) labels.
-    test
-        Share held out when the archive has no x_test, in (0, 1).
-    seed
-        Seed of the rows held out.
+    Args:
+        path: File. x is (n, d) numbers, (n, h, w[, 3]) uint8 images or (n,) texts; y is (n,) labels.
+        test: Share held out when the archive has no x_test, in (0, 1).
+        seed: Seed of the rows held out.
     """
 
     path: str
@@ -137,10 +123,8 @@ class Numpy:
     def load(self) -> Dataset:
         """Return the arrays; with `classes`, y holds numbers in [0, c), else whatever labels occur.
 
-        Raises
-        ------
-        BadInput
-            No such file, no x or y, pickled objects, or shapes of no known kind.
+        Raises:
+            BadInput: No such file, no x or y, pickled objects, or shapes of no known kind.
         """
         file = _existing(self.path)
         try:
@@ -193,16 +177,11 @@ def _as_inputs(where: str, x: np.ndarray) -> tuple[str, np.ndarray | list[str]]:
 class ImageFolder:
     """A folder with one folder of images per class, or with `train` and `test` folders of such folders.
 
-    Parameters
-    ----------
-    path
-        Folder of the images.
-    size
-        Side of the images in pixels, after resizing; transparency becomes white.
-    test
-        Share held out when there are no train and test folders, in (0, 1).
-    seed
-        Seed of the images held out.
+    Args:
+        path: Folder of the images.
+        size: Side of the images in pixels, after resizing; transparency becomes white.
+        test: Share held out when there are no train and test folders, in (0, 1).
+        seed: Seed of the images held out.
     """
 
     path: str
@@ -213,10 +192,8 @@ class ImageFolder:
     def load(self) -> Dataset:
         """Return (n, size, size, 3) uint8 images; classes are the folders' names.
 
-        Raises
-        ------
-        BadInput
-            No such folder, no class with an image, an unreadable image, or a size outside [1, 4096].
+        Raises:
+            BadInput: No such folder, no class with an image, an unreadable image, or a size outside [1, 4096].
         """
         checks.integer("size", self.size, 1, 4096, remedy="64 and 224 pixels are usual")
         root = _existing(self.path)

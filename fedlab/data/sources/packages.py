@@ -34,18 +34,12 @@ FETCH_SECONDS = 900
 class Package:
     """One published archive.
 
-    Parameters
-    ----------
-    registry
-        Registry: "pypi", "npm" or "apt".
-    name, version
-        Name and version, as published; apt has only the "current" one.
-    megabytes
-        Size of the archive.
-    sha256
-        Digest of the archive as published; empty where the registry moves on and signs what it serves.
-    licence
-        Licence that the user agrees to by fetching.
+    Args:
+        registry: Registry: "pypi", "npm" or "apt".
+        name, version: Name and version, as published; apt has only the "current" one.
+        megabytes: Size of the archive.
+        sha256: Digest of the archive as published; empty where the registry moves on and signs what it serves.
+        licence: Licence that the user agrees to by fetching.
     """
 
     registry: str
@@ -86,10 +80,8 @@ def is_cached(package: Package) -> bool:
 def verified(package: Package, dataset: str) -> Path:
     """Return the cached archive's path after comparing its bytes with the checksum beside it.
 
-    Raises
-    ------
-    BadInput
-        Not in the cache, or changed since it was fetched; says how to fetch `dataset`.
+    Raises:
+        BadInput: Not in the cache, or changed since it was fetched; says how to fetch `dataset`.
     """
     if not is_cached(package):
         raise BadInput(
@@ -109,10 +101,8 @@ def fetch(package: Package, say: Callable[[str], object]) -> Path:
 
     An archive that is in the cache and intact is not fetched again; a damaged one is replaced.
 
-    Raises
-    ------
-    BadInput
-        No client, no network, another file than was published, or a cache that cannot be written.
+    Raises:
+        BadInput: No client, no network, another file than was published, or a cache that cannot be written.
     """
     if is_cached(package) and _intact(package):
         say(f"{package.name} {package.version} is already in {package.path.parent}")

@@ -34,14 +34,10 @@ ENDINGS = ("this time", "as always", "for the price", "from the first minute", "
 class Phrases:
     """Sentences of ten words or so.
 
-    Parameters
-    ----------
-    each
-        Sentences per domain.
-    seed
-        Seed of the sentences and of the split.
-    test
-        Share held out, stratified by domain and label.
+    Args:
+        each: Sentences per domain.
+        seed: Seed of the sentences and of the split.
+        test: Share held out, stratified by domain and label.
     """
 
     each: int = 60
@@ -51,10 +47,8 @@ class Phrases:
     def load(self) -> Dataset:
         """Return the texts, with groups {"domain"}.
 
-        Raises
-        ------
-        BadInput
-            Fewer than 10 sentences of a domain.
+        Raises:
+            BadInput: Fewer than 10 sentences of a domain.
         """
         checks.integer("each", self.each, least=10, remedy="fewer sentences of a domain cannot be split")
         draw = rng_for(self.seed, "phrases")

@@ -21,10 +21,8 @@ if TYPE_CHECKING:
 def decode(content: bytes, name: str, size: int) -> UInt8[np.ndarray, "size size 3"]:
     """Decode an image file's bytes and resize it to `size` x `size` pixels.
 
-    Raises
-    ------
-    BadInput
-        The bytes are no image; names the file.
+    Raises:
+        BadInput: The bytes are no image; names the file.
     """
     from PIL import Image
 

@@ -50,22 +50,15 @@ DOMAINS = {
 class Reviews:
     """Sentences from tweets, film reviews, product reviews and editorials, rated -4..4 by 20 people each.
 
-    Parameters
-    ----------
-    task
-        Labels: "sentiment" (negative, positive) or "domain" (amazon, movie, nyt, tweets).
-    seed
-        Seed of the rows held out.
-    threshold
-        Mean rating within which, +-, sentences are left out, of both tasks.
-    test
-        Share held out, stratified by domain and sentiment.
-    each
-        Sentences of a domain, at most, drawn by the seed before some are held out; None takes all.
+    Args:
+        task: Labels: "sentiment" (negative, positive) or "domain" (amazon, movie, nyt, tweets).
+        seed: Seed of the rows held out.
+        threshold: Mean rating within which, +-, sentences are left out, of both tasks.
+        test: Share held out, stratified by domain and sentiment.
+        each: Sentences of a domain, at most, drawn by the seed before some are held out; None takes all.
 
-    References
-    ----------
-    Hutto, Gilbert 2014, https://doi.org/10.1609/icwsm.v8i1.14550
+    References:
+        Hutto, Gilbert 2014, https://doi.org/10.1609/icwsm.v8i1.14550
     """
 
     task: str = "sentiment"
@@ -77,10 +70,8 @@ class Reviews:
     def load(self) -> Dataset:
         """Return the texts, with groups {"domain"}.
 
-        Raises
-        ------
-        BadInput
-            Not fetched, an unknown task, a threshold outside [0, 4), or each below 10.
+        Raises:
+            BadInput: Not fetched, an unknown task, a threshold outside [0, 4), or each below 10.
         """
         if self.each is not None:
             checks.integer("each", self.each, least=10, remedy="fewer sentences of a domain cannot be split")
@@ -126,14 +117,10 @@ class Emoji:
 
     An emoji held out is held out for every vendor, so no test image has a twin in the training data.
 
-    Parameters
-    ----------
-    vendors
-        Vendors, one or both of "google" and "twitter".
-    seed
-        Seed of the emoji held out.
-    test
-        Share held out, stratified by category.
+    Args:
+        vendors: Vendors, one or both of "google" and "twitter".
+        seed: Seed of the emoji held out.
+        test: Share held out, stratified by category.
     """
 
     vendors: tuple[str, ...] = ("google", "twitter")
@@ -154,10 +141,8 @@ class Emoji:
     def load(self) -> Dataset:
         """Return (n, 64, 64, 3) uint8 images composited on white, with groups {"vendor"}.
 
-        Raises
-        ------
-        BadInput
-            A vendor's package is not fetched, or the vendors do not draw the same emoji.
+        Raises:
+            BadInput: A vendor's package is not fetched, or the vendors do not draw the same emoji.
         """
         drawn = [_read_emoji(vendor) for vendor in self.vendors]
         names, categories, _ = drawn[0]

@@ -26,18 +26,12 @@ MLBENCH = Package("apt", "r-cran-mlbench", "current", 1, "", "GPL-2; data of the
 class Table:
     """Where a table lies and what is publicly known of it.
 
-    Parameters
-    ----------
-    file, sha256
-        Name of the file in the package, and its digest.
-    label
-        Column of classes.
-    train
-        Number of first rows that are the train split everyone publishes on.
-    low, high
-        Smallest and largest value of each feature: one for all, or one per column, repeating.
-    logarithmic
-        Scaling of features that span orders of magnitude, as sign(x) log(1 + |x|).
+    Args:
+        file, sha256: Name of the file in the package, and its digest.
+        label: Column of classes.
+        train: Number of first rows that are the train split everyone publishes on.
+        low, high: Smallest and largest value of each feature: one for all, or one per column, repeating.
+        logarithmic: Scaling of features that span orders of magnitude, as sign(x) log(1 + |x|).
     """
 
     file: str
@@ -73,12 +67,9 @@ TABLES = {
 class MLBenchTable:
     """A table of the package: "published" splits it as everyone does.
 
-    Parameters
-    ----------
-    split
-        Test split: "published" trains on the first rows, "stratified" holds a fifth of each class out by seed.
-    seed
-        Seed of the rows held out; without effect on "published".
+    Args:
+        split: Test split: "published" trains on the first rows, "stratified" holds a fifth of each class out by seed.
+        seed: Seed of the rows held out; without effect on "published".
     """
 
     split: str = "published"
@@ -87,10 +78,8 @@ class MLBenchTable:
     def load(self) -> Dataset:
         """Return (n, d) float32 features in [0, 1].
 
-        Raises
-        ------
-        BadInput
-            Not fetched, another content than was published, or an unknown split.
+        Raises:
+            BadInput: Not fetched, another content than was published, or an unknown split.
         """
         checks.choice("split", self.split, ("published", "stratified"))
         name = type(self).__name__.lower()

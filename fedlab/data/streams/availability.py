@@ -22,16 +22,11 @@ from fedlab.randomness import rng_for
 class Availability:
     """Clients at different phases; 0, 0, 0 is everybody in step.
 
-    Parameters
-    ----------
-    lag
-        Largest number of tasks that a client is behind, each drawn by the seed from 0.
-    late
-        Share of the clients that join after the first step, each at a step drawn by the seed.
-    away
-        Share of the clients that are away once, from a step drawn by the seed.
-    spell
-        Steps that they are away; the end of the stream may cut it short.
+    Args:
+        lag: Largest number of tasks that a client is behind, each drawn by the seed from 0.
+        late: Share of the clients that join after the first step, each at a step drawn by the seed.
+        away: Share of the clients that are away once, from a step drawn by the seed.
+        spell: Steps that they are away; the end of the stream may cut it short.
     """
 
     lag: int = 0
@@ -53,10 +48,8 @@ class Availability:
     def calendar(self, clients: int, tasks: int, seed: int) -> tuple[tuple[tuple[int, ...], ...], ...]:
         """Return per step, per client, the tasks that it meets, ascending; `ClientStream` takes it.
 
-        Raises
-        ------
-        BadInput
-            Fewer than 1 client or 1 task, or a seed below 0.
+        Raises:
+            BadInput: Fewer than 1 client or 1 task, or a seed below 0.
         """
         checks.integer("clients", clients, least=1)
         checks.integer("tasks", tasks, least=1)

@@ -27,16 +27,11 @@ from fedlab.randomness import rng_for
 class SiBlurry:
     """Disjoint and blurry classes over T tasks; a task may have no sample, where sizes are drawn.
 
-    Parameters
-    ----------
-    phases
-        Number of tasks T, at least 1.
-    disjoint
-        Share d in [0, 1] of the classes that never return. 1, or blurry=0, is class-incremental.
-    blurry
-        Share b in [0, 1] of the other classes' samples that stray. 1 with disjoint=0 is without order.
-    stochastic
-        Sizes of tasks by the seed (Si-Blurry); False deals evenly (i-Blurry).
+    Args:
+        phases: Number of tasks T, at least 1.
+        disjoint: Share d in [0, 1] of the classes that never return. 1, or blurry=0, is class-incremental.
+        blurry: Share b in [0, 1] of the other classes' samples that stray. 1 with disjoint=0 is without order.
+        stochastic: Sizes of tasks by the seed (Si-Blurry); False deals evenly (i-Blurry).
     """
 
     phases: int = 5

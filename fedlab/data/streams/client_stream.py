@@ -31,12 +31,9 @@ NOTHING = np.zeros(0, dtype=np.int64)
 class EvaluationTask:
     """An evaluation task: test rows that are scored together, and when what they are about was learnt.
 
-    Attributes
-    ----------
-    rows
-        Rows of the test split.
-    begun, ended
-        Steps, the first and the last, at which anyone meets a sample of a task that they belong to.
+    Attributes:
+        rows: Rows of the test split.
+        begun, ended: Steps, the first and the last, at which anyone meets a sample of a task that they belong to.
     """
 
     rows: Int64[np.ndarray, " m"]
@@ -48,16 +45,11 @@ class EvaluationTask:
 class ClientStream:
     """The steps of a federation over a stream.
 
-    Parameters
-    ----------
-    federation
-        Federation: who holds which rows.
-    tasks
-        Tasks of the stream, over all rows.
-    calendar
-        Tasks that a client observes, per step and client; None where all keep step.
-    seed
-        Seed of what a client with a memory keeps.
+    Args:
+        federation: Federation: who holds which rows.
+        tasks: Tasks of the stream, over all rows.
+        calendar: Tasks that a client observes, per step and client; None where all keep step.
+        seed: Seed of what a client with a memory keeps.
     """
 
     federation: Federation
@@ -81,10 +73,8 @@ class ClientStream:
         What a buffer of `memory` samples holds that keeps its classes even and, within a class, the samples of
         the smallest random keys: it can be kept online, and equals a uniform sample of each class so far.
 
-        Parameters
-        ----------
-        memory
-            Samples in the buffer; None for all that were met.
+        Args:
+            memory: Samples in the buffer; None for all that were met.
         """
         before = [self.met(client, earlier) for earlier in range(step)] if memory != 0 else []
         rows = np.concatenate([NOTHING, *before])
@@ -211,19 +201,13 @@ def client_stream(
 ) -> ClientStream:
     """Return the client stream of a federation; the same arguments, the same object.
 
-    Parameters
-    ----------
-    federation, stream
-        Federation and stream: who holds what, and what comes when.
-    seed
-        Seed of the stream, of availability and of memories.
-    availability
-        Availability: who is there when; None where all clients keep step.
+    Args:
+        federation, stream: Federation and stream: who holds what, and what comes when.
+        seed: Seed of the stream, of availability and of memories.
+        availability: Availability: who is there when; None where all clients keep step.
 
-    Raises
-    ------
-    BadInput
-        The dataset cannot come as this stream.
+    Raises:
+        BadInput: The dataset cannot come as this stream.
     """
     dataset = federation.dataset
     tasks = stream.tasks(dataset.train, dataset.test, dataset.num_classes, seed)

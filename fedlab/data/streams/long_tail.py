@@ -29,14 +29,11 @@ class LongTailed:
     Which class comes when is the other stream's: `ClassIncremental(order="descending")` is the "ordered" setting
     of long-tailed class-incremental learning, `order="shuffled"` the "shuffled" one.
 
-    Parameters
-    ----------
-    rho
-        Largest class over smallest, at least 1 (nothing is thinned). No class with samples loses its last.
-    stream
-        Stream of the rows that are left; None for one task with all of them.
-    places
-        Places of the classes. "given": class y has place y, the first is the largest, as published; "shuffled" by seed.
+    Args:
+        rho: Largest class over smallest, at least 1 (nothing is thinned). No class with samples loses its last.
+        stream: Stream of the rows that are left; None for one task with all of them.
+        places: Places of the classes. "given": class y has place y, the first is the largest, as published;
+            "shuffled" by seed.
     """
 
     rho: float = 100

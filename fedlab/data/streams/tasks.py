@@ -30,12 +30,9 @@ ORDERS = ("shuffled", "given", "descending", "ascending")
 class Tasks:
     """What comes when.
 
-    Parameters
-    ----------
-    rows
-        Rows of the train split per task, in order of arrival.
-    test
-        Rows of the test split per task; tasks that differ in nothing but time share them all.
+    Args:
+        rows: Rows of the train split per task, in order of arrival.
+        test: Rows of the test split per task; tasks that differ in nothing but time share them all.
     """
 
     rows: tuple[np.ndarray, ...]
@@ -52,10 +49,8 @@ class Stream(Protocol):
     def tasks(self, train: Split, test: Split, num_classes: int, seed: int) -> Tasks:
         """Return the tasks of a dataset; the same seed gives the same ones, always.
 
-        Raises
-        ------
-        BadInput
-            A parameter outside its limits, or a dataset that cannot come so.
+        Raises:
+            BadInput: A parameter outside its limits, or a dataset that cannot come so.
         """
         ...
 
@@ -64,14 +59,11 @@ class Stream(Protocol):
 class ClassIncremental:
     """New classes in every task: first the base, then the others in equal phases. Rebuffi et al., iCaRL, CVPR 2017.
 
-    Parameters
-    ----------
-    phases
-        Tasks after the first. Classes that do not divide evenly go to the last.
-    base
-        Classes of the first task: a share of all in (0, 1), or their number.
-    order
-        Order of the classes: "shuffled" by the seed; "given" by label; "descending", "ascending" by training samples.
+    Args:
+        phases: Tasks after the first. Classes that do not divide evenly go to the last.
+        base: Classes of the first task: a share of all in (0, 1), or their number.
+        order: Order of the classes: "shuffled" by the seed; "given" by label; "descending", "ascending" by training
+            samples.
     """
 
     phases: int = 5
@@ -112,12 +104,9 @@ class ClassIncremental:
 class SampleIncremental:
     """The same classes in every task: all samples, cut into equal phases.
 
-    Parameters
-    ----------
-    phases
-        Number of tasks T, at least 1; those past the number of samples are empty.
-    shuffled
-        Shuffling by the seed first; False keeps the dataset's own order, such as time.
+    Args:
+        phases: Number of tasks T, at least 1; those past the number of samples are empty.
+        shuffled: Shuffling by the seed first; False keeps the dataset's own order, such as time.
     """
 
     phases: int = 5
@@ -138,10 +127,8 @@ class DomainIncremental:
 
     A domain that only the test split has comes in no task and is not evaluated.
 
-    Parameters
-    ----------
-    group
-        Name of the natural ids.
+    Args:
+        group: Name of the natural ids.
     """
 
     group: str = "domain"
@@ -163,12 +150,9 @@ class Online:
     smaller where its samples do not divide, and a task without samples stays one empty batch. Aljundi et al.,
     Task-Free Continual Learning, CVPR 2019, https://arxiv.org/abs/1812.03596.
 
-    Parameters
-    ----------
-    batch
-        Samples of everyone that arrive together, at least 1.
-    stream
-        Stream that is cut; None for one task with all samples.
+    Args:
+        batch: Samples of everyone that arrive together, at least 1.
+        stream: Stream that is cut; None for one task with all samples.
     """
 
     batch: int = 100

@@ -38,12 +38,9 @@ AVERAGING = (
 class WeightedMean:
     """The running mean of replies.
 
-    Parameters
-    ----------
-    record
-        Name of the arrays' record.
-    layout
-        What the model looks like.
+    Args:
+        record: Name of the arrays' record.
+        layout: What the model looks like.
     """
 
     def __init__(self, record: str, layout: Layout):
@@ -67,11 +64,9 @@ class WeightedMean:
     def add_arrays(self, arrays: Mapping[str, np.ndarray], metrics: Mapping[str, object]) -> None:
         """Add one client's model and what it tells of itself.
 
-        Raises
-        ------
-        BadInput
-            The arrays are not like the model, hold NaN or infinite numbers, a metric is no number, or the
-            weight is negative, infinite or NaN.
+        Raises:
+            BadInput: The arrays are not like the model, hold NaN or infinite numbers, a metric is no number, or the
+                weight is negative, infinite or NaN.
         """
         if (why := unlike(self.layout, arrays)) is not None:
             raise BadInput(why)

@@ -37,14 +37,10 @@ class Phases(Protocol):
 class ClosedForm(FedlabStrategy):
     """A strategy whose clients need no model and whose model is a solve: `aggregate_train` is left to say.
 
-    Attributes
-    ----------
-    statistics
-        Sums that the head is solved from; None before.
-    solution
-        Last solve; None before.
-    remembered
-        Names of the attributes that a checkpoint keeps.
+    Attributes:
+        statistics: Sums that the head is solved from; None before.
+        solution: Last solve; None before.
+        remembered: Names of the attributes that a checkpoint keeps.
     """
 
     streaming = True
@@ -68,19 +64,13 @@ class ClosedForm(FedlabStrategy):
     ) -> int:
         """Add replies as they arrive, and return how many there were.
 
-        Parameters
-        ----------
-        replies
-            Answers of the nodes.
-        total
-            Sum that their statistics are added to.
-        keep
-            Called with the node and its packed statistics, once they are added.
+        Args:
+            replies: Answers of the nodes.
+            total: Sum that their statistics are added to.
+            keep: Called with the node and its packed statistics, once they are added.
 
-        Raises
-        ------
-        ClientFailed
-            More clients' statistics do not fit the others' than may fail; the first is named.
+        Raises:
+            ClientFailed: More clients' statistics do not fit the others' than may fail; the first is named.
         """
 
         def added(reply: Message) -> Mapping[str, np.ndarray]:
@@ -115,10 +105,8 @@ class ClosedForm(FedlabStrategy):
     def tell(self, statistics: Any) -> dict[str, Any]:
         """Return what the last solve says of itself.
 
-        Parameters
-        ----------
-        statistics
-            Sums of everything that is in the head, of any kind; None before the first round.
+        Args:
+            statistics: Sums of everything that is in the head, of any kind; None before the first round.
         """
         solution = self.solution
         if statistics is None or solution is None:

@@ -27,17 +27,12 @@ def is_simulated(grid: Grid) -> bool:
 class Private:
     """The part of a private strategy that is the same for all of them; it stands first among the bases.
 
-    Parameters
-    ----------
-    seed
-        Seed of the noise, where it is to be repeated.
-    entropy
-        Source of the noise: 'seeded', or 'os' for noise that nobody can draw again.
+    Args:
+        seed: Seed of the noise, where it is to be repeated.
+        entropy: Source of the noise: 'seeded', or 'os' for noise that nobody can draw again.
 
-    Attributes
-    ----------
-    ledger
-        Ledger where releases are entered before they are made; set by whoever runs the strategy.
+    Attributes:
+        ledger: Ledger where releases are entered before they are made; set by whoever runs the strategy.
     """
 
     ledger: Ledger | None = None
@@ -59,10 +54,8 @@ class Private:
     def charge(self, *releases: Release) -> None:
         """Enter releases; a release of the same id is the same bits, and counts once.
 
-        Raises
-        ------
-        BadInput
-            The budget is spent, or nobody keeps a ledger. Nothing was entered.
+        Raises:
+            BadInput: The budget is spent, or nobody keeps a ledger. Nothing was entered.
         """
         required(self.ledger).charge(*releases)
 

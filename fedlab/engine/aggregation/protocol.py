@@ -31,16 +31,11 @@ Answer = dict[str, np.ndarray]
 class Round:
     """The round that a step is asked in.
 
-    Attributes
-    ----------
-    number
-        Number of the round, from 1.
-    grid
-        Grid of the clients.
-    arrays
-        Model before the round.
-    config
-        Settings that every message carries.
+    Attributes:
+        number: Number of the round, from 1.
+        grid: Grid of the clients.
+        arrays: Model before the round.
+        config: Settings that every message carries.
     """
 
     number: int
@@ -53,27 +48,19 @@ class Round:
 class Step:
     """One round of a protocol, as the functions that it is made of: usually methods of the strategy.
 
-    Attributes
-    ----------
-    name
-        Name by which a client knows the step.
-    ask
-        From the round, the arrays that each node is asked with; None asks every node, with none. It may refuse.
-    charge
-        From the round and the nodes, enters what these are about to release; if that is refused nobody is asked.
-    check
-        From a node and its answer, what that says; on BadInput it is refused, as a failure of its client.
-    take_in
-        From a node and what `check` returned, takes it in.
-    close
-        From the number of the round, concludes it, once every answer is taken in.
-    settings
-        From the round, settings of this step's messages, beside those that every message carries.
-    at_once
-        Whether answers are taken in as they arrive and not held: where their order does not show, and `take_in` may
-        refuse, too. Else they are taken in after the last, by node: who was faster must not show in a sum of floats.
-    tells_missed
-        Whether nodes are told the rounds that they were asked in vain (`missed` of the strategy).
+    Attributes:
+        name: Name by which a client knows the step.
+        ask: From the round, the arrays that each node is asked with; None asks every node, with none. It may refuse.
+        charge: From the round and the nodes, enters what these are about to release; if that is refused nobody is
+            asked.
+        check: From a node and its answer, what that says; on BadInput it is refused, as a failure of its client.
+        take_in: From a node and what `check` returned, takes it in.
+        close: From the number of the round, concludes it, once every answer is taken in.
+        settings: From the round, settings of this step's messages, beside those that every message carries.
+        at_once: Whether answers are taken in as they arrive and not held: where their order does not show, and
+            `take_in` may refuse, too. Else they are taken in after the last, by node: who was faster must not show in
+            a sum of floats.
+        tells_missed: Whether nodes are told the rounds that they were asked in vain (`missed` of the strategy).
     """
 
     name: str

@@ -26,32 +26,20 @@ class Replies:
     A client without samples has nothing to say, a reply that came before is not taken again, and one that is
     not like the model that was sent, or holds NaN, is refused and its client has failed.
 
-    Parameters
-    ----------
-    grid
-        Where the clients are.
-    messages
-        What they are asked.
-    timeout
-        Seconds to wait for all of them.
-    tolerate
-        Share of the clients that may fail.
-    failures
-        Where tolerated failures are written: client to the reason.
-    partial_sum
-        What sums replies where they are made, for a strategy that only needs their sum.
-    models
-        Whether replies are models like the one that was sent; other answers are their strategy's to check.
+    Args:
+        grid: Where the clients are.
+        messages: What they are asked.
+        timeout: Seconds to wait for all of them.
+        tolerate: Share of the clients that may fail.
+        failures: Where tolerated failures are written: client to the reason.
+        partial_sum: What sums replies where they are made, for a strategy that only needs their sum.
+        models: Whether replies are models like the one that was sent; other answers are their strategy's to check.
 
-    Attributes
-    ----------
-    with_samples
-        Clients whose replies were handed on.
+    Attributes:
+        with_samples: Clients whose replies were handed on.
 
-    Raises
-    ------
-    ClientFailed, BadInput
-        More clients failed, or were silent, than are tolerated.
+    Raises:
+        ClientFailed, BadInput: More clients failed, or were silent, than are tolerated.
     """
 
     def __init__(
@@ -172,12 +160,9 @@ class Replies:
 class SecureReply:
     """The reply that stands for all clients of a secure sum.
 
-    Attributes
-    ----------
-    reply
-        Sum of what they would have answered.
-    lost
-        Nodes that were asked and are not in it.
+    Attributes:
+        reply: Sum of what they would have answered.
+        lost: Nodes that were asked and are not in it.
     """
 
     reply: Message
@@ -197,17 +182,13 @@ def lost(replies: Iterable[Message]) -> list[int]:
 def taken(replies: Iterable[Message], take: Callable[[Message], T]) -> Iterator[tuple[int, T]]:
     """Yield the node of every reply that is no error, and what a function makes of the reply.
 
-    Parameters
-    ----------
-    replies
-        Answers of the nodes.
-    take
-        Called with each reply as it arrives; one on which it raises BadInput is refused, as a failure of its client.
+    Args:
+        replies: Answers of the nodes.
+        take: Called with each reply as it arrives; one on which it raises BadInput is refused, as a failure of its
+            client.
 
-    Raises
-    ------
-    ClientFailed
-        More clients' replies are refused than may fail; the first is named.
+    Raises:
+        ClientFailed: More clients' replies are refused than may fail; the first is named.
     """
     for reply in replies:
         if reply.has_error():
@@ -232,10 +213,8 @@ def sum_of(replies: Iterable[Message]) -> dict[str, np.ndarray]:
 def refuse(replies: Iterable[Message], reply: Message, why: BadInput) -> None:
     """Refuse a reply: as a failure of its client where failures are counted, as an error otherwise.
 
-    Raises
-    ------
-    ClientFailed, BadInput
-        More clients have failed than are tolerated, or nobody counts.
+    Raises:
+        ClientFailed, BadInput: More clients have failed than are tolerated, or nobody counts.
     """
     if not isinstance(replies, Replies):
         raise BadInput(f"the reply of node {reply.metadata.src_node_id} was refused: {why}") from why

@@ -29,22 +29,15 @@ from fedlab.errors import BadInput
 class History:
     """What the loop saw.
 
-    Attributes
-    ----------
-    arrays
-        The model after the last round.
-    rounds
-        How many were run.
-    seconds
-        Per phase: train (waiting for clients), aggregate, evaluate.
-    elapsed
-        Seconds in all, in every process that ran a part of the rounds.
-    metrics
-        The server's own evaluation of `arrays`.
-    failures
-        Tolerated failures: client to the reason.
-    federated
-        What the strategy made of the clients' own evaluation in the last round; empty if it asked for none.
+    Attributes:
+        arrays: The model after the last round.
+        rounds: How many were run.
+        seconds: Per phase: train (waiting for clients), aggregate, evaluate.
+        elapsed: Seconds in all, in every process that ran a part of the rounds.
+        metrics: The server's own evaluation of `arrays`.
+        failures: Tolerated failures: client to the reason.
+        federated: What the strategy made of the clients' own evaluation in the last round; empty if it asked for
+            none.
     """
 
     arrays: ArrayRecord
@@ -70,33 +63,21 @@ def run_rounds(
 ) -> History:
     """Run a strategy for some rounds, or for those that are left of them.
 
-    Parameters
-    ----------
-    strategy
-        Any strategy of Flower's message API.
-    grid
-        Where the clients are.
-    arrays
-        The initial model.
-    num_rounds
-        Number of rounds.
-    evaluate
-        The server's own evaluation (round, model), as Flower has it: called before the first round (as after round 0)
-        and after each; what it remembers itself, in a `state_dict`, is kept in checkpoints.
-    timeout
-        Seconds to wait for the replies of a round; None waits for all.
-    tolerate
-        Share of a round's clients that may fail, in [0, 1).
-    checkpoints
-        Where every round is kept, and where the run goes on if some are there; None keeps none.
+    Args:
+        strategy: Any strategy of Flower's message API.
+        grid: Where the clients are.
+        arrays: The initial model.
+        num_rounds: Number of rounds.
+        evaluate: The server's own evaluation (round, model), as Flower has it: called before the first round (as
+            after round 0) and after each; what it remembers itself, in a `state_dict`, is kept in checkpoints.
+        timeout: Seconds to wait for the replies of a round; None waits for all.
+        tolerate: Share of a round's clients that may fail, in [0, 1).
+        checkpoints: Where every round is kept, and where the run goes on if some are there; None keeps none.
 
-    Raises
-    ------
-    ClientFailed
-        More clients failed than are tolerated; the first one's traceback is in the message.
-    BadInput
-        `tolerate` is out of range, more clients were silent than are tolerated, the strategy made no model of
-        the replies it got, or a checkpoint cannot be written or used.
+    Raises:
+        ClientFailed: More clients failed than are tolerated; the first one's traceback is in the message.
+        BadInput: `tolerate` is out of range, more clients were silent than are tolerated, the strategy made no model
+            of the replies it got, or a checkpoint cannot be written or used.
     """
     if not 0 <= tolerate < 1:
         raise BadInput(

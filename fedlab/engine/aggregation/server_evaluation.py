@@ -24,16 +24,11 @@ KEPT_FEATURES = 2**30
 class ServerEvaluator:
     """The server's own evaluation: on the test split, or after each step of a stream on the classes met so far.
 
-    Parameters
-    ----------
-    learner
-        Client side of the method: what makes scores of a model.
-    everyone
-        World whose test split is used.
-    rounds
-        Number of rounds of one step.
-    every
-        Number of rounds after which there is another model to evaluate.
+    Args:
+        learner: Client side of the method: what makes scores of a model.
+        everyone: World whose test split is used.
+        rounds: Number of rounds of one step.
+        every: Number of rounds after which there is another model to evaluate.
     """
 
     def __init__(self, learner: Learner, everyone: World, rounds: int, every: int = 1):

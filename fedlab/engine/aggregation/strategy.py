@@ -30,32 +30,23 @@ class FedlabStrategy(Strategy):
     What a strategy of Flower's does already comes first among the bases: `class Mine(FedAvg, FedlabStrategy)`. A
     checkpoint keeps all attributes, or what `state_dict` returns and `load_state_dict` takes where a class has both.
 
-    Attributes
-    ----------
-    streaming
-        Whether it walks replies once, as they arrive; else it is given a list of them.
-    partial_sum
-        Class of sum (`ArraySum`, `StatisticsSum`, ...) that adds replies where they are made, one of which then
-        stands for many clients; None where the strategy needs each by itself.
-    replies_are_models
-        Whether replies are models like the one that was sent: the loop then refuses those that are not, or hold NaN.
-    rounds_per_step
-        Number of rounds that learn all there is, or what one step of a stream brings, and after which there is a
-        model to evaluate; None where every round improves the model.
-    one_round
-        Whether it can learn only once, and nothing of a stream.
-    late
-        Fate of clients that answer after the deadline: 'drop', or 'merge' to hand them to `merge` after the round.
-    missed
-        Node to the rounds that it was asked in vain: it is told them as `missed-rounds` when it is asked again.
-    kept
-        Folder of clients' statistics; the app lets a relative one lie in the run directory. None keeps none.
-    privacy
-        Budget of what may be released (`PrivacyBudget`, or what has its attributes); None promises nothing.
-    ledger
-        Ledger where releases are entered; the app sets it where there is a `privacy`.
-    secure
-        Whether replies come as one secure sum; `strategies.secagg` sets it on the strategy that it wraps.
+    Attributes:
+        streaming: Whether it walks replies once, as they arrive; else it is given a list of them.
+        partial_sum: Class of sum (`ArraySum`, `StatisticsSum`, ...) that adds replies where they are made, one of
+            which then stands for many clients; None where the strategy needs each by itself.
+        replies_are_models: Whether replies are models like the one that was sent: the loop then refuses those that
+            are not, or hold NaN.
+        rounds_per_step: Number of rounds that learn all there is, or what one step of a stream brings, and after
+            which there is a model to evaluate; None where every round improves the model.
+        one_round: Whether it can learn only once, and nothing of a stream.
+        late: Fate of clients that answer after the deadline: 'drop', or 'merge' to hand them to `merge` after the
+            round.
+        missed: Node to the rounds that it was asked in vain: it is told them as `missed-rounds` when it is asked
+            again.
+        kept: Folder of clients' statistics; the app lets a relative one lie in the run directory. None keeps none.
+        privacy: Budget of what may be released (`PrivacyBudget`, or what has its attributes); None promises nothing.
+        ledger: Ledger where releases are entered; the app sets it where there is a `privacy`.
+        secure: Whether replies come as one secure sum; `strategies.secagg` sets it on the strategy that it wraps.
     """
 
     streaming: bool = False
@@ -141,10 +132,8 @@ class FedlabStrategy(Strategy):
 class FlowerStrategy(FedlabStrategy):
     """The adapter: a strategy of Flower's, under the contract's defaults.
 
-    Parameters
-    ----------
-    strategy
-        Strategy that is asked; of those that average, workers form the means of what their clients answer.
+    Args:
+        strategy: Strategy that is asked; of those that average, workers form the means of what their clients answer.
     """
 
     def __init__(self, strategy: Strategy):

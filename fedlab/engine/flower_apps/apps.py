@@ -38,18 +38,12 @@ PAIR = re.compile(r"\s*([^\s=]+=('[^']*'|\"[^\"]*\"|\S+)\s*)+")
 class FlowerApp:
     """What an app's pyproject.toml says.
 
-    Attributes
-    ----------
-    folder
-        Folder of the app; its modules are imported from there.
-    name
-        Name of the project.
-    serverapp, clientapp
-        Components, as 'module:attribute'.
-    run_config
-        Config that `context.run_config` shows to both: flat, overrides included.
-    nodes
-        Number of nodes that the project itself asks to be simulated with; None where it does not say.
+    Attributes:
+        folder: Folder of the app; its modules are imported from there.
+        name: Name of the project.
+        serverapp, clientapp: Components, as 'module:attribute'.
+        run_config: Config that `context.run_config` shows to both: flat, overrides included.
+        nodes: Number of nodes that the project itself asks to be simulated with; None where it does not say.
     """
 
     folder: Path
@@ -63,18 +57,13 @@ class FlowerApp:
     def read(cls, folder: Path, overrides: Sequence[str] = ()) -> FlowerApp:
         """Read an app without importing anything of it.
 
-        Parameters
-        ----------
-        folder
-            Folder with the pyproject.toml.
-        overrides
-            Pairs 'key=value' as in `flwr run --run-config`, in TOML; or one path of a TOML file.
+        Args:
+            folder: Folder with the pyproject.toml.
+            overrides: Pairs 'key=value' as in `flwr run --run-config`, in TOML; or one path of a TOML file.
 
-        Raises
-        ------
-        BadInput
-            No such folder, no pyproject.toml, no components, no number of nodes where it says one, or an
-            override the app does not know.
+        Raises:
+            BadInput: No such folder, no pyproject.toml, no components, no number of nodes where it says one, or an
+                override the app does not know.
         """
         folder = folder.expanduser().resolve()
         if not folder.is_dir():
@@ -117,10 +106,8 @@ class FlowerApp:
     def run(self, grid: Grid) -> Context:
         """Run the ServerApp on a Grid whose nodes run this app's ClientApp, and return its context.
 
-        Raises
-        ------
-        BadInput
-            The ServerApp raised; its traceback is in the message.
+        Raises:
+            BadInput: The ServerApp raised; its traceback is in the message.
         """
         context = Context(grid.run.run_id, SERVER_NODE, {}, RecordDict(), dict(self.run_config))
         server = self.server()

@@ -30,24 +30,17 @@ LOOKS = 5
 class WatchedGrid(MeteredGrid):
     """Counts, and tells what happens; several threads may use it at once, as Flower's older apps do.
 
-    Parameters
-    ----------
-    grid
-        Simulated Grid that does the work.
-    emit
-        Listener that gets ('warning', message=) once when clients do not clip as the strategy trusts them to,
-        ('progress', what=, round=, done=, total=) after every reply, where `what` is the messages' type
-        and `round` None unless they say it, and ('failed', client=, reason=) at the first error reply,
-        with the client's traceback; the strategy gets the last line of each.
+    Args:
+        grid: Simulated Grid that does the work.
+        emit: Listener that gets ('warning', message=) once when clients do not clip as the strategy trusts them to,
+            ('progress', what=, round=, done=, total=) after every reply, where `what` is the messages' type and
+            `round` None unless they say it, and ('failed', client=, reason=) at the first error reply, with the
+            client's traceback; the strategy gets the last line of each.
 
-    Attributes
-    ----------
-    sent
-        Number of messages by their type: 'train', 'evaluate', 'query', ...
-    rounds
-        Highest 'server-round' that a message spoke of.
-    errors
-        Number of error replies.
+    Attributes:
+        sent: Number of messages by their type: 'train', 'evaluate', 'query', ...
+        rounds: Highest 'server-round' that a message spoke of.
+        errors: Number of error replies.
     """
 
     def __init__(self, grid: SimulatedGrid, emit: Emit | None = None):
@@ -102,10 +95,8 @@ class WatchedGrid(MeteredGrid):
     def get_node_ids(self) -> Iterable[int]:
         """Return the nodes.
 
-        Raises
-        ------
-        BadInput
-            They were asked for again and again: whoever asks waits for nodes that do not exist.
+        Raises:
+            BadInput: They were asked for again and again: whoever asks waits for nodes that do not exist.
         """
         # Flower's older apps look for nodes in a thread of their own, whatever the server does meanwhile.
         if threading.current_thread() is threading.main_thread() and not self._under_way:

@@ -18,26 +18,19 @@ from fedlab.engine.messages.identity import stamp
 class Broadcast(Sequence[Message]):
     """Messages to `nodes`, all with the same content.
 
-    Parameters
-    ----------
-    content
-        Content of every message.
-    nodes
-        Node ids, in the order of the messages.
-    message_type
-        Type: 'train', 'evaluate' or 'query', with an action after a dot.
-    group_id
-        Group of every message.
-    name
-        Name that the messages' ids begin with; empty until they are sent.
+    Args:
+        content: Content of every message.
+        nodes: Node ids, in the order of the messages.
+        message_type: Type: 'train', 'evaluate' or 'query', with an action after a dot.
+        group_id: Group of every message.
+        name: Name that the messages' ids begin with; empty until they are sent.
 
-    Examples
-    --------
-    >>> from fedlab.engine.messages.identity import become
-    >>> become(run_id=1, node_id=1)
-    >>> messages = Broadcast(RecordDict(), range(2, 1_000_002), "train")
-    >>> len(messages), messages[-1].metadata.dst_node_id
-    (1000000, 1000001)
+    Examples:
+        >>> from fedlab.engine.messages.identity import become
+        >>> become(run_id=1, node_id=1)
+        >>> messages = Broadcast(RecordDict(), range(2, 1_000_002), "train")
+        >>> len(messages), messages[-1].metadata.dst_node_id
+        (1000000, 1000001)
     """
 
     def __init__(

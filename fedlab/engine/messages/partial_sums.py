@@ -43,10 +43,8 @@ NewSum = Callable[[], PartialSum]
 class ArraySum:
     """Array by array and metric by metric, in the order of the replies.
 
-    Raises
-    ------
-    BadInput
-        A reply's records, arrays, shapes or types are not those of the first.
+    Raises:
+        BadInput: A reply's records, arrays, shapes or types are not those of the first.
     """
 
     def __init__(self) -> None:

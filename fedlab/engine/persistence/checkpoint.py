@@ -42,14 +42,10 @@ _NAME = re.compile(r"(?:round-(\d+)|result)\.([0-9a-f]{16})\.safetensors")
 class Checkpoints:
     """The checkpoints of one method of one run.
 
-    Parameters
-    ----------
-    folder
-        Folder of theirs alone.
-    config
-        Text that describes the run; a checkpoint of another is refused.
-    every
-        Rounds from one to the next; None writes none, and reads those that are there.
+    Args:
+        folder: Folder of theirs alone.
+        config: Text that describes the run; a checkpoint of another is refused.
+        every: Rounds from one to the next; None writes none, and reads those that are there.
     """
 
     def __init__(self, folder: Path | str, config: str, every: int | None = 1):
@@ -62,22 +58,15 @@ class Checkpoints:
     def after(self, server_round: int, state: Mapping[str, Any]) -> list[str]:
         """Write a checkpoint if it is time; forget those that are no longer needed.
 
-        Parameters
-        ----------
-        server_round
-            Round that has ended.
-        state
-            Objects by name; see `fedlab.engine.persistence.state`.
+        Args:
+            server_round: Round that has ended.
+            state: Objects by name; see `fedlab.engine.persistence.state`.
 
-        Returns
-        -------
-        list
-            What could not be written and was not said before: it will be as the config constructs it.
+        Returns:
+            list: What could not be written and was not said before: it will be as the config constructs it.
 
-        Raises
-        ------
-        BadInput
-            The disk is full or read-only. The checkpoints of before are still whole.
+        Raises:
+            BadInput: The disk is full or read-only. The checkpoints of before are still whole.
         """
         if self.every is None or server_round % self.every:
             return []
@@ -91,10 +80,8 @@ class Checkpoints:
     def restore(self, state: Mapping[str, Any]) -> int | None:
         """Put the newest whole checkpoint back into these objects; return its round, None if there is none.
 
-        Raises
-        ------
-        BadInput
-            It is one of another run, or of a version that writes them differently.
+        Raises:
+            BadInput: It is one of another run, or of a version that writes them differently.
         """
         newest = self._last
         whole = None if newest is None else newest[0]
@@ -144,12 +131,9 @@ class Checkpoints:
     def adopt(self, config: str, renamed: Callable[[Any], Any]) -> None:
         """Write anew, as checkpoints of this config, those that were written under a former text of it.
 
-        Parameters
-        ----------
-        config
-            Text that described the run then.
-        renamed
-            Function from the tree of a state as it was written to the same in today's names.
+        Args:
+            config: Text that described the run then.
+            renamed: Function from the tree of a state as it was written to the same in today's names.
         """
         for path in self.folder.glob("*.safetensors"):
             match, data = _NAME.fullmatch(path.name), path.read_bytes()

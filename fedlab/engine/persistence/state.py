@@ -52,10 +52,8 @@ def pack(state: Mapping[str, Any]) -> tuple[Any, dict[str, np.ndarray], list[str
 def unpack(tree: Any, arrays: Mapping[str, np.ndarray], state: Mapping[str, Any]) -> dict[str, Any]:
     """Return what was packed; objects of `state` are changed in place.
 
-    Raises
-    ------
-    BadInput
-        An object that was written is not there, or is of another type.
+    Raises:
+        BadInput: An object that was written is not there, or is of another type.
     """
     return _unpack(tree, arrays, dict(state))
 

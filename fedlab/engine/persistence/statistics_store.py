@@ -49,14 +49,10 @@ class Stored:
 class Part:
     """What one client sent at one time.
 
-    Attributes
-    ----------
-    stored
-        File of its packed statistics.
-    phase
-        Phase whose total it is in.
-    rounds
-        Rounds whose samples it is of: its own, and those that the client had missed.
+    Attributes:
+        stored: File of its packed statistics.
+        phase: Phase whose total it is in.
+        rounds: Rounds whose samples it is of: its own, and those that the client had missed.
     """
 
     stored: Stored
@@ -68,18 +64,12 @@ class Part:
 class State:
     """What is in the sums.
 
-    Attributes
-    ----------
-    totals
-        Packed total of each phase: one, 0, where their order does not matter.
-    clients
-        Parts by node.
-    forgotten
-        Rows of the training split that were deleted, by node; None where everything was.
-    head
-        Solution of the totals; None where nobody had a sample yet.
-    certificates
-        Certificates of all deletions, in their order.
+    Attributes:
+        totals: Packed total of each phase: one, 0, where their order does not matter.
+        clients: Parts by node.
+        forgotten: Rows of the training split that were deleted, by node; None where everything was.
+        head: Solution of the totals; None where nobody had a sample yet.
+        certificates: Certificates of all deletions, in their order.
     """
 
     totals: Mapping[int, Stored] = field(default_factory=dict)
@@ -169,10 +159,8 @@ class Kept:
 class Keeper:
     """What a strategy keeps while it runs, round by round.
 
-    Parameters
-    ----------
-    folder
-        Folder; a relative one lies in the run directory, once `keep_in` has it.
+    Args:
+        folder: Folder; a relative one lies in the run directory, once `keep_in` has it.
     """
 
     def __init__(self, folder: str):
@@ -210,21 +198,14 @@ class Keeper:
     ) -> None:
         """Keep what a node sent.
 
-        Parameters
-        ----------
-        node
-            Node that sent it.
-        packed
-            Packed statistics.
-        phase
-            Phase whose total they are in.
-        rounds
-            Rounds whose samples they are of, the present one last.
+        Args:
+            node: Node that sent it.
+            packed: Packed statistics.
+            phase: Phase whose total they are in.
+            rounds: Rounds whose samples they are of, the present one last.
 
-        Raises
-        ------
-        BadInput
-            They cannot be written.
+        Raises:
+            BadInput: They cannot be written.
         """
         try:
             part = self._kept.part(node, packed, phase, rounds)

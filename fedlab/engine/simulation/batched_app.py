@@ -21,18 +21,12 @@ from fedlab.engine.messages.partial_sums import NewSum
 class ClientBatch:
     """Clients that are asked the same thing.
 
-    Attributes
-    ----------
-    content
-        Content that each of them got.
-    partitions
-        Partition ids of them.
-    num_partitions
-        Size of the whole federation.
-    run_config
-        Config that `context.run_config` shows to each of them.
-    partial_sum
-        Maker of one reply of theirs, where one is asked for.
+    Attributes:
+        content: Content that each of them got.
+        partitions: Partition ids of them.
+        num_partitions: Size of the whole federation.
+        run_config: Config that `context.run_config` shows to each of them.
+        partial_sum: Maker of one reply of theirs, where one is asked for.
     """
 
     content: RecordDict
@@ -53,12 +47,11 @@ class BatchedClientApp(ClientApp):
 
     Client mods see one message at a time: an app that has some is never asked for many.
 
-    Examples
-    --------
-    >>> app = BatchedClientApp()
-    >>> @app.together("train")
-    ... def train_together(batch: ClientBatch) -> list[RecordDict]:
-    ...     return [RecordDict() for _ in batch.partitions]
+    Examples:
+        >>> app = BatchedClientApp()
+        >>> @app.together("train")
+        ... def train_together(batch: ClientBatch) -> list[RecordDict]:
+        ...     return [RecordDict() for _ in batch.partitions]
     """
 
     def __init__(self, *args: Any, **kwargs: Any):

@@ -34,15 +34,11 @@ DAMAGES = ("nan", "shape", "dtype", "keys")
 class Fault:
     """Something that strikes a share of the clients in every round.
 
-    Parameters
-    ----------
-    rate
-        Probability per client and round, in [0, 1].
+    Args:
+        rate: Probability per client and round, in [0, 1].
 
-    Raises
-    ------
-    BadInput
-        The rate is no probability.
+    Raises:
+        BadInput: The rate is no probability.
     """
 
     rate: float
@@ -60,12 +56,9 @@ class Dropout(Fault):
 class Straggler(Fault):
     """The client takes exponentially long, and is late if that is past the deadline. Nobody really waits.
 
-    Parameters
-    ----------
-    delay
-        Mean delay of those it strikes, in simulated seconds.
-    deadline
-        Deadline of the round, in simulated seconds.
+    Args:
+        delay: Mean delay of those it strikes, in simulated seconds.
+        deadline: Deadline of the round, in simulated seconds.
     """
 
     delay: float = 60.0
@@ -86,10 +79,8 @@ class Crash(Fault):
 class Corrupt(Fault):
     """The reply's arrays are damaged.
 
-    Parameters
-    ----------
-    damage
-        Kind of damage: 'nan', 'shape', 'dtype' or 'keys'; 'any' draws one.
+    Args:
+        damage: Kind of damage: 'nan', 'shape', 'dtype' or 'keys'; 'any' draws one.
     """
 
     damage: str = "any"
@@ -110,12 +101,9 @@ F = TypeVar("F", bound=Fault)
 class FaultPlan:
     """Which fault strikes whom, and when.
 
-    Parameters
-    ----------
-    faults
-        Faults, at most one of each kind.
-    seed
-        Seed; the same draws the same faults.
+    Args:
+        faults: Faults, at most one of each kind.
+        seed: Seed; the same draws the same faults.
     """
 
     def __init__(self, faults: Iterable[Fault] = (), seed: int = 0):

@@ -39,18 +39,12 @@ Answer = TypeVar("Answer")
 class Host:
     """Runs messages for simulated nodes.
 
-    Parameters
-    ----------
-    client_app
-        ClientApp, or where to import it from as 'module:attribute'.
-    num_nodes
-        Number of nodes in the whole federation; node ids are 2, 3, ..., partition ids 0, 1, ...
-    run_config
-        Config that `context.run_config` shows to every client.
-    plan
-        Faults that strike clients where they run.
-    mortal
-        Whether this is a worker process, which a `Crash` may kill.
+    Args:
+        client_app: ClientApp, or where to import it from as 'module:attribute'.
+        num_nodes: Number of nodes in the whole federation; node ids are 2, 3, ..., partition ids 0, 1, ...
+        run_config: Config that `context.run_config` shows to every client.
+        plan: Faults that strike clients where they run.
+        mortal: Whether this is a worker process, which a `Crash` may kill.
     """
 
     def __init__(

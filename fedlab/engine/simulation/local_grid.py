@@ -20,20 +20,15 @@ from fedlab.engine.simulation.simulated import SimulatedGrid
 class LocalGrid(SimulatedGrid):
     """Runs one client after the other, in this process, in the order of the messages.
 
-    Parameters
-    ----------
-    client_app
-        ClientApp of Flower, or 'module:attribute'.
-    run_config
-        Config that `context.run_config` shows to the clients.
-    num_nodes, chunk, sizes, faults, seed
-        As of a `SimulatedGrid`; in one process `sizes` are of no consequence.
+    Args:
+        client_app: ClientApp of Flower, or 'module:attribute'.
+        run_config: Config that `context.run_config` shows to the clients.
+        num_nodes, chunk, sizes, faults, seed: As of a `SimulatedGrid`; in one process `sizes` are of no consequence.
 
-    Examples
-    --------
-    >>> from flwr.clientapp import ClientApp
-    >>> list(LocalGrid(ClientApp(), num_nodes=3).get_node_ids())
-    [2, 3, 4]
+    Examples:
+        >>> from flwr.clientapp import ClientApp
+        >>> list(LocalGrid(ClientApp(), num_nodes=3).get_node_ids())
+        [2, 3, 4]
     """
 
     def __init__(

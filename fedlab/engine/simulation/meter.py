@@ -38,12 +38,9 @@ class Traffic:
 class MeteredGrid(Grid):
     """Counts what passes through a Grid.
 
-    Parameters
-    ----------
-    grid
-        Grid that does the work.
-    emit
-        Listener that gets ('progress', done=, total=) after every reply.
+    Args:
+        grid: Grid that does the work.
+        emit: Listener that gets ('progress', done=, total=) after every reply.
     """
 
     def __init__(self, grid: Grid, emit: Emit | None = None):

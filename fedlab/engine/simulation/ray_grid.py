@@ -42,20 +42,14 @@ MAX_TRIES = 3
 class RayGrid(SimulatedGrid):
     """Runs clients in Ray actors, on this machine or on a cluster.
 
-    Parameters
-    ----------
-    client_app
-        ClientApp of Flower, or 'module:attribute'.
-    run_config
-        Config that `context.run_config` shows to the clients.
-    num_workers
-        Number of actors.
-    cpus_per_worker, gpus_per_worker
-        Share of the machine that each actor reserves; a fraction of a GPU is legal.
-    address
-        Address of a running cluster, 'auto' or 'host:port'; None starts Ray here.
-    num_nodes, chunk, sizes, faults, seed
-        As of a `SimulatedGrid`; nodes are shared out so that workers have equally much to do.
+    Args:
+        client_app: ClientApp of Flower, or 'module:attribute'.
+        run_config: Config that `context.run_config` shows to the clients.
+        num_workers: Number of actors.
+        cpus_per_worker, gpus_per_worker: Share of the machine that each actor reserves; a fraction of a GPU is legal.
+        address: Address of a running cluster, 'auto' or 'host:port'; None starts Ray here.
+        num_nodes, chunk, sizes, faults, seed: As of a `SimulatedGrid`; nodes are shared out so that workers have
+            equally much to do.
     """
 
     def __init__(

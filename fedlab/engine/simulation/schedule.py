@@ -31,21 +31,14 @@ LONGEST_CALL = 64
 class Call:
     """Messages that one worker answers in one call.
 
-    Attributes
-    ----------
-    worker
-        Worker that answers.
-    places
-        Places of the messages in their list, ascending.
-    weight
-        Work that they are, in units of the sizes of clients.
-    first
-        Place of its first message; of a block, of the block's first one, answered or not: who is lost then
-        does not change the order in which the sums of blocks are added.
-    tries
-        Number of times that the call has been made in vain.
-    asked
-        Place in the order of all calls, of the last time it was made.
+    Attributes:
+        worker: Worker that answers.
+        places: Places of the messages in their list, ascending.
+        weight: Work that they are, in units of the sizes of clients.
+        first: Place of its first message; of a block, of the block's first one, answered or not: who is lost then
+            does not change the order in which the sums of blocks are added.
+        tries: Number of times that the call has been made in vain.
+        asked: Place in the order of all calls, of the last time it was made.
     """
 
     worker: int
@@ -96,19 +89,13 @@ def calls(
 ) -> list[Call]:
     """Return the calls that answer the messages at `places`.
 
-    Parameters
-    ----------
-    partitions
-        Destination of every message, (m,).
-    places
-        Places of those that are to be answered, ascending.
-    weights, home
-        Work of the clients and workers of the blocks, as from `weights_of` and `homes`.
-    chunk
-        Clients in a block.
-    by_block
-        Whether a call holds all messages of one block, as sums need it; otherwise up to `chunk` messages of a
-        worker, and `LONGEST_CALL`, in the order they were given.
+    Args:
+        partitions: Destination of every message, (m,).
+        places: Places of those that are to be answered, ascending.
+        weights, home: Work of the clients and workers of the blocks, as from `weights_of` and `homes`.
+        chunk: Clients in a block.
+        by_block: Whether a call holds all messages of one block, as sums need it; otherwise up to `chunk` messages of
+            a worker, and `LONGEST_CALL`, in the order they were given.
     """
     blocks = partitions[places] // chunk
     known = np.flatnonzero((partitions >= 0) & (partitions < len(weights)))[::-1]

@@ -34,20 +34,13 @@ _runs = itertools.count(1)
 class SimulatedGrid(Grid):
     """A Grid whose nodes are simulated. Use it as a context manager, or `close` it.
 
-    Parameters
-    ----------
-    num_nodes
-        Number of nodes.
-    workers
-        Number of workers that the nodes are shared out among.
-    chunk
-        Clients in a block, and messages per call; None chooses by the number of nodes.
-    sizes
-        Samples of every client, (num_nodes,): who has more is started earlier. None takes all for equal.
-    faults
-        Faults that strike clients, as in `fedlab.engine.simulation.faults`.
-    seed
-        Seed of the faults.
+    Args:
+        num_nodes: Number of nodes.
+        workers: Number of workers that the nodes are shared out among.
+        chunk: Clients in a block, and messages per call; None chooses by the number of nodes.
+        sizes: Samples of every client, (num_nodes,): who has more is started earlier. None takes all for equal.
+        faults: Faults that strike clients, as in `fedlab.engine.simulation.faults`.
+        seed: Seed of the faults.
     """
 
     simulated = True
@@ -88,15 +81,11 @@ class SimulatedGrid(Grid):
     ) -> Iterator[Message]:
         """Yield the replies in the order of the messages, holding only a few at a time.
 
-        Parameters
-        ----------
-        messages
-            Messages; a `Broadcast` is never made into a list.
-        timeout
-            Seconds; replies that are not ready then are left out, as Flower does.
-        partial_sum
-            Maker of a sum of replies: one reply per block of clients then stands for all of them
-            (`fedlab.engine.messages.partial_sums.stands_for`), and only error replies come one by one.
+        Args:
+            messages: Messages; a `Broadcast` is never made into a list.
+            timeout: Seconds; replies that are not ready then are left out, as Flower does.
+            partial_sum: Maker of a sum of replies: one reply per block of clients then stands for all of them
+                (`fedlab.engine.messages.partial_sums.stands_for`), and only error replies come one by one.
         """
         batch = self._sent(messages)
         refused = self._refusals(batch)

@@ -74,10 +74,8 @@ class Worker:
 class Parcel:
     """Lists of replies, as a worker returns them; unpickled, it is those lists.
 
-    Parameters
-    ----------
-    answered
-        Replies, in lists.
+    Args:
+        answered: Replies, in lists.
     """
 
     def __init__(self, answered: Sequence[Sequence[Message]]):

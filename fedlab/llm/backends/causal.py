@@ -35,10 +35,8 @@ def load(
 ) -> tuple[Any, Any]:
     """Load a network in evaluation mode and its tokenizer.
 
-    Raises
-    ------
-    BadInput
-        They cannot be loaded, weights are missing, or there is no such device.
+    Raises:
+        BadInput: They cannot be loaded, weights are missing, or there is no such device.
     """
     where = torch_device(device)
     options: dict[str, Any] = {"revision": revision} if revision else {}
@@ -58,16 +56,11 @@ def load(
 class Causal:
     """A loaded model.
 
-    Parameters
-    ----------
-    name
-        Name, for people.
-    network, tokenizer
-        Model of Hugging Face.
-    batch
-        Prompts at once; halved when memory does not suffice.
-    context
-        Tokens of a prompt and its text together; None is the network's own limit.
+    Args:
+        name: Name, for people.
+        network, tokenizer: Model of Hugging Face.
+        batch: Prompts at once; halved when memory does not suffice.
+        context: Tokens of a prompt and its text together; None is the network's own limit.
     """
 
     def __init__(self, name: str, network: Any, tokenizer: Any, batch: int, context: int | None):

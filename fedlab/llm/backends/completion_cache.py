@@ -33,15 +33,11 @@ class Texts:
 
     Several processes may share the file; each sees what was there when it opened it and what it adds itself.
 
-    Parameters
-    ----------
-    folder
-        Folder of the file `texts.jsonl`; both are made when the first completion is put.
+    Args:
+        folder: Folder of the file `texts.jsonl`; both are made when the first completion is put.
 
-    Raises
-    ------
-    BadInput
-        The file cannot be read.
+    Raises:
+        BadInput: The file cannot be read.
     """
 
     def __init__(self, folder: str | os.PathLike[str]):
@@ -65,10 +61,8 @@ class Texts:
     def put(self, key: str, completion: Completion) -> None:
         """Keep a completion, in the file before this returns.
 
-        Raises
-        ------
-        BadInput
-            The file cannot be written.
+        Raises:
+            BadInput: The file cannot be written.
         """
         line = json.dumps({"key": key, **asdict(completion)}, ensure_ascii=False) + "\n"
         try:
@@ -108,10 +102,8 @@ class Texts:
 class Answers(list[Completion]):
     """Completions in the order of their prompts.
 
-    Attributes
-    ----------
-    usage
-        Cost of what was asked for now, and how many texts were recalled.
+    Attributes:
+        usage: Cost of what was asked for now, and how many texts were recalled.
     """
 
     def __init__(self, completions: Iterable[Completion], usage: Usage):
@@ -134,23 +126,15 @@ def complete_all(
     A prompt's seed comes from `seed`, the prompt and the how manieth it is among its equals: the k-th text of a
     prompt stays the same when other prompts are added, left out or moved.
 
-    Parameters
-    ----------
-    model, prompts, sampling
-        See `LanguageModel.complete`.
-    seed
-        Seed of all the texts together.
-    cache
-        Store of texts as they arrive; None keeps them nowhere.
-    progress
-        Listener, called as progress(done, n), recalled texts first.
-    chunk
-        Prompts per call of the model, at least 1.
+    Args:
+        model, prompts, sampling: See `LanguageModel.complete`.
+        seed: Seed of all the texts together.
+        cache: Store of texts as they arrive; None keeps them nowhere.
+        progress: Listener, called as progress(done, n), recalled texts first.
+        chunk: Prompts per call of the model, at least 1.
 
-    Raises
-    ------
-    BadInput
-        Whatever the model raises, and a chunk below 1. What arrived before is kept.
+    Raises:
+        BadInput: Whatever the model raises, and a chunk below 1. What arrived before is kept.
     """
     checks.integer("chunk", chunk, least=1)
     n = len(prompts)

@@ -21,18 +21,12 @@ def at_once(
 ) -> None:
     """Do work(worker, i) for i < n, each worker one at a time.
 
-    Parameters
-    ----------
-    workers
-        Those at work, at least one; one that can do several texts at once stands here several times.
-    work
-        Task of a thread.
-    n
-        Number of tasks.
-    arrived
-        Listener, called as arrived(i, result) in the calling thread.
-    stop
-        Event that is set as soon as nobody waits any more, so that whoever waits in `work` may leave.
+    Args:
+        workers: Those at work, at least one; one that can do several texts at once stands here several times.
+        work: Task of a thread.
+        n: Number of tasks.
+        arrived: Listener, called as arrived(i, result) in the calling thread.
+        stop: Event that is set as soon as nobody waits any more, so that whoever waits in `work` may leave.
     """
     stop = Event() if stop is None else stop
     free: SimpleQueue[Worker] = SimpleQueue()

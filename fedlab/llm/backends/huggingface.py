@@ -31,22 +31,14 @@ class HuggingFace(LocalModel):
     What a seed promises is said in `causal.py`: the same call gives the same texts, and with `batch=1` the
     same prompt, sampling and seed do, whatever else is asked.
 
-    Parameters
-    ----------
-    id
-        Hub id ('google/gemma-3-270m') or path of a folder; None is the packaged Gemma 3 270M.
-    revision
-        Branch, tag or commit of a hub id.
-    adapter
-        Folder of a LoRA adapter that peft saved; None for none.
-    device
-        Device: 'cpu', 'cuda', 'cuda:1', ...
-    dtype
-        Type of the weights: 'float32', 'bfloat16' or 'float16'.
-    batch
-        Prompts at once; halved when memory does not suffice.
-    context
-        Tokens of a prompt and its text together; None is the model's own limit.
+    Args:
+        id: Hub id ('google/gemma-3-270m') or path of a folder; None is the packaged Gemma 3 270M.
+        revision: Branch, tag or commit of a hub id.
+        adapter: Folder of a LoRA adapter that peft saved; None for none.
+        device: Device: 'cpu', 'cuda', 'cuda:1', ...
+        dtype: Type of the weights: 'float32', 'bfloat16' or 'float16'.
+        batch: Prompts at once; halved when memory does not suffice.
+        context: Tokens of a prompt and its text together; None is the model's own limit.
     """
 
     id: str | None = None
@@ -74,10 +66,8 @@ class HuggingFace(LocalModel):
     def load(self) -> Causal:
         """Return the model with its weights.
 
-        Raises
-        ------
-        BadInput
-            They cannot be loaded, or the extra is not installed.
+        Raises:
+            BadInput: They cannot be loaded, or the extra is not installed.
         """
         name = self.id or "the packaged Gemma"
         with needs(f"the language model {name!r}"):

@@ -19,23 +19,15 @@ _SILENT = -1
 class Llama:
     """One loaded model: an xllamacpp server.
 
-    Parameters
-    ----------
-    path
-        GGUF file.
-    context
-        Tokens of a prompt and its text, for each of the slots.
-    slots
-        Texts at once.
-    threads, gpu_layers
-        See `Gguf`.
-    public_port
-        Port of 127.0.0.1, for whoever asks; None wants a key that nobody is told.
+    Args:
+        path: GGUF file.
+        context: Tokens of a prompt and its text, for each of the slots.
+        slots: Texts at once.
+        threads, gpu_layers: See `Gguf`.
+        public_port: Port of 127.0.0.1, for whoever asks; None wants a key that nobody is told.
 
-    Raises
-    ------
-    BadInput
-        The model cannot be loaded.
+    Raises:
+        BadInput: The model cannot be loaded.
     """
 
     def __init__(
@@ -79,10 +71,8 @@ class Llama:
     def complete(self, prompt: Prompt, options: dict[str, Any]) -> Completion:
         """Continue a text, or answer a chat.
 
-        Raises
-        ------
-        BadInput
-            Llama.cpp refuses the prompt.
+        Raises:
+            BadInput: Llama.cpp refuses the prompt.
         """
         if isinstance(prompt, str):
             answer = self._server.handle_completions({"prompt": prompt} | options)

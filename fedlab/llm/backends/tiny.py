@@ -26,27 +26,19 @@ def tiny(
 ) -> tuple[Any, Any]:
     """Make a random GPT-2 and a byte-level tokenizer, less than a megabyte together.
 
-    Parameters
-    ----------
-    texts
-        Texts from which the tokenizer learns pairs of bytes, up to `vocabulary`; without any it knows bytes alone.
-    seed
-        Seed of the weights.
-    vocabulary
-        Tokens there are at most; at least 259, all bytes and three special ones.
-    width
-        Width of the two layers, a multiple of 4.
-    context
-        Tokens of a text at most.
+    Args:
+        texts: Texts from which the tokenizer learns pairs of bytes, up to `vocabulary`; without any it knows bytes
+            alone.
+        seed: Seed of the weights.
+        vocabulary: Tokens there are at most; at least 259, all bytes and three special ones.
+        width: Width of the two layers, a multiple of 4.
+        context: Tokens of a text at most.
 
-    Returns
-    -------
-    transformers.GPT2LMHeadModel in evaluation mode, transformers.PreTrainedTokenizerFast
+    Returns:
+        transformers.GPT2LMHeadModel in evaluation mode, transformers.PreTrainedTokenizerFast
 
-    Raises
-    ------
-    BadInput
-        A number is out of its range.
+    Raises:
+        BadInput: A number is out of its range.
     """
     checks.integer("vocabulary", vocabulary, least=256 + len(_SPECIAL), remedy="all bytes and special tokens")
     checks.integer("context", context, least=2)
@@ -92,14 +84,10 @@ def tiny(
 class Tiny(LocalModel):
     """The tiny model as one that can be asked.
 
-    Parameters
-    ----------
-    seed
-        Seed of the weights.
-    context
-        Tokens of a prompt and its text together; a token is a byte.
-    batch
-        Prompts at once.
+    Args:
+        seed: Seed of the weights.
+        context: Tokens of a prompt and its text together; a token is a byte.
+        batch: Prompts at once.
     """
 
     seed: int = 0

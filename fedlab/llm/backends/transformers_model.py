@@ -27,10 +27,8 @@ class LocalModel(LanguageModel):
     def module_and_tokenizer(self) -> tuple[Any, Any]:
         """Return the network and its tokenizer, for whoever tunes a copy of it.
 
-        Raises
-        ------
-        BadInput
-            The model cannot be loaded.
+        Raises:
+            BadInput: The model cannot be loaded.
         """
         model = self._model()
         return model.network, model.tokenizer

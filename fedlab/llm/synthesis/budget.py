@@ -28,21 +28,14 @@ from fedlab.privacy.mechanisms.gaussian import check_budget
 class Budget:
     """The promise of one client about one of its texts, added or removed.
 
-    Parameters
-    ----------
-    epsilon, delta
-        Privacy of everything; epsilon None or infinite adds no noise, and promises nothing.
-    votes
-        Histograms of votes; 0 asks clients for none, and what the server writes then knows nothing of them.
-    labels
-        Whether each client tells too, with the same noise, how many of its labelled texts have which label.
-    generator
-        Settings of the generator, whose epsilon is its share; None where clients only vote.
+    Args:
+        epsilon, delta: Privacy of everything; epsilon None or infinite adds no noise, and promises nothing.
+        votes: Histograms of votes; 0 asks clients for none, and what the server writes then knows nothing of them.
+        labels: Whether each client tells too, with the same noise, how many of its labelled texts have which label.
+        generator: Settings of the generator, whose epsilon is its share; None where clients only vote.
 
-    Raises
-    ------
-    BadInput
-        One of them is out of range, or the generator spends it all.
+    Raises:
+        BadInput: One of them is out of range, or the generator spends it all.
     """
 
     epsilon: float | None = 8.0
@@ -96,16 +89,11 @@ class Budget:
     def release(self, step: str, release_id: str, clients: tuple[int, ...], number: int) -> Release | None:
         """Return what a step releases, as the ledger counts it; None for a step, or a budget, that counts nothing.
 
-        Parameters
-        ----------
-        step
-            Step of the protocol: 'synthesise', 'vote' or another.
-        release_id
-            Identity: see `fedlab.privacy.accounting.release.id_of`.
-        clients
-            Clients that are asked.
-        number
-            Number of the round.
+        Args:
+            step: Step of the protocol: 'synthesise', 'vote' or another.
+            release_id: Identity: see `fedlab.privacy.accounting.release.id_of`.
+            clients: Clients that are asked.
+            number: Number of the round.
         """
         if self.noiseless:
             return None

@@ -27,25 +27,16 @@ SHOWN = 8
 class CandidatePool:
     """Texts with their embeddings and votes; empty to begin with.
 
-    Parameters
-    ----------
-    text_filter
-        Filters that they have to pass; a fresh copy counts what does not.
-    writer
-        Writer whose demonstrations must not come back, and whose model judges.
-    embedder
-        Backbone of `fedlab.features`.
-    labels
-        Names of the classes.
+    Args:
+        text_filter: Filters that they have to pass; a fresh copy counts what does not.
+        writer: Writer whose demonstrations must not come back, and whose model judges.
+        embedder: Backbone of `fedlab.features`.
+        labels: Names of the classes.
 
-    Attributes
-    ----------
-    texts
-        Texts, m of them.
-    embedded, votes
-        Embeddings (m, d) float32, and votes (m,).
-    stages
-        Notes of each stage: `stage`, `came`, `kept` and `samples`.
+    Attributes:
+        texts: Texts, m of them.
+        embedded, votes: Embeddings (m, d) float32, and votes (m,).
+        stages: Notes of each stage: `stage`, `came`, `kept` and `samples`.
     """
 
     def __init__(self, text_filter: TextFilter, writer: Writer, embedder: Any, labels: Sequence[str]):
@@ -73,14 +64,10 @@ class CandidatePool:
     def add(self, new: Sequence[Text], stage: str, seed: int) -> None:
         """Take in new texts, filter all, and open the votes anew.
 
-        Parameters
-        ----------
-        new
-            Texts written by a model or by clients' generators.
-        stage
-            Name under which it is noted.
-        seed
-            Seed of the filter's clusters.
+        Args:
+            new: Texts written by a model or by clients' generators.
+            stage: Name under which it is noted.
+            seed: Seed of the filter's clusters.
         """
         text_filter, writer = self.text_filter, self._writer
         kept = text_filter.words([*self.texts, *new], writer.prompts.texts())
@@ -97,12 +84,9 @@ class CandidatePool:
     def select_top(self, places: Callable[[str, str, int], int], stage: str) -> None:
         """Keep the texts with the most votes, of each domain and label.
 
-        Parameters
-        ----------
-        places
-            Function of (domain, label, how many there are) to how many stay.
-        stage
-            Name under which it is noted.
+        Args:
+            places: Function of (domain, label, how many there are) to how many stay.
+            stage: Name under which it is noted.
         """
         stays = np.zeros(len(self.texts), bool)
         for code in dict.fromkeys((one.domain, one.label) for one in self.texts):

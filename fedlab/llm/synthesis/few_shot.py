@@ -40,27 +40,18 @@ JUDGING = Sampling(max_tokens=96, temperature=0.0, top_p=1.0)
 class Writer:
     """Few-shot completion.
 
-    Parameters
-    ----------
-    llm
-        Language model.
-    prompts
-        Templates with which domains and labels are asked for.
-    shots
-        Demonstrations in a prompt, k.
-    anchors
-        Demonstrations among them that are the prompts' own where others were selected, a.
-    texts_per_prompt
-        Texts that a prompt is hoped to give: so many fewer prompts are read. A chat gives what its prompts ask for.
-    max_tokens, temperature, top_p
-        Law of an answer, see `Sampling`; its tokens are those of all its texts.
-    cache
-        Folder of the answers; None keeps them beside the data.
+    Args:
+        llm: Language model.
+        prompts: Templates with which domains and labels are asked for.
+        shots: Demonstrations in a prompt, k.
+        anchors: Demonstrations among them that are the prompts' own where others were selected, a.
+        texts_per_prompt: Texts that a prompt is hoped to give: so many fewer prompts are read. A chat gives what its
+            prompts ask for.
+        max_tokens, temperature, top_p: Law of an answer, see `Sampling`; its tokens are those of all its texts.
+        cache: Folder of the answers; None keeps them beside the data.
 
-    Attributes
-    ----------
-    dropped
-        Reasons of answers without a text to how many.
+    Attributes:
+        dropped: Reasons of answers without a text to how many.
     """
 
     def __init__(
@@ -95,21 +86,15 @@ class Writer:
     ) -> list[Text]:
         """Return texts; answers without one are counted in `dropped`.
 
-        Parameters
-        ----------
-        wanted
-            Number of texts of each domain and label; answers may hold a few more or fewer.
-        demonstrations
-            Texts that were selected; of a domain and label without any, the prompts' own are taken alone.
-        seed
-            Seed of the demonstrations and of the texts.
-        emit
-            Listener to how far it is.
+        Args:
+            wanted: Number of texts of each domain and label; answers may hold a few more or fewer.
+            demonstrations: Texts that were selected; of a domain and label without any, the prompts' own are taken
+                alone.
+            seed: Seed of the demonstrations and of the texts.
+            emit: Listener to how far it is.
 
-        Raises
-        ------
-        BadInput
-            A domain or label is unknown to the prompts, or the model does not answer.
+        Raises:
+            BadInput: A domain or label is unknown to the prompts, or the model does not answer.
         """
         prompts = self.prompts_of(wanted, demonstrations, seed)
         answers = zip(self._codes(wanted), self._answers(prompts, self.sampling, seed, emit), strict=True)
@@ -129,10 +114,8 @@ class Writer:
     def answer(self, prompts: Sequence[Prompt], emit: Emit | None = None) -> Answers:
         """Return what the model most probably answers to each question of a judge, by schema where it can.
 
-        Raises
-        ------
-        BadInput
-            The model does not answer, or has no chat.
+        Raises:
+            BadInput: The model does not answer, or has no chat.
         """
         by_schema = replace(JUDGING, schema=ELIGIBLE) if self.llm.follows_schema else JUDGING
         return self._answers(prompts, by_schema, 0, emit)

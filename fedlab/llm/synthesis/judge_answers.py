@@ -60,14 +60,10 @@ _NONE, _ALL = {"none", "nothing", "no"}, {"all", "every"}
 def numbers_in(answer: Completion, n: int, unread: Counter[str]) -> set[int]:
     """Return which of the texts 1..n an answer lets stay: all of them where it cannot be read.
 
-    Parameters
-    ----------
-    answer
-        Answer of a judge.
-    n
-        Number of texts it was asked about.
-    unread
-        Counter of what could not be read, and why.
+    Args:
+        answer: Answer of a judge.
+        n: Number of texts it was asked about.
+        unread: Counter of what could not be read, and why.
     """
     everyone = set(range(1, n + 1))
     text = _THOUGHT.sub("", answer.text).strip()

@@ -39,15 +39,11 @@ def first_text(answer: Completion, dropped: Counter[str]) -> str | None:
 def records_in(answer: Completion, prompts: Prompts, dropped: Counter[str]) -> list[str]:
     """Return the text of every record of an answer, in their order, each in one line.
 
-    Parameters
-    ----------
-    answer
-        Answer of a chat, or of a base model that was let write on.
-    prompts
-        Prompts whose record, domains and labels to look for. An answer without a record in this form may still be a
-        list: its items are texts.
-    dropped
-        Counter of what was dropped and why.
+    Args:
+        answer: Answer of a chat, or of a base model that was let write on.
+        prompts: Prompts whose record, domains and labels to look for. An answer without a record in this form may
+            still be a list: its items are texts.
+        dropped: Counter of what was dropped and why.
     """
     records = _records(answer.text, prompts) or [item["text"] for item in _ITEM.finditer(answer.text)]
     if not records:

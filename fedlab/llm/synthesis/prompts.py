@@ -24,44 +24,27 @@ FIELDS = ("domain", "label", "text")
 class Prompts:
     """Templates, what domains and labels are called in them, and demonstrations to begin with.
 
-    Parameters
-    ----------
-    record
-        Template of a labelled text: '{domain} ({label}): {text}'. Must have the field text.
-    domains
-        Names of domains: {'amazon': 'Product review'}. A domain that is not here is refused.
-    labels
-        Names of labels. Empty: a label is called what it is.
-    demonstrations
-        Texts that are nobody's, by domain and label, for as long as there are no better ones.
-    instruction
-        Template before the records; fields domain, label. Empty for none.
-    separator
-        String between records.
-    stop
-        Strings before which a record ends.
-    question
-        Template with which a label is asked for; fields text, domain. The label is the continuation.
-    chat
-        Whether `prompt` gives messages instead of a text to continue.
-    system
-        Template with which a chat begins; fields domain, label. Empty for none.
-    request
-        Template of what a chat asks after the records; fields domain, label.
-    code, code_alone
-        Templates of the code behind which a generator learns a text of a label, and one whose label nobody knows;
-        fields domain, label. Words that a language model understands serve it from the first step.
-    judge
-        Template of the question to a judge in a chat; field texts. Empty for prompts that ask no judge.
-    judged
-        Template of a text that is shown to it, in a line; fields number, domain, label, text.
+    Args:
+        record: Template of a labelled text: '{domain} ({label}): {text}'. Must have the field text.
+        domains: Names of domains: {'amazon': 'Product review'}. A domain that is not here is refused.
+        labels: Names of labels. Empty: a label is called what it is.
+        demonstrations: Texts that are nobody's, by domain and label, for as long as there are no better ones.
+        instruction: Template before the records; fields domain, label. Empty for none.
+        separator: String between records.
+        stop: Strings before which a record ends.
+        question: Template with which a label is asked for; fields text, domain. The label is the continuation.
+        chat: Whether `prompt` gives messages instead of a text to continue.
+        system: Template with which a chat begins; fields domain, label. Empty for none.
+        request: Template of what a chat asks after the records; fields domain, label.
+        code, code_alone: Templates of the code behind which a generator learns a text of a label, and one whose label
+            nobody knows; fields domain, label. Words that a language model understands serve it from the first step.
+        judge: Template of the question to a judge in a chat; field texts. Empty for prompts that ask no judge.
+        judged: Template of a text that is shown to it, in a line; fields number, domain, label, text.
 
-    Raises
-    ------
-    BadInput
-        A template has an unknown field, an unpaired brace or lacks one it needs; there is no domain or no stop
-        string; a demonstration is of no known domain. Methods: a domain or label is unknown (names the known ones), or
-        a judge is to be asked without a template `judge`.
+    Raises:
+        BadInput: A template has an unknown field, an unpaired brace or lacks one it needs; there is no domain or no
+            stop string; a demonstration is of no known domain. Methods: a domain or label is unknown (names the known
+            ones), or a judge is to be asked without a template `judge`.
     """
 
     record: str
@@ -111,12 +94,9 @@ class Prompts:
     def prompt(self, domain: str, label: str, texts: Sequence[str]) -> Prompt:
         """Ask for one more text of a domain and label, after demonstrations of it.
 
-        Parameters
-        ----------
-        domain, label
-            Keys of `domains` and `labels`.
-        texts
-            Demonstrations; line breaks in them become spaces, or they would end their record.
+        Args:
+            domain, label: Keys of `domains` and `labels`.
+            texts: Demonstrations; line breaks in them become spaces, or they would end their record.
         """
         names = {"domain": self.called(domain), "label": self.label(label)}
         records = [self.record.format(text=" ".join(text.split()), **names) for text in texts]
@@ -144,10 +124,8 @@ class Prompts:
     def which(self, texts: Sequence[tuple[str, str, str]]) -> Prompt:
         """Ask a judge which of some texts are eligible: it sees them all, numbered from 1 on.
 
-        Parameters
-        ----------
-        texts
-            Triples of domain, label and text.
+        Args:
+            texts: Triples of domain, label and text.
         """
         self.check_judge()
         shown = []

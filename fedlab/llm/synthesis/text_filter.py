@@ -41,12 +41,9 @@ AT_ONCE = 16
 class Text:
     """A text somebody wrote.
 
-    Attributes
-    ----------
-    text
-        Words of the text.
-    domain, label
-        Domain that it was to be about, and label that it was to have.
+    Attributes:
+        text: Words of the text.
+        domain, label: Domain that it was to be about, and label that it was to have.
     """
 
     text: str
@@ -58,25 +55,18 @@ class Text:
 class TextFilter:
     """Which filters, in this order.
 
-    Parameters
-    ----------
-    min_words
-        Words that a text must have.
-    similarity
-        Cosine above which two texts are one; 1 keeps all that are not equal.
-    per_cluster
-        Texts of a cluster that are kept; None does not cluster.
-    judge
-        Way in which the language model judges. 'likelihood': texts go whose label it doubts, for one that follows no
-        instructions. 'chat': those that it leaves out when it is asked, for one that does. None judges nothing.
+    Args:
+        min_words: Words that a text must have.
+        similarity: Cosine above which two texts are one; 1 keeps all that are not equal.
+        per_cluster: Texts of a cluster that are kept; None does not cluster.
+        judge: Way in which the language model judges. 'likelihood': texts go whose label it doubts, for one that
+            follows no instructions. 'chat': those that it leaves out when it is asked, for one that does. None judges
+            nothing.
 
-    Attributes
-    ----------
-    dropped
-        Reasons to how many texts were dropped so far.
-    asked
-        Number of 'questions' to the judge, and of answers that could not be read by the reasons of
-        `fedlab.llm.synthesis.judge_answers`.
+    Attributes:
+        dropped: Reasons to how many texts were dropped so far.
+        asked: Number of 'questions' to the judge, and of answers that could not be read by the reasons of
+            `fedlab.llm.synthesis.judge_answers`.
     """
 
     min_words: int = 4
@@ -101,12 +91,9 @@ class TextFilter:
     def words(self, texts: Iterable[Text], known: Iterable[str] = ()) -> list[Text]:
         """Return texts long enough that say nothing said before.
 
-        Parameters
-        ----------
-        texts
-            Texts in their order; the first of equal ones stays.
-        known
-            Demonstrations of the prompts, and whatever else must not come back.
+        Args:
+            texts: Texts in their order; the first of equal ones stays.
+            known: Demonstrations of the prompts, and whatever else must not come back.
         """
         kept, seen = [], set(map(normal, known))
         for one in texts:
@@ -123,12 +110,9 @@ class TextFilter:
     def meaning(self, embedded: Float32[np.ndarray, "n d"], seed: int) -> Bool[np.ndarray, " n"]:
         """Return which texts stay of those that mean the same, and of those that crowd.
 
-        Parameters
-        ----------
-        embedded
-            Embeddings of unit norm, in the order in which texts stay.
-        seed
-            Seed of the clusters.
+        Args:
+            embedded: Embeddings of unit norm, in the order in which texts stay.
+            seed: Seed of the clusters.
         """
         stays = np.ones(len(embedded), bool)
         if self.similarity < 1 and len(embedded):
@@ -156,16 +140,11 @@ class TextFilter:
     ) -> list[Text]:
         """Return the texts whose label the language model finds no less likely than another.
 
-        Parameters
-        ----------
-        texts
-            Texts of one domain or of several.
-        labels
-            Labels, all there are.
-        question
-            Function of (domain, text) to what is asked; a label is its continuation.
-        likelihood
-            Log likelihoods of a language model.
+        Args:
+            texts: Texts of one domain or of several.
+            labels: Labels, all there are.
+            question: Function of (domain, text) to what is asked; a label is its continuation.
+            likelihood: Log likelihoods of a language model.
         """
         if self.judge != "likelihood" or not texts:
             return list(texts)
@@ -191,16 +170,11 @@ class TextFilter:
 
         Near copies lie in one cluster, so whoever is asked about a cluster sees them side by side.
 
-        Parameters
-        ----------
-        texts, embedded
-            Texts and their embeddings, n of each.
-        seed
-            Seed of the clusters.
-        question
-            Function that makes a prompt, which shows some texts by numbers from 1 on.
-        answer
-            Function that answers prompts, in their order.
+        Args:
+            texts, embedded: Texts and their embeddings, n of each.
+            seed: Seed of the clusters.
+            question: Function that makes a prompt, which shows some texts by numbers from 1 on.
+            answer: Function that answers prompts, in their order.
         """
         stays = np.ones(len(texts), bool)
         if self.judge != "chat" or not texts:
@@ -220,12 +194,9 @@ def clusters(
 ) -> tuple[Int64[np.ndarray, " n"], Float32[np.ndarray, " n"]]:
     """Return the cluster of each text and its distance from the cluster's mean: k-means, ceil(n / 4) clusters.
 
-    Parameters
-    ----------
-    embedded
-        Embeddings, n > 0 of them.
-    seed
-        Seed of the first means.
+    Args:
+        embedded: Embeddings, n > 0 of them.
+        seed: Seed of the first means.
     """
     from sklearn.cluster import KMeans
 

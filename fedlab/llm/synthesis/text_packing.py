@@ -20,10 +20,8 @@ _BETWEEN = re.compile(r"\s+")
 def pack_texts(texts: Sequence[str]) -> dict[str, np.ndarray]:
     """Return n texts as `text` (bytes of all, uint8) and `ends` (n,) int64.
 
-    Raises
-    ------
-    BadInput
-        A text holds half a character (a lone surrogate), which no UTF-8 can say.
+    Raises:
+        BadInput: A text holds half a character (a lone surrogate), which no UTF-8 can say.
     """
     encoded = []
     for row, text in enumerate(texts):
@@ -40,10 +38,8 @@ def pack_texts(texts: Sequence[str]) -> dict[str, np.ndarray]:
 def unpack_texts(arrays: Mapping[str, np.ndarray]) -> list[str]:
     """Return the texts that `pack_texts` packed.
 
-    Raises
-    ------
-    BadInput
-        The arrays are none of texts.
+    Raises:
+        BadInput: The arrays are none of texts.
     """
     try:
         data, ends = arrays["text"].tobytes(), arrays["ends"].astype(np.int64).tolist()

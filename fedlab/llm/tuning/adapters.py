@@ -59,14 +59,10 @@ UNBOUNDED = {
 class Adapters:
     """What is trained.
 
-    Parameters
-    ----------
-    kind
-        Kind of adapters: one of `KINDS`.
-    rank, alpha
-        Rank r >= 1 and scale alpha > 0 of LoRA.
-    targets
-        Names of the layers beside which LoRA is trained; None takes those of `TARGETS`.
+    Args:
+        kind: Kind of adapters: one of `KINDS`.
+        rank, alpha: Rank r >= 1 and scale alpha > 0 of LoRA.
+        targets: Names of the layers beside which LoRA is trained; None takes those of `TARGETS`.
     """
 
     kind: str = "lora"
@@ -82,17 +78,12 @@ class Adapters:
     def prepare(self, model: nn.Module, seed: int) -> nn.Module:
         """Return the model to train; the one that is given stays as it is, and shares its frozen weights.
 
-        Parameters
-        ----------
-        model
-            Model of Hugging Face, without adapters.
-        seed
-            Seed of the adapters' first weights, which must not depend on data.
+        Args:
+            model: Model of Hugging Face, without adapters.
+            seed: Seed of the adapters' first weights, which must not depend on data.
 
-        Raises
-        ------
-        BadInput
-            It has adapters already, LoRA does not know where to go, or a trainable part cannot be bounded.
+        Raises:
+            BadInput: It has adapters already, LoRA does not know where to go, or a trainable part cannot be bounded.
         """
         if hasattr(model, "peft_config"):
             raise BadInput(

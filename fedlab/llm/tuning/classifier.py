@@ -24,12 +24,9 @@ from fedlab.features.transformer import reading, refuse_incomplete
 class Classifier(nn.Module):
     """A network and, where it has none of its own, the layer that names a class.
 
-    Parameters
-    ----------
-    network
-        Sequence classifier or encoder of Hugging Face.
-    head
-        Layer (d -> k) of an encoder; None where the network has its own.
+    Args:
+        network: Sequence classifier or encoder of Hugging Face.
+        head: Layer (d -> k) of an encoder; None where the network has its own.
     """
 
     def __init__(self, network: Any, head: nn.Linear | None):
@@ -60,24 +57,16 @@ class Classifier(nn.Module):
 def load(source: str, *, revision: str | None, outputs: int, fingerprint: str) -> tuple[Any, Classifier, int]:
     """Load a classifier of k outputs and its tokenizer; kept in this process: copy it before it is trained.
 
-    Parameters
-    ----------
-    source, revision
-        Folder, or hub id and its commit.
-    outputs
-        Number of outputs, k.
-    fingerprint
-        Hash of what lies at the source: when that changes, it is loaded anew.
+    Args:
+        source, revision: Folder, or hub id and its commit.
+        outputs: Number of outputs, k.
+        fingerprint: Hash of what lies at the source: when that changes, it is loaded anew.
 
-    Returns
-    -------
-    tokenizer, classifier, context
-        The last in tokens.
+    Returns:
+        tokenizer, classifier, context: The last in tokens.
 
-    Raises
-    ------
-    BadInput
-        They cannot be loaded, or the checkpoint lacks weights.
+    Raises:
+        BadInput: They cannot be loaded, or the checkpoint lacks weights.
     """
     options: dict[str, Any] = {"revision": revision} if revision else {}
     with reading(source, "an encoder of texts"):

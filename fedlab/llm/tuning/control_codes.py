@@ -26,21 +26,14 @@ def encode(tokenizer: Any, code: str, text: str, kind: str, room: int) -> tuple[
 
     Code and text are tokenised apart, so that what is learned begins where writing does.
 
-    Parameters
-    ----------
-    tokenizer
-        Tokenizer of Hugging Face.
-    code, text
-        Texts of any kind.
-    kind
-        Kind of model: 'causal' or 'seq2seq'.
-    room
-        Tokens there may be: of code and text together, of each for a model that reads one and writes the other.
+    Args:
+        tokenizer: Tokenizer of Hugging Face.
+        code, text: Texts of any kind.
+        kind: Kind of model: 'causal' or 'seq2seq'.
+        room: Tokens there may be: of code and text together, of each for a model that reads one and writes the other.
 
-    Raises
-    ------
-    BadInput
-        The code leaves no room for a text.
+    Raises:
+        BadInput: The code leaves no room for a text.
     """
     ids = _ids(tokenizer, code + SEPARATOR)
     end = (tokenizer.eos_token_id,) if tokenizer.eos_token_id is not None else ()
@@ -76,21 +69,14 @@ def examples_of(
 ) -> tuple[Examples, int]:
     """Return texts behind their codes as what a model learns, and how many of them were cut.
 
-    Parameters
-    ----------
-    model, tokenizer
-        Model of Hugging Face that writes, and its tokenizer.
-    codes, texts
-        Codes and the texts behind them, n of each.
-    max_tokens
-        Tokens of code, text and end together; the model's context is a limit too.
-    learn_codes
-        Whether the code's tokens count in the loss of a causal model.
+    Args:
+        model, tokenizer: Model of Hugging Face that writes, and its tokenizer.
+        codes, texts: Codes and the texts behind them, n of each.
+        max_tokens: Tokens of code, text and end together; the model's context is a limit too.
+        learn_codes: Whether the code's tokens count in the loss of a causal model.
 
-    Raises
-    ------
-    BadInput
-        Codes and texts do not belong together, or a code leaves no room for a text.
+    Raises:
+        BadInput: Codes and texts do not belong together, or a code leaves no room for a text.
     """
     refuse_unpaired(codes, texts)
     kind, room = kind_of(model), min(max_tokens, context_of(model))

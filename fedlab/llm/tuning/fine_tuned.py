@@ -51,28 +51,18 @@ class FineTuned:
     The same seed gives the same bits on the same kind of processor, for however many threads: one is used. A GPU's may
     differ in the last bits.
 
-    Parameters
-    ----------
-    id
-        Hub id, or path of a folder, of an encoder or a sequence classifier; None is the packaged MiniLM.
-    revision
-        Branch, tag or commit of a hub id.
-    weight
-        Weight w >= 0 of a synthetic text against a private one.
-    shared_head
-        Whether one head learns from both kinds of texts, or synthetic texts have one of their own.
-    probe
-        Whether an encoder's new head begins as the best one on the frozen encoder, or at zero. A sequence classifier
-        begins with the head it has.
-    validation
-        Share of each class of the private texts that is held out; 0 holds nothing out. Nothing is either where a class
-        has a single text: all epochs are trained then.
-    training
-        Descent of the network, and when it stops.
-    max_tokens
-        Tokens at which longer texts are cut, or the model's own limit where that is shorter.
-    device
-        Device: 'cpu', 'cuda', 'cuda:1', ...
+    Args:
+        id: Hub id, or path of a folder, of an encoder or a sequence classifier; None is the packaged MiniLM.
+        revision: Branch, tag or commit of a hub id.
+        weight: Weight w >= 0 of a synthetic text against a private one.
+        shared_head: Whether one head learns from both kinds of texts, or synthetic texts have one of their own.
+        probe: Whether an encoder's new head begins as the best one on the frozen encoder, or at zero. A sequence
+            classifier begins with the head it has.
+        validation: Share of each class of the private texts that is held out; 0 holds nothing out. Nothing is either
+            where a class has a single text: all epochs are trained then.
+        training: Descent of the network, and when it stops.
+        max_tokens: Tokens at which longer texts are cut, or the model's own limit where that is shorter.
+        device: Device: 'cpu', 'cuda', 'cuda:1', ...
     """
 
     id: str | None = None
@@ -101,26 +91,18 @@ class FineTuned:
     def teach(self, private: Labelled, sent: Labelled, num_classes: int, seed: int) -> Taught:
         """Return the weights of the best epoch and `seen`, and what led there.
 
-        Parameters
-        ----------
-        private, sent
-            Texts and labels, either of which may be none; embeddings are not looked at.
-        num_classes
-            Number of classes, c.
-        seed
-            Seed of what is held out, of the order and of dropout.
+        Args:
+            private, sent: Texts and labels, either of which may be none; embeddings are not looked at.
+            num_classes: Number of classes, c.
+            seed: Seed of what is held out, of the order and of dropout.
 
-        Returns
-        -------
-        Taught
-            Its report has `epochs` (of the weights kept), `trained` (in all), `held_out`, `losses` (of the held out
-            texts, at the beginning and after each epoch), `cut` (texts beyond the context) and `notes`.
+        Returns:
+            Taught: Its report has `epochs` (of the weights kept), `trained` (in all), `held_out`, `losses` (of the
+                held out texts, at the beginning and after each epoch), `cut` (texts beyond the context) and `notes`.
 
-        Raises
-        ------
-        BadInput
-            Texts and labels do not fit each other, a label is none of c, the model cannot be loaded, or training
-            diverged.
+        Raises:
+            BadInput: Texts and labels do not fit each other, a label is none of c, the model cannot be loaded, or
+                training diverged.
         """
         for whose, texts in (("private", private), ("sent", sent)):
             _check(whose, texts, num_classes)

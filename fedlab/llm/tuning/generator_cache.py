@@ -27,12 +27,9 @@ _LOG = logging.getLogger("fedlab")
 def recalled(write: Callable[[], Written], *parts: object) -> Written:
     """Return what was written under these parts before, or write and keep it.
 
-    Parameters
-    ----------
-    write
-        Function that tunes and samples.
-    parts
-        Values that decide what is written, all of them, whose JSON tells them apart.
+    Args:
+        write: Function that tunes and samples.
+        parts: Values that decide what is written, all of them, whose JSON tells them apart.
     """
     key = hashlib.sha256(json.dumps(parts).encode("utf-8", "surrogatepass")).hexdigest()
     path = cache_folder() / "written" / f"{key}.json"

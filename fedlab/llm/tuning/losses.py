@@ -42,14 +42,10 @@ class Example(NamedTuple):
 class Batch:
     """Texts padded to the longest of them.
 
-    Attributes
-    ----------
-    tokens, mask
-        What the model reads, (n, t), and where it is text.
-    targets
-        (n, t) of a causal model, where its tokens stand; (n, u) of a decoder; (n,) classes.
-    decoder
-        What a decoder reads, (n, u); None where there is none.
+    Attributes:
+        tokens, mask: What the model reads, (n, t), and where it is text.
+        targets: (n, t) of a causal model, where its tokens stand; (n, u) of a decoder; (n,) classes.
+        decoder: What a decoder reads, (n, u); None where there is none.
     """
 
     tokens: Int64[Tensor, "n t"]
@@ -68,20 +64,13 @@ class Batch:
 class Examples:
     """Texts as samples of `fedlab.privacy.dpsgd.private_gradient`.
 
-    Parameters
-    ----------
-    items
-        Texts as tokens, n of them.
-    kind
-        Kind of model: a key of `LOSSES`.
-    device
-        Device of the model.
-    start
-        Token that a decoder reads first.
-    code_too
-        Whether a causal model also learns to write the code.
-    pad
-        Token that stands where no text is; what it is matters only to models that look for it.
+    Args:
+        items: Texts as tokens, n of them.
+        kind: Kind of model: a key of `LOSSES`.
+        device: Device of the model.
+        start: Token that a decoder reads first.
+        code_too: Whether a causal model also learns to write the code.
+        pad: Token that stands where no text is; what it is matters only to models that look for it.
     """
 
     items: Sequence[Example]
@@ -181,14 +170,10 @@ def kind_of(model: nn.Module) -> str:
 def evaluate(model: nn.Module, examples: Examples, batch_size: int = 32) -> Float64[np.ndarray, " n"]:
     """Return the loss of every text, without gradients and without dropout.
 
-    Parameters
-    ----------
-    model
-        Network, left in the mode it was in.
-    examples
-        Texts, n of them, of the model's kind.
-    batch_size
-        Texts that pass the model at once.
+    Args:
+        model: Network, left in the mode it was in.
+        examples: Texts, n of them, of the model's kind.
+        batch_size: Texts that pass the model at once.
     """
     losses, training = np.zeros(len(examples)), model.training
     model.eval()

@@ -45,32 +45,20 @@ NO_NOISE = (
 class PrivateGenerator:
     """How the generator is tuned. All of it is public: none of these numbers may be computed from the texts.
 
-    Parameters
-    ----------
-    epsilon, delta
-        Privacy of all steps together for one text, added or removed; epsilon infinite, or None, clips without noise.
-    steps, epochs
-        Number of steps T, or passes, of which T = ceil(epochs / q): one of the two.
-    sampling_probability
-        Probability q in (0, 1] with which every text is in a step's batch, by itself.
-    expected_batch
-        Number B > 0 by which sums of gradients are divided: q times a guess of the number of texts.
-    clip
-        Clip norm C > 0.
-    learning_rate
-        Learning rate of AdamW, without decay.
-    max_tokens
-        Tokens of code, text and end together; texts are cut there, or where the model's context ends.
-    adapters
-        Part of the model that is trained.
-    clipping
-        Way of clipping, 'ghost' or 'hooks': the same sums, to rounding.
-    physical_batch
-        Texts that pass the model at once: memory, and nothing else.
-    noise_multiplier
-        Noise multiplier m; None calibrates it. 0 clips without noise.
-    learn_codes
-        Whether the code's tokens count in the loss of a causal model.
+    Args:
+        epsilon, delta: Privacy of all steps together for one text, added or removed; epsilon infinite, or None, clips
+            without noise.
+        steps, epochs: Number of steps T, or passes, of which T = ceil(epochs / q): one of the two.
+        sampling_probability: Probability q in (0, 1] with which every text is in a step's batch, by itself.
+        expected_batch: Number B > 0 by which sums of gradients are divided: q times a guess of the number of texts.
+        clip: Clip norm C > 0.
+        learning_rate: Learning rate of AdamW, without decay.
+        max_tokens: Tokens of code, text and end together; texts are cut there, or where the model's context ends.
+        adapters: Part of the model that is trained.
+        clipping: Way of clipping, 'ghost' or 'hooks': the same sums, to rounding.
+        physical_batch: Texts that pass the model at once: memory, and nothing else.
+        noise_multiplier: Noise multiplier m; None calibrates it. 0 clips without noise.
+        learn_codes: Whether the code's tokens count in the loss of a causal model.
     """
 
     epsilon: float | None = 3.0
@@ -137,19 +125,13 @@ class PrivateGenerator:
     def release(self, release_id: str, label: str, clients: tuple[int, ...] | None = None) -> Release:
         """Return the tuning as a ledger charges it: before it is begun.
 
-        Parameters
-        ----------
-        release_id
-            Identity: `seeded_id` of all that the noise depends on, or `fresh_id`.
-        label
-            Name, for people.
-        clients
-            Owners of the texts; None for everyone.
+        Args:
+            release_id: Identity: `seeded_id` of all that the noise depends on, or `fresh_id`.
+            label: Name, for people.
+            clients: Owners of the texts; None for everyone.
 
-        Raises
-        ------
-        BadInput
-            There is no noise, and no number that a ledger could count.
+        Raises:
+            BadInput: There is no noise, and no number that a ledger could count.
         """
         if self.noiseless:
             raise BadInput(
@@ -177,28 +159,19 @@ class PrivateGenerator:
     ) -> tuple[nn.Module, Tuned]:
         """Tune a copy of a model; what is given keeps its weights, and shares those that stay frozen.
 
-        Parameters
-        ----------
-        model, tokenizer
-            Decoder of Hugging Face, or encoder with one, and its tokenizer.
-        codes, texts
-            Codes and the texts behind them, n of each. Without any, every step is noise alone.
-        generator
-            Random numbers on the CPU, of adapters, batches, dropout and noise:
-            `fedlab.privacy.dpsgd.private_gradient.generator_of`.
-        secure
-            Protection of the noise: see `fedlab.privacy.dpsgd.private_gradient.DPSGD.train`; for noise of the operating
-            system.
+        Args:
+            model, tokenizer: Decoder of Hugging Face, or encoder with one, and its tokenizer.
+            codes, texts: Codes and the texts behind them, n of each. Without any, every step is noise alone.
+            generator: Random numbers on the CPU, of adapters, batches, dropout and noise:
+                `fedlab.privacy.dpsgd.private_gradient.generator_of`.
+            secure: Protection of the noise: see `fedlab.privacy.dpsgd.private_gradient.DPSGD.train`; for noise of the
+                operating system.
 
-        Returns
-        -------
-        model, tuned
-            The model is not wrapped by Opacus and can write.
+        Returns:
+            model, tuned: The model is not wrapped by Opacus and can write.
 
-        Raises
-        ------
-        BadInput
-            Codes and texts do not belong together, or the model cannot be clipped text by text.
+        Raises:
+            BadInput: Codes and texts do not belong together, or the model cannot be clipped text by text.
         """
         if kind_of(model) == "class":
             raise BadInput(
@@ -226,15 +199,11 @@ class PrivateGenerator:
 class Tuned:
     """What was done.
 
-    Attributes
-    ----------
-    taken
-        Steps, as they were really taken.
-    delta
-        Delta at which their cost is stated.
-    texts, truncated
-        Numbers of texts, and of those among them that were too long. Both are data: they stay with whoever has the
-        texts.
+    Attributes:
+        taken: Steps, as they were really taken.
+        delta: Delta at which their cost is stated.
+        texts, truncated: Numbers of texts, and of those among them that were too long. Both are data: they stay with
+            whoever has the texts.
     """
 
     taken: Taken

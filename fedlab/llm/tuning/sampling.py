@@ -28,12 +28,9 @@ from fedlab.llm.tuning.losses import kind_of
 class Written:
     """Texts that a generator wrote.
 
-    Attributes
-    ----------
-    codes, texts
-        Codes and the texts behind them, n of each.
-    dropped
-        Number of further texts, which had too few words.
+    Attributes:
+        codes, texts: Codes and the texts behind them, n of each.
+        dropped: Number of further texts, which had too few words.
     """
 
     codes: list[str]
@@ -57,29 +54,18 @@ def sample(
 ) -> Written:
     """Write texts behind codes.
 
-    Parameters
-    ----------
-    model, tokenizer
-        Model that `PrivateGenerator.fit` returned, and the tokenizer it was given.
-    codes
-        Codes, all different.
-    number
-        Texts behind each: one number for all, or one for each code.
-    seed
-        Seed of the draws: equal ones write equal texts on one device.
-    max_tokens
-        Tokens of code and text together; the model's context is a limit too.
-    min_words
-        Words of a text at least; shorter ones are dropped, and counted.
-    temperature, top_k, top_p
-        Law of a token, as in `Sampling`; top_k=0 and top_p=1 draw from all of them.
-    batch_size
-        Texts that are written at once; it changes what is drawn.
+    Args:
+        model, tokenizer: Model that `PrivateGenerator.fit` returned, and the tokenizer it was given.
+        codes: Codes, all different.
+        number: Texts behind each: one number for all, or one for each code.
+        seed: Seed of the draws: equal ones write equal texts on one device.
+        max_tokens: Tokens of code and text together; the model's context is a limit too.
+        min_words: Words of a text at least; shorter ones are dropped, and counted.
+        temperature, top_k, top_p: Law of a token, as in `Sampling`; top_k=0 and top_p=1 draw from all of them.
+        batch_size: Texts that are written at once; it changes what is drawn.
 
-    Raises
-    ------
-    BadInput
-        A code is given twice, or leaves no room for a text.
+    Raises:
+        BadInput: A code is given twice, or leaves no room for a text.
     """
     if len(set(codes)) != len(codes):
         raise BadInput(f"{len(codes)} codes, of which {len(set(codes))} differ: give each once, and a number")

@@ -31,14 +31,10 @@ Weights = dict[str, np.ndarray]
 class Labelled:
     """Texts with labels, as a small model is taught by them.
 
-    Attributes
-    ----------
-    x
-        Embeddings, (n, d).
-    labels
-        Labels, (n,).
-    texts
-        Texts, n of them.
+    Attributes:
+        x: Embeddings, (n, d).
+        labels: Labels, (n,).
+        texts: Texts, n of them.
     """
 
     x: Float32[np.ndarray, "n d"]
@@ -53,12 +49,10 @@ class Labelled:
 class Taught:
     """A small model that has learned.
 
-    Attributes
-    ----------
-    weights
-        Arrays of the model: what it knows.
-    report
-        Course of the training, in plain values. It says something of the private texts, and stays where they are.
+    Attributes:
+        weights: Arrays of the model: what it knows.
+        report: Course of the training, in plain values. It says something of the private texts, and stays where they
+            are.
     """
 
     weights: Weights
@@ -89,14 +83,10 @@ class SmallModel(Protocol):
 class Head:
     """A softmax head on embeddings: a `SmallModel` that never looks at the texts.
 
-    Parameters
-    ----------
-    weight
-        Weight w >= 0 of a synthetic text against a private one.
-    penalties
-        Penalties g > 0 to choose from; one is taken as it is.
-    folds
-        Parts into which the private texts are cut to choose g.
+    Args:
+        weight: Weight w >= 0 of a synthetic text against a private one.
+        penalties: Penalties g > 0 to choose from; one is taken as it is.
+        folds: Parts into which the private texts are cut to choose g.
     """
 
     weight: float = 0.3
@@ -138,16 +128,12 @@ class Head:
     ) -> Float32[np.ndarray, "c e"]:
         """Return the head (c, d + 1), bias last; without any text it is zero.
 
-        Parameters
-        ----------
-        x, labels
-            Private embeddings and their labels; none are fine, where there are synthetic ones.
-        synthetic, synthetic_labels
-            Embeddings that were sent and their labels; none leave the private ones alone.
-        num_classes
-            Number of classes, c.
-        seed
-            Seed of the folds.
+        Args:
+            x, labels: Private embeddings and their labels; none are fine, where there are synthetic ones.
+            synthetic, synthetic_labels: Embeddings that were sent and their labels; none leave the private ones
+                alone.
+            num_classes: Number of classes, c.
+            seed: Seed of the folds.
         """
         from threadpoolctl import threadpool_limits
 

@@ -39,20 +39,13 @@ AT_ONCE = 64
 class Training:
     """Settings of a descent.
 
-    Parameters
-    ----------
-    learning_rate, head_learning_rate
-        Highest learning rates, of the encoder and of what names a class.
-    weight_decay
-        Decay of the weights, decoupled as in AdamW.
-    warmup
-        Share of the steps over which the learning rate rises.
-    epochs
-        Passes over all texts, at most.
-    batch
-        Texts of a step.
-    patience
-        Epochs without a lower loss of the held out texts after which training stops.
+    Args:
+        learning_rate, head_learning_rate: Highest learning rates, of the encoder and of what names a class.
+        weight_decay: Decay of the weights, decoupled as in AdamW.
+        warmup: Share of the steps over which the learning rate rises.
+        epochs: Passes over all texts, at most.
+        batch: Texts of a step.
+        patience: Epochs without a lower loss of the held out texts after which training stops.
     """
 
     learning_rate: float = 5e-5
@@ -82,30 +75,20 @@ class Training:
     ) -> dict[str, Any]:
         """Train a model where it is, on one thread, and leave it at its best epoch.
 
-        Parameters
-        ----------
-        model
-            Network of one output for each class and head.
-        data, weights
-            Texts to learn, at least one, and what each of them weighs. A target is the class, plus c for each head
-            before its own.
-        check
-            Texts that are held out; without any all epochs are trained.
-        num_classes
-            Number of classes, c.
-        seed
-            Seed of the order and of dropout.
+        Args:
+            model: Network of one output for each class and head.
+            data, weights: Texts to learn, at least one, and what each of them weighs. A target is the class, plus c
+                for each head before its own.
+            check: Texts that are held out; without any all epochs are trained.
+            num_classes: Number of classes, c.
+            seed: Seed of the order and of dropout.
 
-        Returns
-        -------
-        dict
-            `epochs` (of the weights kept), `trained` (in all) and `losses` (of what is held out, at the beginning and
-            after each epoch).
+        Returns:
+            dict: `epochs` (of the weights kept), `trained` (in all) and `losses` (of what is held out, at the
+                beginning and after each epoch).
 
-        Raises
-        ------
-        BadInput
-            The loss is not finite any more.
+        Raises:
+            BadInput: The loss is not finite any more.
         """
         cuda = [torch.device(data.device)] if torch.device(data.device).type == "cuda" else []
         with one_thread(), torch.random.fork_rng(devices=cuda):

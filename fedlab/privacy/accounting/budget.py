@@ -26,21 +26,14 @@ UNITS = ("sample", "client")
 class PrivacyBudget:
     """The terms that a ledger keeps; as an element of a config, a strategy's `privacy`.
 
-    Parameters
-    ----------
-    epsilon
-        Cap, > 0: nothing is released that would pass it. None is no cap and only keeps count.
-    delta
-        Delta in (0, 1) that every epsilon of the ledger is meant at.
-    unit
-        Unit of privacy: 'sample' or 'client'.
-    relation
-        Relation of neighbours: 'add_remove' or 'replace_one'.
+    Args:
+        epsilon: Cap, > 0: nothing is released that would pass it. None is no cap and only keeps count.
+        delta: Delta in (0, 1) that every epsilon of the ledger is meant at.
+        unit: Unit of privacy: 'sample' or 'client'.
+        relation: Relation of neighbours: 'add_remove' or 'replace_one'.
 
-    Raises
-    ------
-    BadInput
-        One of them is out of range or unknown.
+    Raises:
+        BadInput: One of them is out of range or unknown.
     """
 
     epsilon: float | None = None
@@ -57,10 +50,8 @@ class PrivacyBudget:
     def of(cls, privacy: Any) -> PrivacyBudget:
         """Return the terms of whatever has them: its `delta`, `unit` and `relation`, its `cap` or else its `epsilon`.
 
-        Raises
-        ------
-        BadInput
-            One of them is out of range or unknown.
+        Raises:
+            BadInput: One of them is out of range or unknown.
         """
         cap = getattr(privacy, "cap", None)
         return cls(privacy.epsilon if cap is None else cap, privacy.delta, privacy.unit, privacy.relation)

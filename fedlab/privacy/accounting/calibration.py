@@ -37,16 +37,11 @@ TOLERANCE = 0.01
 class PrivacyCertificate:
     """What sampled Gaussian steps cost one sample (or client), added or removed.
 
-    Attributes
-    ----------
-    epsilon, delta
-        Cost of all steps together; epsilon is infinite where there was no noise.
-    noise_multiplier
-        Noise multiplier m: standard deviations per unit of sensitivity.
-    sampling_probability
-        Probability q of each sample to be in a step.
-    steps
-        Number of steps T, as they were really taken.
+    Attributes:
+        epsilon, delta: Cost of all steps together; epsilon is infinite where there was no noise.
+        noise_multiplier: Noise multiplier m: standard deviations per unit of sensitivity.
+        sampling_probability: Probability q of each sample to be in a step.
+        steps: Number of steps T, as they were really taken.
     """
 
     epsilon: float
@@ -61,21 +56,14 @@ def certify(
 ) -> PrivacyCertificate:
     """Return what these steps cost at delta.
 
-    Parameters
-    ----------
-    noise_multiplier
-        Noise multiplier m >= 0; 0 is no noise and costs infinity.
-    sampling_probability
-        Probability q in (0, 1].
-    steps
-        Number of steps T >= 0; none cost nothing.
-    delta
-        Delta in (0, 1).
+    Args:
+        noise_multiplier: Noise multiplier m >= 0; 0 is no noise and costs infinity.
+        sampling_probability: Probability q in (0, 1].
+        steps: Number of steps T >= 0; none cost nothing.
+        delta: Delta in (0, 1).
 
-    Raises
-    ------
-    BadInput
-        One of them is out of range.
+    Raises:
+        BadInput: One of them is out of range.
     """
     check_budget(1.0, delta)
     q = check_sampling(sampling_probability)
@@ -96,19 +84,13 @@ def certify(
 def calibrate(epsilon: float, delta: float, sampling_probability: float, steps: int) -> float:
     """Return a noise multiplier with which all steps together keep (epsilon, delta); at most 1 % is left unspent.
 
-    Parameters
-    ----------
-    epsilon, delta
-        Budget: epsilon > 0, delta in (0, 1).
-    sampling_probability
-        Probability q in (0, 1].
-    steps
-        Number of steps T >= 1.
+    Args:
+        epsilon, delta: Budget: epsilon > 0, delta in (0, 1).
+        sampling_probability: Probability q in (0, 1].
+        steps: Number of steps T >= 1.
 
-    Raises
-    ------
-    BadInput
-        One of them is out of range, or no multiplier was found.
+    Raises:
+        BadInput: One of them is out of range, or no multiplier was found.
     """
     check_budget(epsilon, delta)
     q = check_sampling(sampling_probability)
@@ -125,19 +107,13 @@ def calibrate(epsilon: float, delta: float, sampling_probability: float, steps: 
 def votes_multiplier(epsilon: float, delta: float, rounds: int, beside: tuple[Release, ...] = ()) -> float:
     """Return the noise multiplier of votes that, with all rounds and what is released beside them, keep a budget.
 
-    Parameters
-    ----------
-    epsilon, delta
-        Budget of all of it.
-    rounds
-        Number of histograms, at least 1.
-    beside
-        Releases about the same texts beside the votes: a generator's steps.
+    Args:
+        epsilon, delta: Budget of all of it.
+        rounds: Number of histograms, at least 1.
+        beside: Releases about the same texts beside the votes: a generator's steps.
 
-    Raises
-    ------
-    BadInput
-        There is no round, or what is beside spends the whole budget.
+    Raises:
+        BadInput: There is no round, or what is beside spends the whole budget.
     """
     checks.integer("rounds", rounds, least=1)
     m = multiplier(epsilon, delta) * rounds**0.5

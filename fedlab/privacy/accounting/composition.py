@@ -49,18 +49,12 @@ ROUNDING = 1e-12
 class Composition:
     """All that was released about one person, as far as its cost goes; `+` composes.
 
-    Attributes
-    ----------
-    precision
-        Sum of 1/m^2 of the Gaussian releases.
-    sampled
-        Events (m, q) of those that saw a Poisson sample.
-    cohorts
-        Events (m, size, of how many) of those that saw a cohort of fixed size.
-    curves
-        Renyi curves that were stated.
-    epsilon_added, delta_added
-        Sums over pure and stated releases.
+    Attributes:
+        precision: Sum of 1/m^2 of the Gaussian releases.
+        sampled: Events (m, q) of those that saw a Poisson sample.
+        cohorts: Events (m, size, of how many) of those that saw a cohort of fixed size.
+        curves: Renyi curves that were stated.
+        epsilon_added, delta_added: Sums over pure and stated releases.
     """
 
     precision: float = 0.0

@@ -24,20 +24,14 @@ _REMEDY = "Nothing was released: free some space or choose a writable folder"
 class Journal:
     """A journal that is open for writing.
 
-    Parameters
-    ----------
-    path
-        File; it and its folders are made.
+    Args:
+        path: File; it and its folders are made.
 
-    Attributes
-    ----------
-    lines
-        Lines that stood in it when it was opened.
+    Attributes:
+        lines: Lines that stood in it when it was opened.
 
-    Raises
-    ------
-    BadInput
-        Another process has it, it cannot be written, or it is damaged.
+    Raises:
+        BadInput: Another process has it, it cannot be written, or it is damaged.
     """
 
     def __init__(self, path: Path):
@@ -62,10 +56,8 @@ class Journal:
     def append(self, lines: Iterable[Mapping[str, Any]]) -> None:
         """Put lines on the disk; when this returns they are there, whatever happens to the process.
 
-        Raises
-        ------
-        BadInput
-            They cannot be written; the file is as it was.
+        Raises:
+            BadInput: They cannot be written; the file is as it was.
         """
         data = b"".join(json.dumps(line, allow_nan=False).encode() + b"\n" for line in lines)
         if self._log.closed:

@@ -56,25 +56,19 @@ class Ledger:
     first round, and the strategy calls `ledger.charge` before noise is drawn or clients are asked. Checkpoints
     keep the ledger like any attribute; a strategy with a `state_dict` of its own puts `ledger.state_dict()` there.
 
-    Parameters
-    ----------
-    budget
-        Cap, delta, unit and relation.
-    path
-        File of the journal. None keeps the ledger in memory alone.
+    Args:
+        budget: Cap, delta, unit and relation.
+        path: File of the journal. None keeps the ledger in memory alone.
 
-    Raises
-    ------
-    BadInput
-        The journal is another's, damaged, or made for another unit or relation.
+    Raises:
+        BadInput: The journal is another's, damaged, or made for another unit or relation.
 
-    Examples
-    --------
-    >>> ledger = Ledger(PrivacyBudget(epsilon=1.0))
-    >>> ledger.charge(Release("round 1", "noisy statistics", "gaussian", noise_multiplier=4.0))
-    >>> epsilon, delta = ledger.spent()
-    >>> round(epsilon, 2)
-    0.93
+    Examples:
+        >>> ledger = Ledger(PrivacyBudget(epsilon=1.0))
+        >>> ledger.charge(Release("round 1", "noisy statistics", "gaussian", noise_multiplier=4.0))
+        >>> epsilon, delta = ledger.spent()
+        >>> round(epsilon, 2)
+        0.93
     """
 
     def __init__(self, budget: PrivacyBudget, path: Path | str | None = None):
@@ -122,13 +116,10 @@ class Ledger:
     def charge(self, *releases: Release) -> None:
         """Count releases, all or none, but for those that are known, bit for bit; only then may they happen.
 
-        Raises
-        ------
-        BudgetSpent
-            Somebody's epsilon would pass the cap. Nothing is charged.
-        BadInput
-            A release is of another unit or relation, its id stands for another release, or the journal cannot be
-            written. Nothing is charged.
+        Raises:
+            BudgetSpent: Somebody's epsilon would pass the cap. Nothing is charged.
+            BadInput: A release is of another unit or relation, its id stands for another release, or the journal
+                cannot be written. Nothing is charged.
         """
         with self._guard:
             new = self._new(releases)
@@ -225,10 +216,9 @@ class Ledger:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Add what a checkpoint knows and this ledger does not; nothing is taken back, and no cap applies to it.
 
-        Raises
-        ------
-        BadInput
-            The checkpoint and the ledger mean different releases by one id, or the journal cannot be written.
+        Raises:
+            BadInput: The checkpoint and the ledger mean different releases by one id, or the journal cannot be
+                written.
         """
         with self._guard:
             self._enter(self._new(Release.of(json.loads(text)) for text in state["releases"]))
@@ -270,10 +260,8 @@ def _check_same(path: Path, before: PrivacyBudget, now: PrivacyBudget) -> None:
 def required(ledger: Ledger | None) -> Ledger:
     """Return the ledger of a private strategy.
 
-    Raises
-    ------
-    BadInput
-        Nobody gave it one: nothing may be released that is not counted.
+    Raises:
+        BadInput: Nobody gave it one: nothing may be released that is not counted.
     """
     if ledger is None:
         raise BadInput("a private strategy needs a ledger: set strategy.ledger before it runs")

@@ -20,12 +20,9 @@ from fedlab.privacy.accounting.release import Release
 class Accounts:
     """The compositions of all clients.
 
-    Attributes
-    ----------
-    everyone
-        Composition of releases that name no clients.
-    own
-        Compositions, by client, of those that name it.
+    Attributes:
+        everyone: Composition of releases that name no clients.
+        own: Compositions, by client, of those that name it.
     """
 
     everyone: Composition = field(default_factory=Composition)

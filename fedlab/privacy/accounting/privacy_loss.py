@@ -28,16 +28,11 @@ def distribution_epsilon(
 ) -> float:
     """Return epsilon at delta of Gaussian releases, of which some saw Poisson samples, composed as distributions.
 
-    Parameters
-    ----------
-    precision
-        Sum of 1/m^2 over the releases that saw everyone; 0 for none.
-    sampled
-        Others, ((m, q), how often), at least one.
-    delta
-        Delta in (0, 1).
-    interval
-        Step of the discretisation.
+    Args:
+        precision: Sum of 1/m^2 over the releases that saw everyone; 0 for none.
+        sampled: Others, ((m, q), how often), at least one.
+        delta: Delta in (0, 1).
+        interval: Step of the discretisation.
     """
     total = None
     for (noise_multiplier, q), steps in sampled:
@@ -54,15 +49,11 @@ def distribution_epsilon(
 def cohort(noise_multiplier: float, size: int, population: int, orders: Sequence[int]) -> np.ndarray:
     """Return the Renyi curve of one Gaussian release of a cohort drawn without replacement, one being replaced.
 
-    Parameters
-    ----------
-    noise_multiplier
-        Standard deviation over the distance that a replacement can move the sum. dp_accounting's own documentation
-        divides by the norm of one contribution, half of that.
-    size, population
-        Number of those drawn, and of those they are drawn from.
-    orders
-        Orders, integers > 1.
+    Args:
+        noise_multiplier: Standard deviation over the distance that a replacement can move the sum. dp_accounting's
+            own documentation divides by the norm of one contribution, half of that.
+        size, population: Number of those drawn, and of those they are drawn from.
+        orders: Orders, integers > 1.
     """
     events = part("dp_accounting", "dp_event")
     replaced = part("dp_accounting", "NeighboringRelation").REPLACE_ONE

@@ -47,36 +47,22 @@ _GIVEN = ("noise_multiplier", "cohort", "curve", "epsilon", "delta")
 class Release:
     """One release, as the ledger keeps it.
 
-    Parameters
-    ----------
-    id
-        Name of the bits: see `seeded_id` and `fresh_id`.
-    label
-        Words for people: 'dp_afl: noisy statistics, round 1'.
-    mechanism
-        Key of `NEEDS`.
-    noise_multiplier
-        Noise multiplier m > 0 of the Gaussian mechanisms.
-    sampling_probability
-        Probability q in (0, 1] of a Poisson sample.
-    steps
-        Number of times that the mechanism ran: 1, 2, ...
-    epsilon, delta
-        Cost of pure and stated; epsilon >= 0, delta in [0, 1).
-    cohort
-        Size of a cohort of fixed size, and of how many it was drawn.
-    curve
-        Pairs (order > 1, divergence >= 0) by rising order. Between two orders the larger one's value is used, which
-        is never too small, for the divergence rises with the order.
-    clients
-        Ids of those it is about; None for everyone.
-    unit, relation
-        Unit of privacy and relation of neighbours, as a `PrivacyBudget` has them.
+    Args:
+        id: Name of the bits: see `seeded_id` and `fresh_id`.
+        label: Words for people: 'dp_afl: noisy statistics, round 1'.
+        mechanism: Key of `NEEDS`.
+        noise_multiplier: Noise multiplier m > 0 of the Gaussian mechanisms.
+        sampling_probability: Probability q in (0, 1] of a Poisson sample.
+        steps: Number of times that the mechanism ran: 1, 2, ...
+        epsilon, delta: Cost of pure and stated; epsilon >= 0, delta in [0, 1).
+        cohort: Size of a cohort of fixed size, and of how many it was drawn.
+        curve: Pairs (order > 1, divergence >= 0) by rising order. Between two orders the larger one's value is used,
+            which is never too small, for the divergence rises with the order.
+        clients: Ids of those it is about; None for everyone.
+        unit, relation: Unit of privacy and relation of neighbours, as a `PrivacyBudget` has them.
 
-    Raises
-    ------
-    BadInput
-        A value is out of range, missing, or not the mechanism's.
+    Raises:
+        BadInput: A value is out of range, missing, or not the mechanism's.
     """
 
     id: str
@@ -167,12 +153,10 @@ class Release:
 def seeded_id(*parts: object) -> str:
     """Return the id of a draw that a seed repeats: equal parts, equal id.
 
-    Parameters
-    ----------
-    *parts
-        Parts that its bits depend on, all of them: method, seed, round, who took part, a digest of what the noise is
-        added to. The same noise on two different sums would give away their difference, so what is left out here is
-        forgotten by the ledger.
+    Args:
+        *parts: Parts that its bits depend on, all of them: method, seed, round, who took part, a digest of what the
+            noise is added to. The same noise on two different sums would give away their difference, so what is left
+            out here is forgotten by the ledger.
     """
     return hashlib.sha256(json.dumps(parts, default=str).encode()).hexdigest()[:32]
 

@@ -34,14 +34,10 @@ TRANSPOSED = ("transformers.pytorch_utils", "Conv1D")
 class Use:
     """One call of a layer.
 
-    Attributes
-    ----------
-    layer
-        Layer with parameters of its own that are trained.
-    seen, output
-        Input without history, and output.
-    versions
-        Numbers of changes in place to both, when it returned.
+    Attributes:
+        layer: Layer with parameters of its own that are trained.
+        seen, output: Input without history, and output.
+        versions: Numbers of changes in place to both, when it returned.
     """
 
     layer: Any
@@ -53,14 +49,11 @@ class Use:
 class Ghost:
     """Watches a module's layers until it is removed.
 
-    Parameters
-    ----------
-    module
-        Module that is trained.
-    norms, gradients
-        Norms, and gradients, of single samples by type of layer: (layer, [a], g) to values by parameter.
-    prepare, fallback
-        Functions for a layer of any other type, which is prepared first.
+    Args:
+        module: Module that is trained.
+        norms, gradients: Norms, and gradients, of single samples by type of layer: (layer, [a], g) to values by
+            parameter.
+        prepare, fallback: Functions for a layer of any other type, which is prepared first.
     """
 
     def __init__(self, module: nn.Module, norms: Any, gradients: Any, prepare: Any, fallback: Any):
@@ -88,10 +81,8 @@ class Ghost:
     def norms(self, values: Tensor) -> dict[nn.Parameter, Tensor]:
         """Return the norm of each sample's gradient in each parameter, (n,), from their losses, the last ones, (n,).
 
-        Raises
-        ------
-        BadInput
-            A layer's tensors were changed in place, or a parameter serves twice.
+        Raises:
+            BadInput: A layer's tensors were changed in place, or a parameter serves twice.
         """
         uses, self._uses = self._uses, []
         for use in uses:

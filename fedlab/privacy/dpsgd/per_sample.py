@@ -47,10 +47,8 @@ class Samples(Protocol):
 def check_module(module: nn.Module) -> None:
     """Refuse a module whose samples cannot be told apart, and say what to do.
 
-    Raises
-    ------
-    BadInput
-        A trainable part mixes samples (BatchNorm) or keeps buffers, or nothing is trainable.
+    Raises:
+        BadInput: A trainable part mixes samples (BatchNorm) or keeps buffers, or nothing is trainable.
     """
     validators = part("opacus.validators", "ModuleValidator").VALIDATORS
     wrong = []
@@ -114,10 +112,8 @@ class Gradients:
     def probe(self, samples: Samples, losses: Losses) -> None:
         """Compare the norms with autograd's on the first sample, at weights where no gradient vanishes.
 
-        Raises
-        ------
-        BadInput
-            A layer does not see the batch, or Opacus is wrong about its gradient.
+        Raises:
+            BadInput: A layer does not see the batch, or Opacus is wrong about its gradient.
         """
         kept = [p.detach().clone() for _, p in self._named]
         try:

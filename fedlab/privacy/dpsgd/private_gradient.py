@@ -85,27 +85,18 @@ class Taken:
 class DPSGD:
     """The rule. All of it is public: none of these numbers may be computed from the data.
 
-    Parameters
-    ----------
-    clip
-        Largest norm C > 0 of a sample's gradient.
-    noise_multiplier
-        Noise multiplier m >= 0, e.g. of `calibrate`; 0 clips without noise, and its certificate says infinity.
-    sampling_probability
-        Probability q in (0, 1] of each sample to be in a step.
-    steps
-        Number of steps T >= 1.
-    expected_batch
-        Public number B > 0 that the sums are divided by.
-    physical_batch
-        Samples that pass the module at once: memory, and nothing else.
-    clipping
-        Way to clip, 'ghost' or 'hooks': the same sums, to rounding.
+    Args:
+        clip: Largest norm C > 0 of a sample's gradient.
+        noise_multiplier: Noise multiplier m >= 0, e.g. of `calibrate`; 0 clips without noise, and its certificate
+            says infinity.
+        sampling_probability: Probability q in (0, 1] of each sample to be in a step.
+        steps: Number of steps T >= 1.
+        expected_batch: Public number B > 0 that the sums are divided by.
+        physical_batch: Samples that pass the module at once: memory, and nothing else.
+        clipping: Way to clip, 'ghost' or 'hooks': the same sums, to rounding.
 
-    Raises
-    ------
-    BadInput
-        One of them is out of range.
+    Raises:
+        BadInput: One of them is out of range.
     """
 
     clip: float
@@ -139,29 +130,20 @@ class DPSGD:
 
         A sample whose gradient is not finite contributes nothing. Dropout draws from torch's global generator.
 
-        Parameters
-        ----------
-        module
-            Module whose parameters that require a gradient are trained. It is left without hooks.
-        samples
-            Samples, n of them; with n = 0 every step is noise alone.
-        losses
-            Loss per sample.
-        optimizer
-            Optimiser, any of torch's, over parameters of the module; it is given noisy mean gradients.
-        generator
-            Generator on the CPU, of the batches and the noise: see `generator_of`.
-        secure
-            Whether to sum several draws for each number of noise, against attacks on floating point (Holohan and
-            Braghin, https://arxiv.org/abs/2107.10138).
-        probe
-            Whether to compare Opacus with autograd on a sample before the first step; whoever trains the same module
-            a thousand times may do so once.
+        Args:
+            module: Module whose parameters that require a gradient are trained. It is left without hooks.
+            samples: Samples, n of them; with n = 0 every step is noise alone.
+            losses: Loss per sample.
+            optimizer: Optimiser, any of torch's, over parameters of the module; it is given noisy mean gradients.
+            generator: Generator on the CPU, of the batches and the noise: see `generator_of`.
+            secure: Whether to sum several draws for each number of noise, against attacks on floating point (Holohan
+                and Braghin, https://arxiv.org/abs/2107.10138).
+            probe: Whether to compare Opacus with autograd on a sample before the first step; whoever trains the same
+                module a thousand times may do so once.
 
-        Raises
-        ------
-        BadInput
-            The module, or the loss, cannot be treated sample by sample; the message names the part and the remedy.
+        Raises:
+            BadInput: The module, or the loss, cannot be treated sample by sample; the message names the part and the
+                remedy.
         """
         check_module(module)
         known = set(module.parameters())

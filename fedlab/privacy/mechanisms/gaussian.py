@@ -38,10 +38,8 @@ def delta_of(noise_multiplier: float, epsilon: float) -> float:
 def multiplier(epsilon: float, delta: float) -> float:
     """Return the smallest noise multiplier m that keeps (epsilon, delta).
 
-    Raises
-    ------
-    BadInput
-        `epsilon` is not > 0, or `delta` not in (0, 1); or the two are beyond all noise or none.
+    Raises:
+        BadInput: `epsilon` is not > 0, or `delta` not in (0, 1); or the two are beyond all noise or none.
     """
     check_budget(epsilon, delta)
     if delta_of(MOST, epsilon) > delta or delta_of(LEAST, epsilon) < delta:
@@ -59,10 +57,8 @@ def multiplier(epsilon: float, delta: float) -> float:
 def epsilon_of(noise_multiplier: float, delta: float) -> float:
     """Return the smallest epsilon >= 0 that one release keeps at this delta.
 
-    Raises
-    ------
-    BadInput
-        The multiplier is not > 0, or `delta` not in (0, 1).
+    Raises:
+        BadInput: The multiplier is not > 0, or `delta` not in (0, 1).
     """
     m = check_multiplier(noise_multiplier)
     check_budget(1.0, delta)

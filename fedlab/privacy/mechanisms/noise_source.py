@@ -33,10 +33,8 @@ def check_entropy(entropy: str) -> str:
 def check_place(entropy: str, simulated: bool) -> None:
     """Refuse noise that can be drawn again where the data are not the simulation's own.
 
-    Raises
-    ------
-    BadInput
-        Seeded noise in a deployment.
+    Raises:
+        BadInput: Seeded noise in a deployment.
     """
     if check_entropy(entropy) == "seeded" and not simulated:
         raise BadInput(

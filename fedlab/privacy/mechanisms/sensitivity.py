@@ -27,19 +27,13 @@ RELATIONS = ("add_remove", "replace_one")
 def joint_sensitivity(clip: float, target: float = 1.0, relation: str = "add_remove") -> float:
     """Return the L2 sensitivity of (G, C) to one sample.
 
-    Parameters
-    ----------
-    clip
-        Largest norm of a row, B > 0.
-    target
-        Largest norm of a target, T > 0; 1 for one-hot.
-    relation
-        Relation of neighbours: 'add_remove' or 'replace_one'.
+    Args:
+        clip: Largest norm of a row, B > 0.
+        target: Largest norm of a target, T > 0; 1 for one-hot.
+        relation: Relation of neighbours: 'add_remove' or 'replace_one'.
 
-    Raises
-    ------
-    BadInput
-        A bound is not a positive number, or the relation unknown.
+    Raises:
+        BadInput: A bound is not a positive number, or the relation unknown.
     """
     b, t = check_bound("clip", clip), check_bound("target", target)
     if check_relation(relation) == "add_remove":

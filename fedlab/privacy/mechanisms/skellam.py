@@ -38,12 +38,9 @@ FINEST = 2.0**50
 class Block:
     """Coordinates that are noised alike.
 
-    Attributes
-    ----------
-    l2, l1
-        Norms of the largest change by a neighbour, in integer units.
-    variance
-        Variance mu of the noise, in integer units squared.
+    Attributes:
+        l2, l1: Norms of the largest change by a neighbour, in integer units.
+        variance: Variance mu of the noise, in integer units squared.
     """
 
     l2: float
@@ -55,12 +52,9 @@ class Block:
 class Shift:
     """What a neighbour may change, over all coordinates.
 
-    Attributes
-    ----------
-    ratio
-        Charge of a Gaussian, sum_i v_i^2 / mu_i.
-    blocks
-        Blocks for the rest of the bound; the norms of each may be as large as the whole.
+    Attributes:
+        ratio: Charge of a Gaussian, sum_i v_i^2 / mu_i.
+        blocks: Blocks for the rest of the bound; the norms of each may be as large as the whole.
     """
 
     ratio: float
@@ -101,10 +95,8 @@ def epsilon_of(shift: Shift, delta: float) -> float:
 def calibrated(epsilon: float, delta: float, shift: Shift) -> float:
     """Return the smallest factor on the variances that keeps (epsilon, delta).
 
-    Raises
-    ------
-    BadInput
-        `epsilon` or `delta` is out of range, or no noise keeps them.
+    Raises:
+        BadInput: `epsilon` or `delta` is out of range, or no noise keeps them.
     """
     check_budget(epsilon, delta)
     low, high = 2.0**-40, 2.0**60
@@ -122,10 +114,8 @@ def calibrated(epsilon: float, delta: float, shift: Shift) -> float:
 def skellam(variance: float, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
     """Return int64 noise of this variance.
 
-    Raises
-    ------
-    BadInput
-        The variance is not positive, or too large to draw integers exactly.
+    Raises:
+        BadInput: The variance is not positive, or too large to draw integers exactly.
     """
     if not 0 < variance <= FINEST:
         raise BadInput(

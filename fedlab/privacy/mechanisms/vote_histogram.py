@@ -28,10 +28,8 @@ def histogram(
 ) -> Float64[np.ndarray, " k"]:
     """Return how many private texts are nearest to each candidate; of equally near ones the first has the vote.
 
-    Raises
-    ------
-    BadInput
-        There is no candidate, or the two have other widths.
+    Raises:
+        BadInput: There is no candidate, or the two have other widths.
     """
     if not len(candidates):
         raise BadInput("0 candidates: a vote needs at least one")

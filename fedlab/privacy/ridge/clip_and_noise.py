@@ -34,19 +34,14 @@ INSIDE = 1 - 2.0**-40
 def clip_rows(x: Float64[Tensor, "n d"], clip: float, scale: float | None = None) -> Float64[Tensor, "n d"]:
     """Return rows of norm at most B, in the direction that they had.
 
-    Parameters
-    ----------
-    x
-        Features, or the integers that stand for them. Finite: see `fedlab.stats.arithmetic.samples.check_features`.
-    clip
-        Bound B > 0, in units of the features.
-    scale
-        Integer units per 1.0 of a feature; None for plain features.
+    Args:
+        x: Features, or the integers that stand for them. Finite: see
+            `fedlab.stats.arithmetic.samples.check_features`.
+        clip: Bound B > 0, in units of the features.
+        scale: Integer units per 1.0 of a feature; None for plain features.
 
-    Raises
-    ------
-    BadInput
-        B is no bound, a row is not finite, or B is so small that a row of integers would vanish.
+    Raises:
+        BadInput: B is no bound, a row is not finite, or B is so small that a row of integers would vanish.
     """
     bound = check_bound("clip", clip) * (scale or 1.0) * INSIDE
     if scale is not None and bound < 1:
@@ -66,10 +61,8 @@ def clip_statistics(statistics: NoisyGram, bound: float) -> NoisyGram:
 
     Integers stay integers: they are rounded towards zero, which passes no bound.
 
-    Raises
-    ------
-    BadInput
-        S is no bound, or an entry is not finite.
+    Raises:
+        BadInput: S is no bound, or an entry is not finite.
     """
     size = check_bound("clip", bound) * INSIDE
     plain = statistics.real()
@@ -89,19 +82,14 @@ def symmetric_gaussian(
 ) -> NoisyGram:
     """Return G + (Z + Z')/2 and C + N, in units of the features.
 
-    Parameters
-    ----------
-    statistics
-        Sums, clipped: this function cannot know to what.
-    gram_deviation, cross_deviation
-        Standard deviations s_G >= 0 and s_C > 0, in units of the features; s_G = 0 where G is public.
-    rng
-        Random numbers, of the operating system's entropy where the data are real.
+    Args:
+        statistics: Sums, clipped: this function cannot know to what.
+        gram_deviation, cross_deviation: Standard deviations s_G >= 0 and s_C > 0, in units of the features; s_G = 0
+            where G is public.
+        rng: Random numbers, of the operating system's entropy where the data are real.
 
-    Raises
-    ------
-    BadInput
-        A deviation is negative or not finite.
+    Raises:
+        BadInput: A deviation is negative or not finite.
     """
     for name, s in (("gram_deviation", gram_deviation), ("cross_deviation", cross_deviation)):
         checks.number(name, s, least=0)

@@ -48,29 +48,19 @@ SHARE = "a share of the clients, e.g. 0.1"
 class Guarantee:
     """(epsilon, delta) for one release of ridge statistics.
 
-    Parameters
-    ----------
-    epsilon, delta
-        Budget of one release.
-    clip
-        Largest norm B of a row of features, or with `unit='client'` of a client's whole statistics.
-    trust
-        Who is trusted with what: 'central', 'local' or 'distributed'.
-    unit
-        Unit whose presence is hidden: one 'sample', or one 'client' with all it has.
-    relation
-        Relation of neighbours: 'add_remove' or 'replace_one'.
-    gram_share
-        Share u in (0, 1) of the budget that G takes; None noises G and C alike.
-    dropout, colluding
-        Shares of the clients that may drop out, and that may tell the server their noise (distributed).
-    cap
-        Epsilon that all releases together may spend; None for this one's.
+    Args:
+        epsilon, delta: Budget of one release.
+        clip: Largest norm B of a row of features, or with `unit='client'` of a client's whole statistics.
+        trust: Who is trusted with what: 'central', 'local' or 'distributed'.
+        unit: Unit whose presence is hidden: one 'sample', or one 'client' with all it has.
+        relation: Relation of neighbours: 'add_remove' or 'replace_one'.
+        gram_share: Share u in (0, 1) of the budget that G takes; None noises G and C alike.
+        dropout, colluding: Shares of the clients that may drop out, and that may tell the server their noise
+            (distributed).
+        cap: Epsilon that all releases together may spend; None for this one's.
 
-    Raises
-    ------
-    BadInput
-        A value is out of range, or two do not go together.
+    Raises:
+        BadInput: A value is out of range, or two do not go together.
     """
 
     epsilon: float = 1.0
@@ -151,19 +141,13 @@ class Guarantee:
     def noised_cross(self, sums: NoisyGram, public_gram: Tensor, rng: np.random.Generator) -> NoisyGram:
         """Return C with noise beside a Gram of public rows: G is not released, so C may have all of the budget.
 
-        Parameters
-        ----------
-        sums
-            Sums whose C is released; G is not looked at.
-        public_gram
-            Gram of rows that anybody may see, (d, d).
-        rng
-            Random numbers of the noise.
+        Args:
+            sums: Sums whose C is released; G is not looked at.
+            public_gram: Gram of rows that anybody may see, (d, d).
+            rng: Random numbers of the noise.
 
-        Raises
-        ------
-        BadInput
-            The unit is a client: what one has is clipped as a whole, G and C together.
+        Raises:
+            BadInput: The unit is a client: what one has is clipped as a whole, G and C together.
         """
         if self.unit == "client":
             raise BadInput("a public Gram with unit=client: clip rows, say unit=sample")
@@ -175,19 +159,13 @@ class Guarantee:
     def share(self, sums: NoisyGram, num_clients: int, rng: np.random.Generator) -> NoisyGram:
         """Return a client's integers with its share of the noise; by itself it hides little.
 
-        Parameters
-        ----------
-        sums
-            Sums of one client, exact.
-        num_clients
-            Number of clients k, of whom at least `needed` must be in the sum.
-        rng
-            Random numbers of the client's own.
+        Args:
+            sums: Sums of one client, exact.
+            num_clients: Number of clients k, of whom at least `needed` must be in the sum.
+            rng: Random numbers of the client's own.
 
-        Raises
-        ------
-        BadInput
-            The sums are no integers, or a share is too small or too large for integers.
+        Raises:
+            BadInput: The sums are no integers, or a share is too small or too large for integers.
         """
         if sums.scale is None:
             raise BadInput("trust=distributed masks integers: it needs mode=exact")

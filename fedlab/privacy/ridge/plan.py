@@ -49,19 +49,13 @@ CONFUSED = 0.1
 class Plan:
     """A guarantee, and the federation it is for.
 
-    Parameters
-    ----------
-    guarantee
-        Guarantee of one release.
-    n, d, c, clients
-        Numbers of samples in all, features, classes, and clients that hold the samples.
-    of_features
-        Number of features before a projection to d; None for d.
+    Args:
+        guarantee: Guarantee of one release.
+        n, d, c, clients: Numbers of samples in all, features, classes, and clients that hold the samples.
+        of_features: Number of features before a projection to d; None for d.
 
-    Raises
-    ------
-    BadInput
-        A size is out of range.
+    Raises:
+        BadInput: A size is out of range.
     """
 
     guarantee: Guarantee
@@ -131,16 +125,11 @@ class Plan:
 class Forecast:
     """Accuracies on synthetic classes.
 
-    Attributes
-    ----------
-    without
-        Accuracy with no noise, at the best of `RIDGES`.
-    accuracy, spread
-        Mean and standard deviation over the draws of noise.
-    error
-        Standard error of the loss, from the test rows: what is below it is not known to be there.
-    rows
-        Number of rows that were drawn for the n.
+    Attributes:
+        without: Accuracy with no noise, at the best of `RIDGES`.
+        accuracy, spread: Mean and standard deviation over the draws of noise.
+        error: Standard error of the loss, from the test rows: what is below it is not known to be there.
+        rows: Number of rows that were drawn for the n.
     """
 
     without: float

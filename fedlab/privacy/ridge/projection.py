@@ -24,17 +24,12 @@ from fedlab.stats.arithmetic.solve import one_thread
 def principal(public: Tensor, width: int) -> Float64[Tensor, "d0 d"]:
     """Return the directions in which public rows have most energy, not centred: a head has no intercept.
 
-    Parameters
-    ----------
-    public
-        Rows that may be looked at, (p, d0).
-    width
-        Number of directions d <= d0, and <= p: rows do not span more.
+    Args:
+        public: Rows that may be looked at, (p, d0).
+        width: Number of directions d <= d0, and <= p: rows do not span more.
 
-    Raises
-    ------
-    BadInput
-        More directions are asked for than there are.
+    Raises:
+        BadInput: More directions are asked for than there are.
     """
     rows = public.to(torch.float64)
     remedy = f"there are {len(rows)} public rows of {rows.shape[1]} features"

@@ -49,12 +49,9 @@ SEED_SHARE, KEY_SHARE, PAIR = 0, 1, 2
 class Participant:
     """One client in one aggregation.
 
-    Parameters
-    ----------
-    who
-        Id, as the server and the others speak of it; in [0, 2^64).
-    terms
-        Terms that it agrees to.
+    Args:
+        who: Id, as the server and the others speak of it; in [0, 2^64).
+        terms: Terms that it agrees to.
     """
 
     who: int
@@ -69,15 +66,11 @@ class Participant:
     def shares(self, question: Answer, session: bytes, memory: Memory) -> tuple[Answer, Memory]:
         """Return what each neighbour is to hold, sealed.
 
-        Parameters
-        ----------
-        question
-            Arrays 'neighbours' (k,) uint64, rising; 'publics' (k, 2, 32) uint8, theirs.
+        Args:
+            question: Arrays 'neighbours' (k,) uint64, rising; 'publics' (k, 2, 32) uint8, theirs.
 
-        Raises
-        ------
-        BadInput
-            There are too few neighbours, they are not distinct, or another set was named before.
+        Raises:
+            BadInput: There are too few neighbours, they are not distinct, or another set was named before.
         """
         root = self._known(memory, session, "root")
         neighbours, publics = _ids(question, "neighbours"), _array(question, "publics", np.uint8)
@@ -114,17 +107,12 @@ class Participant:
     ) -> tuple[Answer, Memory]:
         """Return the masked vector, (L,) uint64, and its digest.
 
-        Parameters
-        ----------
-        question
-            Arrays 'senders' (m,) uint64, the neighbours that shared; 'sealed' (m, .) uint8, what they did.
-        vector
-            Integers that are added; the same length for everybody.
+        Args:
+            question: Arrays 'senders' (m,) uint64, the neighbours that shared; 'sealed' (m, .) uint8, what they did.
+            vector: Integers that are added; the same length for everybody.
 
-        Raises
-        ------
-        BadInput
-            A share or a key was tampered with, too few neighbours shared, or others were named before.
+        Raises:
+            BadInput: A share or a key was tampered with, too few neighbours shared, or others were named before.
         """
         seeds = self._known(memory, session, "seeds")
         senders, sealed = _ids(question, "senders"), _array(question, "sealed", np.uint8)
@@ -157,15 +145,11 @@ class Participant:
     def reveal(self, question: Answer, session: bytes, memory: Memory) -> tuple[Answer, Memory]:
         """Return one share of each neighbour that shared, (m, 33) uint8, in the order in which they were named.
 
-        Parameters
-        ----------
-        question
-            Arrays 'survivors' (u,) uint64, rising: whose upload is in the sum.
+        Args:
+            question: Arrays 'survivors' (u,) uint64, rising: whose upload is in the sum.
 
-        Raises
-        ------
-        BadInput
-            The survivors are too few, are not what was said before, or lack this client.
+        Raises:
+            BadInput: The survivors are too few, are not what was said before, or lack this client.
         """
         shares = self._known(memory, session, "shares")
         survivors, senders, record = self._survivors(question, memory)
@@ -176,16 +160,12 @@ class Participant:
     def part(self, question: Answer, session: bytes, memory: Memory) -> tuple[Answer, Memory]:
         """Return the seeds shared with neighbours on the other side of a deletion, (m, 32) uint8.
 
-        Parameters
-        ----------
-        question
-            Arrays 'leaving' (s,) uint64, rising: who leaves the sum; 'survivors' as `reveal` has them, for a client
-            that was away then.
+        Args:
+            question: Arrays 'leaving' (s,) uint64, rising: who leaves the sum; 'survivors' as `reveal` has them, for
+                a client that was away then.
 
-        Raises
-        ------
-        BadInput
-            Somebody leaves who is not in the sum or left before, or too few neighbours would stay.
+        Raises:
+            BadInput: Somebody leaves who is not in the sum or left before, or too few neighbours would stay.
         """
         seeds = np.frombuffer(self._known(memory, session, "seeds"), np.uint8).reshape(-1, KEY_BYTES)
         self._known(memory, session, "uploaded")

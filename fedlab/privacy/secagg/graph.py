@@ -36,19 +36,13 @@ Graph = Mapping[int, tuple[int, ...]]
 class Terms:
     """What everybody agrees on before a sum; each derives it by itself, so that nobody need be believed.
 
-    Parameters
-    ----------
-    clients
-        Number of clients n that are asked.
-    dropout
-        Share of them that may be lost on the way, in [0, 1): a sum of fewer than the others is refused.
-    colluding
-        Share of them that may join forces with the server, in [0, 1).
+    Args:
+        clients: Number of clients n that are asked.
+        dropout: Share of them that may be lost on the way, in [0, 1): a sum of fewer than the others is refused.
+        colluding: Share of them that may join forces with the server, in [0, 1).
 
-    Raises
-    ------
-    BadInput
-        A share is out of range, there are fewer than three clients, or no threshold satisfies both shares.
+    Raises:
+        BadInput: A share is out of range, there are fewer than three clients, or no threshold satisfies both shares.
     """
 
     clients: int

@@ -96,16 +96,11 @@ def pair_seed(secret: bytes, public: bytes, session: bytes, one: int, other: int
 def seal(key: bytes, sender: bytes, content: bytes, about: bytes) -> bytes:
     """Return the content in an envelope, 16 bytes longer, that tells whether anything of it was changed.
 
-    Parameters
-    ----------
-    key
-        Key that `agree` returned; used for one envelope each way.
-    sender
-        Bytes, 8, that tell the two ways apart.
-    content
-        Bytes that only the other shall read.
-    about
-        Bytes that need not be secret, but must be the same for both.
+    Args:
+        key: Key that `agree` returned; used for one envelope each way.
+        sender: Bytes, 8, that tell the two ways apart.
+        content: Bytes that only the other shall read.
+        about: Bytes that need not be secret, but must be the same for both.
     """
     return ChaCha20Poly1305(key).encrypt(sender.rjust(12, b"\0"), content, about)
 

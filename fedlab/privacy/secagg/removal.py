@@ -33,14 +33,10 @@ from fedlab.privacy.secagg.server import SecureSum, expect
 class Removal:
     """One removal: who leaves, and the seeds that were heard.
 
-    Parameters
-    ----------
-    leaving
-        Clients S that leave, rising.
-    seeds
-        Seeds by (client in S, client that stays).
-    heard
-        Clients that have answered.
+    Args:
+        leaving: Clients S that leave, rising.
+        seeds: Seeds by (client in S, client that stays).
+        heard: Clients that have answered.
     """
 
     leaving: tuple[int, ...]
@@ -51,21 +47,15 @@ class Removal:
     def of(cls, total: SecureSum, leaving: Iterable[int], alone: bool = False) -> Removal:
         """Return the removal of these clients from a sum.
 
-        Parameters
-        ----------
-        total
-            Sum whose `result` is known.
-        leaving
-            Clients that leave.
-        alone
-            Whether a group that shares no masks with the others who leave, a single client among them, may show
-            its own sum.
+        Args:
+            total: Sum whose `result` is known.
+            leaving: Clients that leave.
+            alone: Whether a group that shares no masks with the others who leave, a single client among them, may
+                show its own sum.
 
-        Raises
-        ------
-        BadInput
-            A client is not in the sum, has left it, or its upload was not kept; or more would show than the sum over
-            those who leave and the sum over the rest.
+        Raises:
+            BadInput: A client is not in the sum, has left it, or its upload was not kept; or more would show than the
+                sum over those who leave and the sum over the rest.
         """
         gone = sorted(leaving)
         if not gone or len(set(gone)) < len(gone):
@@ -103,10 +93,8 @@ class Removal:
     def take(self, total: SecureSum, who: int, answer: Answer) -> bool:
         """Hear a client's seeds; False if it was heard before.
 
-        Raises
-        ------
-        BadInput
-            A seed is not the one of the masks that were added.
+        Raises:
+            BadInput: A seed is not the one of the masks that were added.
         """
         edges = [edge for edge in self._edges(total) if who in edge]
         if not edges:
@@ -125,10 +113,8 @@ class Removal:
     def result(self, total: SecureSum) -> Int64[np.ndarray, " l"]:
         """Return the sum over those who leave, and note in `total` that they have.
 
-        Raises
-        ------
-        BadInput
-            Neither end of an edge has answered; nobody has left.
+        Raises:
+            BadInput: Neither end of an edge has answered; nobody has left.
         """
         edges = self._edges(total)
         if lacking := [edge for edge in edges if edge not in self.seeds]:

@@ -61,16 +61,11 @@ class SecureSum:
     `take_*` hears a client and leaves everything as it was when it refuses; `ask_*` closes the step before and
     says what to ask next.
 
-    Parameters
-    ----------
-    terms
-        Terms that everybody agrees on.
-    session
-        Name of 16 bytes that no other aggregation has.
-    seed
-        Seed of the graph.
-    keep
-        Clients whose uploads are kept, so that they can leave the sum (`fedlab.privacy.secagg.removal`).
+    Args:
+        terms: Terms that everybody agrees on.
+        session: Name of 16 bytes that no other aggregation has.
+        seed: Seed of the graph.
+        keep: Clients whose uploads are kept, so that they can leave the sum (`fedlab.privacy.secagg.removal`).
     """
 
     terms: Terms
@@ -115,10 +110,8 @@ class SecureSum:
     def take_shares(self, who: int, answer: Answer) -> bool:
         """Hear what a client shares with its neighbours; False if it was heard before.
 
-        Raises
-        ------
-        BadInput
-            It has another form, or the client and a neighbour do not agree on the seed of their masks.
+        Raises:
+            BadInput: It has another form, or the client and a neighbour do not agree on the seed of their masks.
         """
         self._check_asked(who, self.graph)
         if who in self.sealed:
@@ -152,10 +145,8 @@ class SecureSum:
     def take_upload(self, who: int, answer: Answer) -> bool:
         """Add a client's masked vector; False if it is in the sum already.
 
-        Raises
-        ------
-        BadInput
-            It has another length than the others', or was damaged on its way.
+        Raises:
+            BadInput: It has another length than the others', or was damaged on its way.
         """
         self._check_asked(who, self.sealed)
         if who in self.uploaded:
@@ -173,10 +164,8 @@ class SecureSum:
     def ask_reveal(self) -> Answer:
         """Return what every client in the sum is told: who is.
 
-        Raises
-        ------
-        BadInput
-            They are too few, or in pieces whose sums would show one by one.
+        Raises:
+            BadInput: They are too few, or in pieces whose sums would show one by one.
         """
         self._check_enough(self.uploaded, "are in the sum")
         if not in_one_piece(self.graph, self.uploaded):
@@ -191,10 +180,8 @@ class SecureSum:
     def take_reveal(self, who: int, answer: Answer) -> bool:
         """Hear the shares that a client holds of its neighbours; False if it was heard before.
 
-        Raises
-        ------
-        BadInput
-            A share is not the one that the neighbour gave out.
+        Raises:
+            BadInput: A share is not the one that the neighbour gave out.
         """
         self._check_asked(who, self.uploaded)
         if who in self.revealed:
@@ -211,10 +198,8 @@ class SecureSum:
     def result(self) -> Int64[np.ndarray, " l"]:
         """Return the sum over the clients that uploaded.
 
-        Raises
-        ------
-        BadInput
-            Too few neighbours of a client answered; there is no sum.
+        Raises:
+            BadInput: Too few neighbours of a client answered; there is no sum.
         """
         assert self.total is not None
         survivors, total = set(self.uploaded), self.total.copy()

@@ -26,21 +26,15 @@ WIDE = 48
 def split(secret: bytes, threshold: int, points: Sequence[int], seed: bytes) -> list[bytes]:
     """Return the shares of a secret at these points.
 
-    Parameters
-    ----------
-    secret
-        Secret of 32 bytes.
-    threshold
-        Number of shares t >= 1 that give the secret.
-    points
-        Places where f is evaluated: distinct and not 0. Small numbers are fast.
-    seed
-        Secret seed of 32 bytes, from which the coefficients are drawn; used for nothing else.
+    Args:
+        secret: Secret of 32 bytes.
+        threshold: Number of shares t >= 1 that give the secret.
+        points: Places where f is evaluated: distinct and not 0. Small numbers are fast.
+        seed: Secret seed of 32 bytes, from which the coefficients are drawn; used for nothing else.
 
-    Raises
-    ------
-    BadInput
-        The secret has another length, a point is 0 or comes twice, or there are fewer points than `threshold`.
+    Raises:
+        BadInput: The secret has another length, a point is 0 or comes twice, or there are fewer points than
+            `threshold`.
     """
     if len(secret) != SECRET_BYTES:
         raise BadInput(f"a secret of {len(secret)} bytes cannot be shared: give {SECRET_BYTES}")
@@ -57,10 +51,8 @@ def split(secret: bytes, threshold: int, points: Sequence[int], seed: bytes) -> 
 def combine(shares: Mapping[int, bytes], threshold: int) -> bytes:
     """Return the secret from shares by their points.
 
-    Raises
-    ------
-    BadInput
-        There are fewer than `threshold`, one is no share, or they are not of one secret.
+    Raises:
+        BadInput: There are fewer than `threshold`, one is no share, or they are not of one secret.
     """
     if len(shares) < threshold:
         raise BadInput(f"{len(shares)} shares of a secret are there: {threshold} are needed")

@@ -27,12 +27,10 @@ WIDEST = 1e100
 class FixedPoint:
     """A public range and a word length.
 
-    Parameters
-    ----------
-    limit
-        Range of the features, clipped to [-limit, limit]: public, chosen per source and never read from the data.
-    bits
-        Word length with sign; 2 to 20.
+    Args:
+        limit: Range of the features, clipped to [-limit, limit]: public, chosen per source and never read from the
+            data.
+        bits: Word length with sign; 2 to 20.
     """
 
     limit: float = 1.0

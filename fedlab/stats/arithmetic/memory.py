@@ -29,21 +29,14 @@ def available() -> int:
 def check_memory(num_bytes: int, what: str, remedy: str, limit: int | None = None) -> None:
     """Say what is about to be taken, and refuse what would not fit.
 
-    Parameters
-    ----------
-    num_bytes
-        Bytes that will be taken.
-    what
-        Purpose: 'the sums of 8192 features'.
-    remedy
-        Remedy: what else could be done.
-    limit
-        Largest number of bytes; None for a share of what is available.
+    Args:
+        num_bytes: Bytes that will be taken.
+        what: Purpose: 'the sums of 8192 features'.
+        remedy: Remedy: what else could be done.
+        limit: Largest number of bytes; None for a share of what is available.
 
-    Raises
-    ------
-    BadInput
-        It would not fit.
+    Raises:
+        BadInput: It would not fit.
     """
     if limit is None and num_bytes < SMALL:
         return

@@ -28,10 +28,8 @@ CORRUPTED = "exact statistics are not integers: the rows were corrupted or encod
 def gram_product(x: Float64[Tensor, "n d"], exact: bool) -> Tensor:
     """Return X'X: float64; if exact, int64 from integers or from a factor that is `recoverable`.
 
-    Raises
-    ------
-    BadInput
-        The exact product is no matrix of integers, or passes 2^63.
+    Raises:
+        BadInput: The exact product is no matrix of integers, or passes 2^63.
     """
     if not exact:
         return _product(x)

@@ -40,10 +40,8 @@ def check_labels(labels: Tensor, num_classes: int, n: int | None = None) -> None
 def one_hot(labels: Tensor, num_classes: int) -> Float64[Tensor, "n c"]:
     """Return Y with Y[i, labels[i]] = 1.
 
-    Raises
-    ------
-    BadInput
-        A label is not a whole number in [0, num_classes).
+    Raises:
+        BadInput: A label is not a whole number in [0, num_classes).
     """
     check_labels(labels, num_classes)
     return torch.nn.functional.one_hot(labels.to(torch.int64), num_classes).to(torch.float64)

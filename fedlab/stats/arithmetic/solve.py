@@ -27,16 +27,12 @@ from fedlab.errors import BadInput
 class Solution:
     """A head and how well its system was posed.
 
-    Attributes
-    ----------
-    weight
-        Head, (d, c), in the units of the features.
-    ridge
-        Ridge g that was used.
-    condition
-        Condition number of G + g I (1-norm, estimated from the factor); of the kept part if rank-deficient.
-    rank
-        Rank: d, or less where the minimum-norm solution was taken.
+    Attributes:
+        weight: Head, (d, c), in the units of the features.
+        ridge: Ridge g that was used.
+        condition: Condition number of G + g I (1-norm, estimated from the factor); of the kept part if
+            rank-deficient.
+        rank: Rank: d, or less where the minimum-norm solution was taken.
     """
 
     weight: Float64[Tensor, "d c"]
@@ -75,10 +71,8 @@ def one_thread() -> Iterator[None]:
 def ridge_solve(gram: Float64[Tensor, "d d"], cross: Float64[Tensor, "d c"], ridge: float) -> Solution:
     """Solve (G + ridge I) W = C.
 
-    Raises
-    ------
-    BadInput
-        The ridge is negative or not finite, or a sum overflowed.
+    Raises:
+        BadInput: The ridge is negative or not finite, or a sum overflowed.
     """
     checks.number("ridge", ridge, least=0, remedy="'gcv' chooses it from the statistics")
     gram, cross = gram.cpu(), cross.cpu()

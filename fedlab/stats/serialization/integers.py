@@ -29,16 +29,11 @@ KINDS = (GramStats, NoisyGram)
 class Layout:
     """What a vector's entries mean: settings, and nothing that depends on samples.
 
-    Attributes
-    ----------
-    kind
-        Place in `KINDS`.
-    num_features, num_classes
-        Numbers of features d and of classes c.
-    scale
-        Integer units per 1.0 of a feature.
-    gram_variance, cross_variance
-        Variances of one client's share of noise.
+    Attributes:
+        kind: Place in `KINDS`.
+        num_features, num_classes: Numbers of features d and of classes c.
+        scale: Integer units per 1.0 of a feature.
+        gram_variance, cross_variance: Variances of one client's share of noise.
     """
 
     kind: int
@@ -62,10 +57,8 @@ class Layout:
     def of(cls, statistics: Any) -> Layout:
         """Return the layout of statistics.
 
-        Raises
-        ------
-        BadInput
-            They are no exact integers, or of a kind whose vector is not defined.
+        Raises:
+            BadInput: They are no exact integers, or of a kind whose vector is not defined.
         """
         name = type(statistics).__name__
         if type(statistics) not in KINDS or getattr(statistics, "weighting", None) is not None:
@@ -84,10 +77,8 @@ class Layout:
     def read(cls, numbers: np.ndarray) -> Layout:
         """Return the layout that an array of `numbers` says.
 
-        Raises
-        ------
-        BadInput
-            It says none.
+        Raises:
+            BadInput: It says none.
         """
         if numbers.shape != (6,) or numbers.dtype != np.float64 or not np.isfinite(numbers).all():
             raise BadInput(f"a layout is six numbers, this is {numbers.dtype}{list(numbers.shape)}")
@@ -100,10 +91,8 @@ class Layout:
 def integers(statistics: Any, clients: int) -> Int64[np.ndarray, " l"]:
     """Return the vector of exact statistics, one of `clients` that will be added.
 
-    Raises
-    ------
-    BadInput
-        They are not exact, or so large that the sum of as many could pass 2^63.
+    Raises:
+        BadInput: They are not exact, or so large that the sum of as many could pass 2^63.
     """
     Layout.of(statistics)
     parts = [flatten(statistics.gram.cpu().numpy()), statistics.cross.cpu().numpy().reshape(-1)]
@@ -122,19 +111,14 @@ def integers(statistics: Any, clients: int) -> Int64[np.ndarray, " l"]:
 def statistics_of(vector: Int64[np.ndarray, " l"], layout: Layout, clients: int) -> GramStats | NoisyGram:
     """Return the statistics that a sum of vectors says.
 
-    Parameters
-    ----------
-    vector
-        Sum of the vectors.
-    layout
-        Layout of each of them.
-    clients
-        Number of clients that were added.
+    Args:
+        vector: Sum of the vectors.
+        layout: Layout of each of them.
+        clients: Number of clients that were added.
 
-    Raises
-    ------
-    BadInput
-        It has another length, or is no sum of any samples: something in it was not taken off, or tampered with.
+    Raises:
+        BadInput: It has another length, or is no sum of any samples: something in it was not taken off, or tampered
+            with.
     """
     d, c, end = layout.num_features, layout.num_classes, triangle_entries(layout.num_features)
     if vector.shape != (layout.length,):

@@ -34,20 +34,13 @@ def packed_bytes(
 ) -> int:
     """Return the bytes of what `pack` would make of each client's statistics, NumPy's headers included.
 
-    Parameters
-    ----------
-    h
-        Features as they are summed (integers in exact mode), clients one after the other.
-    labels
-        Classes of the rows.
-    sizes
-        Rows per client, k of them; their sum is n.
-    c
-        Number of classes.
-    exact
-        Number mode: whether the sums are integers, sent as the narrowest that hold them.
-    weights
-        Weights of the classes; None counts every sample once.
+    Args:
+        h: Features as they are summed (integers in exact mode), clients one after the other.
+        labels: Classes of the rows.
+        sizes: Rows per client, k of them; their sum is n.
+        c: Number of classes.
+        exact: Number mode: whether the sums are integers, sent as the narrowest that hold them.
+        weights: Weights of the classes; None counts every sample once.
     """
     k, d = len(sizes), h.shape[1]
     factors = np.ones(c) if weights is None or weights.plain else weights.factors(exact).numpy()

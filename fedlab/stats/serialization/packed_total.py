@@ -25,10 +25,8 @@ from fedlab.stats.total import StatisticsTotal
 def unpack_total(parts: Iterable[Mapping[str, np.ndarray]]) -> Any:
     """Return the sum of what `pack` packed.
 
-    Raises
-    ------
-    BadInput
-        There is nothing to add, a part cannot be unpacked, or two do not fit each other.
+    Raises:
+        BadInput: There is nothing to add, a part cannot be unpacked, or two do not fit each other.
     """
     total, triangle = StatisticsTotal(), None
     for arrays in parts:

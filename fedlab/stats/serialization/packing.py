@@ -52,10 +52,8 @@ def pack(stats: GramStats) -> dict[str, np.ndarray]:
 def unpack(arrays: Mapping[str, np.ndarray], device: torch.device | str = "cpu") -> GramStats:
     """Return the statistics that `pack` packed.
 
-    Raises
-    ------
-    BadInput
-        A part is missing, has the wrong size or type, or holds NaN or infinite numbers.
+    Raises:
+        BadInput: A part is missing, has the wrong size or type, or holds NaN or infinite numbers.
     """
     sums, num_rows = unpack_sums(arrays)
     d = sums.num_features

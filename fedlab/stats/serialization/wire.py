@@ -53,10 +53,9 @@ def pack(statistics: Statistics) -> dict[str, np.ndarray]:
 def unpack(arrays: Mapping[str, np.ndarray], device: torch.device | str = "cpu") -> Any:
     """Return the statistics that `pack` packed.
 
-    Raises
-    ------
-    BadInput
-        The kind is unknown, a part is missing, has the wrong size or type, or holds NaN or infinite numbers.
+    Raises:
+        BadInput: The kind is unknown, a part is missing, has the wrong size or type, or holds NaN or infinite
+            numbers.
     """
     if "kind" not in arrays:
         return unpack_gram(arrays, device)

@@ -14,15 +14,11 @@ NODES = 8
 class Row:
     """A strategy, what its clients do, and how far two engines may differ.
 
-    Attributes
-    ----------
-    task
-        What the clients train: 'linear', 'trees' or 'next tree'.
-    mod
-        The mod that clips on the client's side, if any.
-    tolerance
-        Of the difference to Flower's own engine, relative to the largest number. Flower adds the replies in
-        the order in which they arrive, which is another one in every run; 0 where the order has no influence.
+    Attributes:
+        task: What the clients train: 'linear', 'trees' or 'next tree'.
+        mod: The mod that clips on the client's side, if any.
+        tolerance: Of the difference to Flower's own engine, relative to the largest number. Flower adds the replies
+            in the order in which they arrive, which is another one in every run; 0 where the order has no influence.
     """
 
     name: str
