@@ -91,12 +91,7 @@ class AIR(Analytic):
         return statistics.tempered(self.tau).solve(ridge)
 
     def train(
-        self,
-        arrays: Mapping[str, np.ndarray],
-        config: Mapping[str, object],
-        x: Tensor,
-        labels: Tensor,
-        seed: int,
+        self, arrays: Mapping[str, np.ndarray], config: Mapping[str, object], x: Tensor, labels: Tensor, seed: int
     ) -> tuple[dict[str, np.ndarray], dict[str, int | float]]:
         """Return packed statistics; in the second round `class-weights` in the config are c numbers."""
         x, labels, _ = self.admit(x, labels, [len(x)])

@@ -83,9 +83,7 @@ class _Asked:
         self._description, self._everyone, self.learner = _described(str(run_config["config"]))
         clients = self._everyone.federation.num_clients
         if nodes != clients:
-            raise BadInput(
-                f"the config describes {clients} clients but {nodes} nodes take part: set clients={nodes}"
-            )
+            raise BadInput(f"the config describes {clients} clients but {nodes} nodes take part: set clients={nodes}")
         self.settings = dict(records_of(content, ConfigRecord)["config"])
         self.arrays = from_record(records_of(content, ArrayRecord)["arrays"])
         self._round = int(str(self.settings.get("server-round", 0)))
@@ -113,9 +111,7 @@ class _Asked:
         x, labels, _ = self.samples([partition])
         return self.learner.train(self.arrays, self.settings, x, labels, self._seed(partition))
 
-    def respond(
-        self, partition: int, memory: Mapping[str, bytes]
-    ) -> tuple[dict[str, np.ndarray], Mapping[str, bytes]]:
+    def respond(self, partition: int, memory: Mapping[str, bytes]) -> tuple[dict[str, np.ndarray], Mapping[str, bytes]]:
         """Return what a method that takes several rounds answers in this one, and what it then remembers."""
         clients, seed = self._everyone.federation.num_clients, self._seed(partition)
         samples = partial(self._own, partition)
@@ -126,9 +122,7 @@ class _Asked:
         if not self.learner.reads_texts:
             return x, labels
         if self._everyone.client_stream is not None:
-            raise BadInput(
-                "this method reads its texts once, and a stream brings them bit by bit: say stream=null"
-            )
+            raise BadInput("this method reads its texts once, and a stream brings them bit by bit: say stream=null")
         federation = self._everyone.federation
         return x, labels, federation.dataset.train.take(federation.parts[partition])
 
@@ -167,8 +161,4 @@ def _described(config: str) -> tuple[dict[str, Any], world.World, Learner]:
     parts = {part: instantiate(description.get(part)) for part in world.PARTS}
     settings = {name: description[name] for name in ("clients", "seed", "device")}
     everyone = world.build(**parts, **settings)
-    return (
-        description,
-        everyone,
-        learner_of(instantiate(description["client"], num_classes=everyone.num_classes)),
-    )
+    return (description, everyone, learner_of(instantiate(description["client"], num_classes=everyone.num_classes)))

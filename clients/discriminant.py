@@ -36,9 +36,7 @@ class Discriminant(Learner):
     num_classes: int
     expansion: Expansion = field(default_factory=Identity)
 
-    def train(
-        self, arrays: Arrays, config: Mapping[str, object], x: Tensor, labels: Tensor, seed: int
-    ) -> Answer:
+    def train(self, arrays: Arrays, config: Mapping[str, object], x: Tensor, labels: Tensor, seed: int) -> Answer:
         """Return N (c,), S (c, d) and q (d,), and no metrics; model, settings and seed do not matter."""
         h = self.features(x)
         y = one_hot(labels, self.num_classes).to(h.device)

@@ -64,9 +64,7 @@ class DPAFL(Analytic):
     def observe(self, x: Tensor, labels: Tensor, weights: ClassWeights | None = None) -> NoisyGram:
         """Return the sums of these samples, clipped, before any noise."""
         if weights is not None:
-            raise BadInput(
-                "weights under differential privacy: a weight changes the sensitivity; leave them out"
-            )
+            raise BadInput("weights under differential privacy: a weight changes the sensitivity; leave them out")
         return self.guarantee.contribution(NoisyGram.without_counts(self.observe_sums(x, labels)))
 
     def fit(self, statistics: Any, ridge: float | str = "noise") -> Tensor:
@@ -74,12 +72,7 @@ class DPAFL(Analytic):
         return statistics.solve(ridge)
 
     def train(
-        self,
-        arrays: Mapping[str, np.ndarray],
-        config: Mapping[str, object],
-        x: Tensor,
-        labels: Tensor,
-        seed: int,
+        self, arrays: Mapping[str, np.ndarray], config: Mapping[str, object], x: Tensor, labels: Tensor, seed: int
     ) -> tuple[dict[str, np.ndarray], dict[str, int | float]]:
         """Return what may leave the client, and no metric."""
         x, labels, _ = self.admit(x, labels, [len(x)])

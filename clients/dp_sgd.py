@@ -90,12 +90,7 @@ class DPSGD(Learner):
         return self.network.initial(self.expansion.out_features(d0), self.num_classes, seed)
 
     def train(
-        self,
-        arrays: Mapping[str, np.ndarray],
-        config: Mapping[str, object],
-        x: Tensor,
-        labels: Tensor,
-        seed: int,
+        self, arrays: Mapping[str, np.ndarray], config: Mapping[str, object], x: Tensor, labels: Tensor, seed: int
     ) -> Answer:
         """Return the noisy model, and the weight that everyone has; a client without samples answers alike.
 
@@ -144,16 +139,9 @@ class DPSGD(Learner):
 
     def _rule(self, noise_multiplier: float) -> dpsgd.DPSGD:
         if not self.batch_size > 0:
-            raise BadInput(
-                f"batch_size={self.batch_size} must be > 0: how many samples a batch is expected to have"
-            )
+            raise BadInput(f"batch_size={self.batch_size} must be > 0: how many samples a batch is expected to have")
         return dpsgd.DPSGD(
-            self.clip,
-            noise_multiplier,
-            self.sampling_probability,
-            self.steps,
-            self.batch_size,
-            clipping=self.clipping,
+            self.clip, noise_multiplier, self.sampling_probability, self.steps, self.batch_size, clipping=self.clipping
         )
 
 
@@ -177,9 +165,7 @@ def _tensors(arrays: Mapping[str, np.ndarray], device: torch.device) -> dict[str
     return {name: torch.tensor(array, device=device) for name, array in arrays.items()}
 
 
-def _drawn_for(
-    seed: int, own: list[float], arrays: Mapping[str, np.ndarray], h: Tensor, labels: Tensor
-) -> int:
+def _drawn_for(seed: int, own: list[float], arrays: Mapping[str, np.ndarray], h: Tensor, labels: Tensor) -> int:
     """Return a number that all its noise is drawn for depends on: the same on two models would give both away."""
     digest = hashlib.sha256(repr((seed, own)).encode())
     for array in (*arrays.values(), h.cpu().numpy(), labels.cpu().numpy()):

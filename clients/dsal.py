@@ -47,9 +47,7 @@ class DSAL(Analytic):
         """Return the state before the first phase."""
         return DualStream(self.ratio, ridge, self.compensation_ridge, keep_phases)
 
-    def fit(
-        self, statistics: GramStats | Sequence[GramStats], ridge: float | str = 0.1
-    ) -> Float64[Tensor, "d c"]:
+    def fit(self, statistics: GramStats | Sequence[GramStats], ridge: float | str = 0.1) -> Float64[Tensor, "d c"]:
         """Return the head after these phases, in their order; a single one is one phase."""
         phases = [statistics] if isinstance(statistics, GramStats) else statistics
         state = self.stream(number("ridge", ridge))

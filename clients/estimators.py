@@ -55,9 +55,7 @@ class AFLClassifier(AnalyticClassifier):
 class ACILClassifier(AnalyticClassifier):
     """ACIL: phases of new classes leave the head that all of them together would have given."""
 
-    def __init__(
-        self, width=2048, ridge=0.1, random_state=0, mode="float64", limit=1.0, bits=12, device="cpu"
-    ):
+    def __init__(self, width=2048, ridge=0.1, random_state=0, mode="float64", limit=1.0, bits=12, device="cpu"):
         super().__init__(width, ridge, random_state, mode, limit, bits, device)
 
     def _learner(self, num_classes: int) -> Analytic:
@@ -153,14 +151,10 @@ class DSALClassifier(AnalyticClassifier):
         return self._unlearn(X, y, phase=phase)
 
     def _learner(self, num_classes: int) -> DSAL:
-        return DSAL(
-            num_classes, *self._reading(), ratio=self.ratio, compensation_ridge=self.compensation_ridge
-        )
+        return DSAL(num_classes, *self._reading(), ratio=self.ratio, compensation_ridge=self.compensation_ridge)
 
     def _expansion(self) -> Expansion:
-        return DualReLUTanh(
-            checks.integer("width", self.width), checks.integer("random_state", self.random_state)
-        )
+        return DualReLUTanh(checks.integer("width", self.width), checks.integer("random_state", self.random_state))
 
     def _grown(self, learner: DSAL, before: Phases | None, new: GramStats, new_phase: bool = True) -> Phases:
         if isinstance(self.ridge, str):

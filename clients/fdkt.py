@@ -110,20 +110,11 @@ class FDKT(Learner):
     def __post_init__(self) -> None:
         object.__setattr__(self, "labels", tuple(self.labels))
         if len(self.labels) != self.num_classes:
-            raise BadInput(
-                f"labels={list(self.labels)} name {len(self.labels)} of {self.num_classes} classes"
-            )
-        for name in (
-            "labelled",
-            "samples_per_class",
-            "min_words",
-            *(["texts"] if self.texts is not None else []),
-        ):
+            raise BadInput(f"labels={list(self.labels)} name {len(self.labels)} of {self.num_classes} classes")
+        for name in ("labelled", "samples_per_class", "min_words", *(["texts"] if self.texts is not None else [])):
             checks.integer(name, getattr(self, name), least=1)
         if (self.generator is None) != (self.base is None):
-            raise BadInput(
-                "generator and base belong together: give both, or neither for clients that only vote"
-            )
+            raise BadInput("generator and base belong together: give both, or neither for clients that only vote")
         check_entropy(self.entropy)
 
     def respond(
@@ -141,12 +132,7 @@ class FDKT(Learner):
         Raises:
             BadInput: The step is unknown, or the server reckons with another noise than this client adds.
         """
-        steps = {
-            "hello": self._hello,
-            "synthesise": self._synthesise,
-            "vote": self._vote,
-            "teach": self._teach,
-        }
+        steps = {"hello": self._hello, "synthesise": self._synthesise, "vote": self._vote, "teach": self._teach}
         step, noise = config.get("step"), config.get("noise")
         if step not in steps:
             raise unknown("step of FDKT", step, steps)
@@ -233,9 +219,7 @@ class FDKT(Learner):
         behind = [codes[label] for label in private.labels[:n]]
         # Whatever has no label stands behind a code without one, and teaches the same model.
         behind += [alone] * (len(private) - n)
-        drawn = self._drawn_for(
-            seed, "generator", repr(generator), base.fingerprint(), *behind, *private.texts
-        )
+        drawn = self._drawn_for(seed, "generator", repr(generator), base.fingerprint(), *behind, *private.texts)
 
         def write() -> Written:
             module, tokenizer = base.module_and_tokenizer()
@@ -291,9 +275,7 @@ class FDKT(Learner):
 
 
 @lru_cache(maxsize=1)  # test samples are judged part by part, each by the same head
-def _head_of(
-    head: Head, num_classes: int, shape: tuple[int, int], embedded: bytes, labels: bytes
-) -> np.ndarray:
+def _head_of(head: Head, num_classes: int, shape: tuple[int, int], embedded: bytes, labels: bytes) -> np.ndarray:
     """Return the head that these texts alone teach."""
     sent = np.frombuffer(embedded, np.float32).reshape(shape)
     none = sent[:0], np.zeros(0, np.int64)

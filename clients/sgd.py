@@ -56,12 +56,7 @@ class SGD(Learner):
         return self.network.initial(self.expansion.out_features(d0), self.num_classes, seed)
 
     def train(
-        self,
-        arrays: Mapping[str, np.ndarray],
-        config: Mapping[str, object],
-        x: Tensor,
-        labels: Tensor,
-        seed: int,
+        self, arrays: Mapping[str, np.ndarray], config: Mapping[str, object], x: Tensor, labels: Tensor, seed: int
     ) -> Answer:
         """Return the model after local training, the number of samples and the last epoch's mean loss."""
         h = self.features(x)

@@ -18,9 +18,7 @@ from numbers import Real
 from fedlab.errors import BadInput, unknown
 
 
-def integer(
-    name: str, value: object, least: int | None = None, most: int | None = None, remedy: str = ""
-) -> int:
+def integer(name: str, value: object, least: int | None = None, most: int | None = None, remedy: str = "") -> int:
     """Return `value` as an int.
 
     Args:

@@ -77,9 +77,7 @@ class AnalyticClassifier(ClassifierMixin, BaseEstimator):
     feature_names_in_: np.ndarray
     model_: Model
 
-    def __init__(
-        self, width=2048, ridge=1.0, random_state=0, mode="float64", limit=1.0, bits=12, device="cpu"
-    ):
+    def __init__(self, width=2048, ridge=1.0, random_state=0, mode="float64", limit=1.0, bits=12, device="cpu"):
         self.width = width
         self.ridge = ridge
         self.random_state = random_state
@@ -103,9 +101,7 @@ class AnalyticClassifier(ClassifierMixin, BaseEstimator):
     def _expansion(self) -> Expansion:
         if self.width is None:
             return Identity()
-        return RandomReLU(
-            checks.integer("width", self.width), checks.integer("random_state", self.random_state)
-        )
+        return RandomReLU(checks.integer("width", self.width), checks.integer("random_state", self.random_state))
 
     # -- learning ---------------------------------------------------------------------------------------------
 

@@ -72,9 +72,7 @@ class Learner:
         """Return the model before the first round; none, where the first round makes it."""
         return {}
 
-    def train(
-        self, arrays: Arrays, config: Mapping[str, object], x: Tensor, labels: Tensor, seed: int
-    ) -> Answer:
+    def train(self, arrays: Arrays, config: Mapping[str, object], x: Tensor, labels: Tensor, seed: int) -> Answer:
         """Return what a client answers from its samples in this round, and its metrics.
 
         Args:

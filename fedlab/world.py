@@ -122,9 +122,7 @@ def build(
     """
     torch_device(device)
     if stream is None and not (availability or Availability()).in_step:
-        raise BadInput(
-            f"{availability} says who is there when, and there is no stream: choose one, e.g. stream=online"
-        )
+        raise BadInput(f"{availability} says who is there when, and there is no stream: choose one, e.g. stream=online")
     federation = federate(source, partition, clients, seed)
     everyone = _features(federation, backbone, device, _Unkeyed(progress))
     return everyone if stream is None else _streamed(everyone, stream, seed, availability)

@@ -86,6 +86,6 @@ class Continual(ClosedForm):
             rounds = sum(map(len, self.missed.values()))
             metrics["notes"] += [
                 f"of {len(self.missed)} clients what they observed in {rounds} rounds is not in the head: they "
-                "failed and did not answer again before the end",
+                "failed and did not answer again before the end"
             ]
         return metrics

@@ -49,9 +49,7 @@ class DPAFL(Private, ClosedForm):
         entropy: str = "seeded",
     ):
         if ridge == "gcv":
-            raise BadInput(
-                "ridge=gcv counts samples, which is a release of its own: say ridge=noise, or a number"
-            )
+            raise BadInput("ridge=gcv counts samples, which is a release of its own: say ridge=noise, or a number")
         if ridge != "noise" and (isinstance(ridge, str) or not (math.isfinite(ridge) and ridge >= 0)):
             raise BadInput(f"ridge={ridge!r} is neither a number >= 0 nor 'noise'")
         self.guarantee, self.clients, self.ridge = guarantee, clients, ridge

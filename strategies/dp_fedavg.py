@@ -35,15 +35,7 @@ from fedlab.engine.aggregation.private import Private
 from fedlab.engine.aggregation.replies import taken
 from fedlab.engine.aggregation.strategy import FedlabStrategy
 from fedlab.engine.messages.broadcast import Broadcast
-from fedlab.engine.messages.records import (
-    WEIGHT,
-    from_record,
-    layout_of,
-    records_of,
-    to_record,
-    unlike,
-    views,
-)
+from fedlab.engine.messages.records import WEIGHT, from_record, layout_of, records_of, to_record, unlike, views
 from fedlab.errors import BadInput
 from fedlab.privacy.accounting.budget import PrivacyBudget
 from fedlab.privacy.accounting.calibration import check_noise, check_sampling, multiplier_for
@@ -162,10 +154,7 @@ class DPFedAvg(Private, FedlabStrategy):
         return f"dp_fedavg noise {server_round} of {content} at {m} {self.clip} {q}"
 
     def _updates(
-        self,
-        replies: Iterable[Message],
-        before: Mapping[str, np.ndarray],
-        hashed: Callable[[Any], None],
+        self, replies: Iterable[Message], before: Mapping[str, np.ndarray], hashed: Callable[[Any], None]
     ) -> list[Message]:
         """Return replies with float64 updates in place of models, by node, without those that did not move."""
         layout = layout_of(self._sent)

@@ -108,13 +108,7 @@ class FDKT(Private, Protocol):
             close=lambda number: self.pool.select_top(self.places, f"elected {number}"),
         )
         return [
-            Step(
-                "hello",
-                charge=self._charge,
-                check=self._domain,
-                take_in=self._count,
-                close=self._check_known,
-            ),
+            Step("hello", charge=self._charge, check=self._domain, take_in=self._count, close=self._check_known),
             *([synthesise] if self.budget.generator is not None else []),
             *[vote] * self.budget.votes,
             Step("teach", ask=self._lesson),
@@ -146,9 +140,7 @@ class FDKT(Private, Protocol):
 
     def _check_known(self, number: int) -> None:
         if not self.domains:
-            raise BadInput(
-                "no client named a domain that the prompts know: nothing can be written for anyone"
-            )
+            raise BadInput("no client named a domain that the prompts know: nothing can be written for anyone")
 
     # -- synthesise: clients write texts by generators of their own; what passes the filters are demonstrations -------
 
@@ -170,9 +162,7 @@ class FDKT(Private, Protocol):
         """Return the candidates of each client's domain; where there are none nothing is asked, and nothing spent."""
         self._write(self.candidates, f"candidates {now.number}", now)
         for domain in sorted({*self.domains.values()} - {one.domain for one in self.pool.texts}):
-            self.notes.append(
-                f"round {now.number}: no candidate of {domain} passed the filters, so nobody voted"
-            )
+            self.notes.append(f"round {now.number}: no candidate of {domain} passed the filters, so nobody voted")
         rows = {node: self.pool.rows(domain) for node, domain in self._known()}
         return {node: {"embedded": self.pool.embedded[own]} for node, own in rows.items() if len(own)}
 

@@ -101,9 +101,7 @@ class SecureAggregation(Protocol):
                 "upload",
                 self._shared,
                 # The inner strategy may have to enter a release, or refuse one, before anything is uploaded.
-                charge=lambda now, _: self.inner.configure_train(
-                    now.number, now.arrays, now.config, now.grid
-                ),
+                charge=lambda now, _: self.inner.configure_train(now.number, now.arrays, now.config, now.grid),
                 take_in=self._upload,
                 at_once=True,
                 tells_missed=True,
@@ -126,13 +124,9 @@ class SecureAggregation(Protocol):
         self.asked = list(now.grid.get_node_ids())
         clients = len(self.asked)
         if self.entropy == "seeded" and not is_simulated(now.grid):
-            raise BadInput(
-                "entropy=seeded: who knows the seed can take the masks off; in a deployment say entropy=os"
-            )
+            raise BadInput("entropy=seeded: who knows the seed can take the masks off; in a deployment say entropy=os")
         if strangers := [who for who in self.leave if not 0 <= who < clients]:
-            raise BadInput(
-                f"leave={list(self.leave)}: the clients are 0..{clients - 1}, {strangers} are none"
-            )
+            raise BadInput(f"leave={list(self.leave)}: the clients are 0..{clients - 1}, {strangers} are none")
         of = f"{now.number} of {type(self.inner).__name__}"  # another method of the run has other masks
         session = fresh(self.entropy, self.seed, f"session {of}", 16)
         seed = int.from_bytes(fresh(self.entropy, self.seed, f"graph {of}", 16))
@@ -169,9 +163,7 @@ class SecureAggregation(Protocol):
     def _keys(self, node: int, answer: Answer) -> None:
         who = int(expect(answer, "who", np.uint64, (1,))[0])
         if self.nodes.get(who, node) != node or who >= self._sum.terms.clients:
-            raise BadInput(
-                f"it says it is client {who} of {self._sum.terms.clients}, and so does another node"
-            )
+            raise BadInput(f"it says it is client {who} of {self._sum.terms.clients}, and so does another node")
         self._sum.take_keys(who, answer)
         self.nodes[who] = node
 

@@ -17,10 +17,7 @@ from fedlab.errors import BadInput
         (lambda: checks.number("lr", float("nan")), "lr=nan must be a finite number"),
         (lambda: checks.number("m", 1, least=0, below=1), "m=1 must be a finite number in [0, 1)"),
         (lambda: checks.number("m", "1", most=1), "m='1' must be a finite number <= 1"),
-        (
-            lambda: checks.share("rate", 1.5),
-            "rate=1.5 must be a finite number in [0, 1]: 0 is none, 0.5 half, 1 all",
-        ),
+        (lambda: checks.share("rate", 1.5), "rate=1.5 must be a finite number in [0, 1]: 0 is none, 0.5 half, 1 all"),
         (lambda: checks.choice("mode", "exat", ("exact", "float64")), "did you mean 'exact'?"),
     ],
 )

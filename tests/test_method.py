@@ -63,9 +63,7 @@ class ByItself(Means):
 
 
 def outcome(learner, strategy, clients=5):
-    named = {
-        part: {"_target_": f"{__name__}.{cls.__name__}"} for part, cls in learner.items() | strategy.items()
-    }
+    named = {part: {"_target_": f"{__name__}.{cls.__name__}"} for part, cls in learner.items() | strategy.items()}
     settings = config(clients=clients, **named)
     with LocalGrid(client_app, clients, {"config": json.dumps(settings)}) as grid:
         result, arrays = run(MeteredGrid(grid), settings)
@@ -95,9 +93,7 @@ def test_a_method_that_is_missing_is_named():
         remembers = True
         train = scores = NearestMean.scores
 
-    with pytest.raises(
-        BadInput, match=r"NoScores has no method features, scores: a learner has initial, train"
-    ):
+    with pytest.raises(BadInput, match=r"NoScores has no method features, scores: a learner has initial, train"):
         learner_of(NoScores())
     with pytest.raises(BadInput, match="int has no method initial, train, features, scores"):
         learner_of(3)

@@ -67,11 +67,8 @@ def test_the_wheel_holds_the_packages_and_the_configuration_and_nothing_else(whe
 
 
 def test_an_installed_wheel_is_imported_from_where_it_was_installed(installed: Path, tmp_path: Path) -> None:
-    code = (
-        f"import {', '.join(PACKAGES)}, sys, json; from experiments.runner.compose import configuration; "
-        + (
-            f"print(json.dumps([[m.__file__ for m in ({', '.join(PACKAGES)})], str(configuration()), sys.path]))"
-        )
+    code = f"import {', '.join(PACKAGES)}, sys, json; from experiments.runner.compose import configuration; " + (
+        f"print(json.dumps([[m.__file__ for m in ({', '.join(PACKAGES)})], str(configuration()), sys.path]))"
     )
     files, configuration, path = json.loads(run(installed / "bin" / "python", "-c", code, cwd=tmp_path))
     for file in [*files, configuration]:
@@ -95,18 +92,7 @@ def test_importing_fedlab_is_cheap(tmp_path: Path) -> None:
     )
     took, modules = json.loads(run(sys.executable, "-c", code, cwd=tmp_path))
     print(f"import fedlab took {took:.3f} s")
-    heavy = {
-        "torch",
-        "ray",
-        "flwr",
-        "matplotlib",
-        "hydra",
-        "numpy",
-        "scipy",
-        "sklearn",
-        "transformers",
-        "rich",
-    }
+    heavy = {"torch", "ray", "flwr", "matplotlib", "hydra", "numpy", "scipy", "sklearn", "transformers", "rich"}
     assert not heavy & set(modules)
 
 

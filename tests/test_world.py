@@ -41,9 +41,7 @@ def test_a_client_has_what_it_meets_and_what_it_remembers():
             x, labels = everyone.client(client, step)
             rows = client_stream.met(client, step)
             assert torch.equal(x, everyone.train[torch.from_numpy(rows)])
-            assert np.isin(
-                labels.numpy(), everyone.train_labels[client_stream.tasks.rows[step]].numpy()
-            ).all()
+            assert np.isin(labels.numpy(), everyone.train_labels[client_stream.tasks.rows[step]].numpy()).all()
         met = [len(everyone.client(client, step)[1]) for step in range(3)]
         assert len(everyone.client(client, 2, None)[1]) == sum(met)
         assert len(everyone.client(client, 2, 5)[1]) == min(5, sum(met[:2])) + met[2]

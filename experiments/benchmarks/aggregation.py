@@ -35,9 +35,7 @@ def main() -> None:
         before = peak()
         total_of(arriving(k, args.samples, args.features, args.classes)).solve(1.0)
         memory.append(f"{k} clients {mib(peak() - before)}")
-    console.print(
-        "server memory beyond what the row before took, replies arriving one by one: " + ", ".join(memory)
-    )
+    console.print("server memory beyond what the row before took, replies arriving one by one: " + ", ".join(memory))
 
     generator = torch.Generator().manual_seed(0)
     n = args.clients * args.samples

@@ -40,9 +40,7 @@ def main() -> None:
         console.print(growth(console, same, directory))
 
 
-def against_one_machine(
-    console: Console, overrides: list[str], repeats: int, directory: RunDirectory
-) -> Table:
+def against_one_machine(console: Console, overrides: list[str], repeats: int, directory: RunDirectory) -> Table:
     """Return the table of one machine, LocalGrid and RayGrid over the phases of classes."""
     results: dict[str, list[dict[str, Any]]] = {"one machine": [], "LocalGrid": [], "RayGrid, 2 workers": []}
     engines = {"LocalGrid": "local", "RayGrid, 2 workers": "ray"}
@@ -65,9 +63,7 @@ def against_one_machine(
         ]
         ratio = median(r["seconds"]["total"] / one for r, one in zip(found, alone, strict=True))
         sent = found[0]["bytes_up_per_client"]
-        table.add_row(
-            name, *(f"{part:.1f}" for part in phases), f"{ratio:.2f}", f"{sent / 1e6:.2f} MB" if sent else ""
-        )
+        table.add_row(name, *(f"{part:.1f}" for part in phases), f"{ratio:.2f}", f"{sent / 1e6:.2f} MB" if sent else "")
     return table
 
 
@@ -80,8 +76,7 @@ def growth(console: Console, overrides: list[str], directory: RunDirectory) -> T
         console.print(f"{phases} phases: {seconds[phases]:.1f} s", highlight=False)
     slope, start = np.polyfit(list(seconds), list(seconds.values()), 1)
     table = columns(
-        f"LocalGrid: {start:.1f} s + {slope:.2f} s a phase",
-        "phases | seconds | seconds a phase | off the line",
+        f"LocalGrid: {start:.1f} s + {slope:.2f} s a phase", "phases | seconds | seconds a phase | off the line"
     )
     for phases, took in seconds.items():
         off = took / (start + slope * phases) - 1

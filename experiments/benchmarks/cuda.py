@@ -48,14 +48,8 @@ def main() -> None:
         f"{torch.cuda.get_device_name()} against {torch.get_num_threads()} cores",
         "<what | CPU s | GPU s | times as fast | <compared",
     )
-    for what, one, compared in (
-        *statistics(args.rows, args.features),
-        clients(args.clients),
-        *private(),
-    ):
-        seconds, results = zip(
-            *(timed(one, torch.device(kind), args.repeats) for kind in DEVICES), strict=True
-        )
+    for what, one, compared in (*statistics(args.rows, args.features), clients(args.clients), *private()):
+        seconds, results = zip(*(timed(one, torch.device(kind), args.repeats) for kind in DEVICES), strict=True)
         cells = (f"{seconds[0]:.3g}", f"{seconds[1]:.3g}", f"{seconds[0] / seconds[1]:.1f}")
         table.add_row(what, *cells, compared(*results))
     Console(width=150).print(table)

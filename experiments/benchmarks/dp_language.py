@@ -126,9 +126,7 @@ def _drawn(kind: str, **shape: Any) -> Callable[[], Any]:
 _ENDS = {"bos_token_id": 0, "eos_token_id": 0}  # those of the family lie beyond so small a vocabulary
 _WHOLE = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
 MODELS: dict[str, Callable[[], Any]] = {
-    "gpt2-tiny": _drawn(
-        "gpt2", n_layer=4, n_embd=128, n_head=4, vocab_size=1000, n_positions=256, **_ENDS, **_WHOLE
-    ),
+    "gpt2-tiny": _drawn("gpt2", n_layer=4, n_embd=128, n_head=4, vocab_size=1000, n_positions=256, **_ENDS, **_WHOLE),
     "gpt2": _drawn("gpt2", **_WHOLE),
     "gemma3-270m": _drawn(
         "gemma3_text",

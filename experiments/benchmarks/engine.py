@@ -41,20 +41,13 @@ def main() -> None:
     args = parser.parse_args()
     if args.one:
         engine, workload, clients = args.one
-        print(
-            json.dumps(
-                afl(engine, int(clients)) if workload == "afl" else one(engine, workload, int(clients))
-            )
-        )
+        print(json.dumps(afl(engine, int(clients)) if workload == "afl" else one(engine, workload, int(clients))))
         return
     console = Console()
     runs = [measure(console, *job) for job in against_flower(args.clients, args.repeats)]
     runs += [measure(console, *job) for job in alone(args.clients, args.largest)]
     console.print(table(runs), ratios(runs, args.clients))
-    afls = [
-        measure(console, engine, "afl", n)
-        for engine, n in (("local", 1000), ("ray", 1000), ("ray", args.largest))
-    ]
+    afls = [measure(console, engine, "afl", n) for engine, n in (("local", 1000), ("ray", 1000), ("ray", args.largest))]
     afls.append(measure(console, "ray", "afl", args.largest // 100))
     console.print(afl_table(afls))
     draw(runs, args.figure)
@@ -135,9 +128,7 @@ def play(grid: Any, clients: int, side: int, summed: bool) -> list[float]:
     seconds = []
     for server_round in range(ROUNDS if clients < MANY else ROUNDS_OF_MANY):
         started = time.perf_counter()
-        messages = Broadcast(
-            RecordDict({"config": ConfigRecord({"server-round": server_round})}), nodes, "train"
-        )
+        messages = Broadcast(RecordDict({"config": ConfigRecord({"server-round": server_round})}), nodes, "train")
         replies: Iterable[Any]
         if isinstance(grid, SimulatedGrid):
             replies = grid.stream(messages, partial_sum=ArraySum if summed else None)
@@ -275,9 +266,7 @@ def afl(engine: str, clients: int) -> dict[str, Any]:
                 started = time.perf_counter()
                 head = learner.fit(learner.observe(everyone.train, everyone.train_labels), 1.0)
                 theirs.append(time.perf_counter() - started)
-                assert np.array_equal(history.arrays["weight"].numpy(), head.numpy()), (
-                    "not the centralised head"
-                )
+                assert np.array_equal(history.arrays["weight"].numpy(), head.numpy()), "not the centralised head"
                 if repeat == 0 and clients == 1000:
                     ours, theirs = [], []  # workers have loaded their data now
     return found | {"seconds": median(ours), "centralised": median(theirs)}

@@ -201,12 +201,9 @@ def main() -> None:
             asking[name].append(last)
             errors[name] = float((head - wanted).norm() / wanted.norm())
 
-    total = {
-        name: median(a + b for a, b in zip(adding[name], asking[name], strict=True)) for name in learners
-    }
+    total = {name: median(a + b for a, b in zip(adding[name], asking[name], strict=True)) for name in learners}
     table = columns(
-        f"{args.batches} batches of {args.batch}, d={args.features}, c={args.classes}, "
-        f"median of {args.repeats}",
+        f"{args.batches} batches of {args.batch}, d={args.features}, c={args.classes}, median of {args.repeats}",
         "< | a batch, s | head, s | all, s | / sums | / exact | error",
     )
     for name in learners:

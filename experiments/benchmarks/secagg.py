@@ -85,9 +85,7 @@ class Aggregation:
         questions: dict[int, Answer] = {who: {} for who in range(self.clients)}
         for number, step in enumerate(STEPS[:4]):
             if number:
-                ask = {"shares": server.ask_shares, "upload": server.ask_upload, "reveal": self._ask_reveal}[
-                    step
-                ]
+                ask = {"shares": server.ask_shares, "upload": server.ask_upload, "reveal": self._ask_reveal}[step]
                 questions = self._server(step, ask)
             there = rng.permutation(list(questions)).tolist()
             for who in sorted(there[: len(there) - gone // 4 - (number < gone % 4)]):

@@ -19,9 +19,7 @@ Key = tuple[str, int, str]
 
 def table(runs: list[dict[str, Any]]) -> Table:
     """Medians of every measurement."""
-    shown = columns(
-        "a warm round", "<workload | clients | <engine | seconds | us/client | driver MiB | in all MiB"
-    )
+    shown = columns("a warm round", "<workload | clients | <engine | seconds | us/client | driver MiB | in all MiB")
     for key in keys(runs):
         workload, clients, engine = key
         seconds, driver, everything = (of(runs, key, what) for what in ("seconds", "driver", "all"))
@@ -54,16 +52,10 @@ def ratios(runs: list[dict[str, Any]], clients: int) -> Table:
     for workload in WORKLOADS:
         for engine in ENGINES[1:]:
             pairs = list(
-                zip(
-                    series(runs, workload, clients, "flower"),
-                    series(runs, workload, clients, engine),
-                    strict=False,
-                )
+                zip(series(runs, workload, clients, "flower"), series(runs, workload, clients, engine), strict=False)
             )
             if pairs:
-                cells = [
-                    f"{median(a[what] / b[what] for a, b in pairs):.1f}" for what in ("seconds", "driver")
-                ]
+                cells = [f"{median(a[what] / b[what] for a, b in pairs):.1f}" for what in ("seconds", "driver")]
                 shown.add_row(workload, engine, *cells)
     return shown
 

@@ -46,9 +46,7 @@ def keys(folder: Path, hosts: Sequence[str], nodes: int) -> None:
     from experiments.deploy.keys import make_keys
 
     made = make_keys(folder, hosts, nodes)
-    print(
-        f"{made.folder}: ca.crt for everyone, {len(made.public())} node keys; keep the rest to the SuperLink"
-    )
+    print(f"{made.folder}: ca.crt for everyone, {len(made.public())} node keys; keep the rest to the SuperLink")
 
 
 @command.command("register")
@@ -89,9 +87,7 @@ def submit(overrides: Sequence[str], out: str | None, superlink: str, authority:
 
 @command.command("probe")
 @click.argument("address", metavar="HOST:PORT")
-@click.option(
-    "--root-certificates", "authority", type=click.Path(path_type=Path), help="ca.crt; without it, no TLS."
-)
+@click.option("--root-certificates", "authority", type=click.Path(path_type=Path), help="ca.crt; without it, no TLS.")
 def probe(address: str, authority: Path | None) -> None:
     """Ask the Flower server at this address whether it is well, for health checks."""
     from experiments.deploy.probe import probe

@@ -45,9 +45,7 @@ def method(name: str, title: str | None, paper: str | None) -> None:
     """
     texts = method_texts(ROOT, name, title, paper)
     if not Path.cwd().is_relative_to(ROOT):
-        raise BadInput(
-            f"this is {Path.cwd()}, and fedlab runs from {ROOT}: go there, or pip install -e . here"
-        )
+        raise BadInput(f"this is {Path.cwd()}, and fedlab runs from {ROOT}: go there, or pip install -e . here")
     write_together({ROOT / path: text for path, text in texts.items()})
     print(*texts, sep="\n")
     print(f"next: fedlab run methods=[{name}]")
@@ -113,9 +111,7 @@ def _words(name: str, title: str | None, paper: str | None) -> dict[str, str]:
         )
     title = (name.replace("_", " ").capitalize() if title is None else title).strip()
     if not re.fullmatch(r'[^\W_][^"\\`|]{0,59}', title) or not title.isprintable():
-        raise BadInput(
-            f'title {title!r} is no line of 1 to 60 characters without " \\ ` |: shorten or reword it'
-        )
+        raise BadInput(f'title {title!r} is no line of 1 to 60 characters without " \\ ` |: shorten or reword it')
     if paper is not None and not re.fullmatch(r'https?://[^\s"\\`|()<>]{1,100}', paper):
         raise BadInput(f'paper {paper!r} is no https address of up to 100 characters without () <> " \\ ` |')
     return {TITLE: title, PAPER: paper or "Cite its paper here.", MODEL: name, MODEL.capitalize(): class_name}

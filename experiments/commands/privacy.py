@@ -160,9 +160,7 @@ def _print_plan(plan: Plan) -> None:
     facts.add_column(no_wrap=True)
     facts.add_column(overflow="fold")
     s = plan.deviation
-    facts.add_row(
-        "noise multiplier", f"{of.noise_multiplier:.4g} standard deviations per unit of sensitivity"
-    )
+    facts.add_row("noise multiplier", f"{of.noise_multiplier:.4g} standard deviations per unit of sensitivity")
     facts.add_row("sensitivity", f"{of.sensitivity:.4g} of (G, C)")
     if plan.own_deviation:
         facts.add_row("each client adds", f"standard deviation {plan.own_deviation:.4g}")
@@ -199,9 +197,7 @@ def notes(plan: Plan) -> list[str]:
             "Take a smaller one."
         )
     if of.trust == "distributed":
-        remarks.append(
-            "Integers (Skellam) take a few per cent more, and it is worth nothing without the secure sum."
-        )
+        remarks.append("Integers (Skellam) take a few per cent more, and it is worth nothing without the secure sum.")
     if plan.ratio < 1:
         remarks.append("Only directions in which the features vary far more than on average will be learned.")
     return remarks

@@ -98,9 +98,7 @@ def _resume(words: Sequence[str]) -> int:
     folders = [word.removeprefix(RESUME) for word in words if word.startswith(RESUME)]
     others = [word for word in words if not word.startswith(RESUME)]
     if len(folders) > 1 or any(word.startswith("-") for word in others):
-        raise BadInput(
-            f"{' '.join(words)}: one run at a time goes on, without options; say fedlab run resume=DIR"
-        )
+        raise BadInput(f"{' '.join(words)}: one run at a time goes on, without options; say fedlab run resume=DIR")
     path = Path(folders[0])
     cfg, overrides = reopen(path, others)
     if not ended(path):

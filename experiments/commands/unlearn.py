@@ -35,9 +35,7 @@ from fedlab.errors import BadInput
     help="Source of a training without the deleted (kept where none is said); refuse if the heads differ.",
 )
 @click.option(
-    "--resend",
-    is_flag=True,
-    help="Take the clients' statistics from their data again, where the kept files are lost.",
+    "--resend", is_flag=True, help="Take the clients' statistics from their data again, where the kept files are lost."
 )
 @click.option("--method", metavar="NAME", help="Method, of a run with several.")
 def command(

@@ -73,11 +73,7 @@ class Words(click.Group):
         words = {name: self.get_command(ctx, name) for name in self.list_commands(ctx)}
         with formatter.section("Commands"):
             formatter.write_dl(
-                [
-                    (name, " ".join((word.help or "").split("\n\n")[0].split()))
-                    for name, word in words.items()
-                    if word
-                ]
+                [(name, " ".join((word.help or "").split("\n\n")[0].split())) for name, word in words.items() if word]
             )
 
 

@@ -64,9 +64,7 @@ def check_agreement(
             f"{name} promises models that differ by {allowed:.1e} at most, and the deployment's differs from the "
             f"simulation's by {apart:.1e}: do all programs run the same versions?"
         )
-    return (
-        f"{name} rounds by the order of its sums: the models differ by {apart:.1e}, {allowed:.1e} is allowed"
-    )
+    return f"{name} rounds by the order of its sums: the models differ by {apart:.1e}, {allowed:.1e} is allowed"
 
 
 def float64_tolerance(condition: float) -> float:

@@ -110,9 +110,7 @@ class Connection:
 
     def flwr(self, *words: str) -> subprocess.CompletedProcess[str]:
         """Run `flwr` with these words and return what it said."""
-        return subprocess.run(
-            self._words(*words), env=self._environment(), capture_output=True, text=True, check=False
-        )
+        return subprocess.run(self._words(*words), env=self._environment(), capture_output=True, text=True, check=False)
 
     def _words(self, *words: str) -> list[str]:
         return [*self.host.enter, str(Path(sys.executable).parent / "flwr"), *words]

@@ -136,9 +136,7 @@ class Federation:
         """Start the process that runs the ServerApps."""
         self._start("superexec", superexec(self.keys, self.address), self.hosts[0])
 
-    def start_node(
-        self, number: int, keys: Keys | None = None, env: Mapping[str, str] | None = None
-    ) -> Process:
+    def start_node(self, number: int, keys: Keys | None = None, env: Mapping[str, str] | None = None) -> Process:
         """Start a SuperNode.
 
         Args:
@@ -163,9 +161,7 @@ class Federation:
         """End a process and its children at once, as a power failure would; `check` does not miss it."""
         self.processes.pop(name).kill()
 
-    def _start(
-        self, name: str, command: list[str], host: Host, env: Mapping[str, str] | None = None
-    ) -> Process:
+    def _start(self, name: str, command: list[str], host: Host, env: Mapping[str, str] | None = None) -> Process:
         home = self.folder / "homes" / name  # every process its own, as on hosts of their own
         # Addresses of this machine or of its own networks: no proxy has a part in it.
         own = environment(home, {"NO_PROXY": "*", "no_proxy": "*", **POLL, **self.env, **(env or {})})

@@ -135,10 +135,7 @@ def _authority(keys: Keys) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey
     try:
         authority = x509.load_pem_x509_certificate(keys.authority.read_bytes())
         signing = load_pem_private_key(private.read_bytes(), password=None)
-        if (
-            not isinstance(signing, ec.EllipticCurvePrivateKey)
-            or signing.public_key() != authority.public_key()
-        ):
+        if not isinstance(signing, ec.EllipticCurvePrivateKey) or signing.public_key() != authority.public_key():
             raise ValueError("the key is not the certificate's")
     except UNREADABLE as error:
         raise BadInput(
@@ -158,9 +155,10 @@ def _certify(
     """Return a certificate in PEM: an authority's where there are no hosts, a server's otherwise."""
     is_authority = hosts is None
     now = datetime.now(UTC)
-    usage = dict.fromkeys(
-        ("content_commitment", "key_encipherment", "data_encipherment", "key_agreement"), False
-    ) | {"encipher_only": False, "decipher_only": False}
+    usage = dict.fromkeys(("content_commitment", "key_encipherment", "data_encipherment", "key_agreement"), False) | {
+        "encipher_only": False,
+        "decipher_only": False,
+    }
     builder = (
         x509.CertificateBuilder()
         .subject_name(subject)
@@ -178,9 +176,7 @@ def _certify(
             critical=True,
         )
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-        .add_extension(
-            x509.AuthorityKeyIdentifier.from_issuer_public_key(signing.public_key()), critical=False
-        )
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(signing.public_key()), critical=False)
     )
     if hosts is not None:
         builder = builder.add_extension(hosts, critical=False).add_extension(
@@ -195,9 +191,7 @@ def _general_name(host: str) -> x509.GeneralName:
     except ValueError:
         pass
     if not HOST_NAME.fullmatch(host):
-        raise BadInput(
-            f"host {host!r} is neither an address nor an ASCII name: e.g. 10.0.0.1 or superlink.lan"
-        )
+        raise BadInput(f"host {host!r} is neither an address nor an ASCII name: e.g. 10.0.0.1 or superlink.lan")
     return x509.DNSName(host)
 
 

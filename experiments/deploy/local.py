@@ -74,9 +74,7 @@ def deploy_locally(overrides: Sequence[str], out: Path | None = None, console: C
         simulated, model = simulate(config)
         run.wait(None, federation.check, say)
     deployed = json.loads((out / "results.json").read_text(encoding="utf-8"))
-    console.print(
-        f"deployed   {_head(deployed)}\nsimulated  {_head(simulated)}\nresults in {out}", soft_wrap=True
-    )
+    console.print(f"deployed   {_head(deployed)}\nsimulated  {_head(simulated)}\nresults in {out}", soft_wrap=True)
     learner = config["client"].get("learner", config["client"])  # what secure aggregation masks has the mode
     found = load_file(out / "model.safetensors")
     try:
@@ -97,9 +95,7 @@ def one_method(overrides: Sequence[str]) -> tuple[DictConfig, str]:
     check(cfg)
     names = list(cfg.methods)
     if len(names) != 1 or cfg.methods[names[0]].strategy is None:
-        raise BadInput(
-            f"methods={names}: a deployment runs one method that has a strategy, e.g. methods=[afl]"
-        )
+        raise BadInput(f"methods={names}: a deployment runs one method that has a strategy, e.g. methods=[afl]")
     if cfg.clients is None or cfg.clients < 1:
         given = "null" if cfg.clients is None else cfg.clients
         raise BadInput(f"clients={given}: give the number of SuperNodes, at least 1, e.g. clients=4")

@@ -29,9 +29,7 @@ def split_address(address: str) -> tuple[str, int]:
     host, _, port = address.rpartition(":")
     try:
         host.encode("idna")  # as the resolver will
-        possible = (
-            host.isprintable() and host.split() == [host] and port.isdecimal() and 0 < int(port) < 65536
-        )
+        possible = host.isprintable() and host.split() == [host] and port.isdecimal() and 0 < int(port) < 65536
     except UnicodeError:
         possible = False
     if not possible:
@@ -77,9 +75,7 @@ def probe(address: str, authority: Path | None = None, retry_for: float = RETRY_
         raise NoAnswer(f"{address} answers with HTTP status {status}: it is no Flower server, or not well")
 
 
-def wait_until_ready(
-    ask: Callable[[], None], retry_for: float, check: Callable[[], None] = lambda: None
-) -> None:
+def wait_until_ready(ask: Callable[[], None], retry_for: float, check: Callable[[], None] = lambda: None) -> None:
     """Ask until there is an answer.
 
     Args:
@@ -87,12 +83,7 @@ def wait_until_ready(
         retry_for: Seconds until the last `NoAnswer` is raised; any other error is raised at once.
         check: Function called after each question without an answer; may raise, when waiting has become pointless.
     """
-    from tenacity import (  # a health check waits not
-        Retrying,
-        retry_if_exception_type,
-        stop_after_delay,
-        wait_fixed,
-    )
+    from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed  # a health check waits not
 
     Retrying(
         retry=retry_if_exception_type(NoAnswer),

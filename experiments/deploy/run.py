@@ -88,9 +88,7 @@ class Run:
             BadInput: With the ServerApp's last words.
         """
         if self._ended() and not (self.out / "results.json").exists():
-            raise BadInput(
-                f"the run ended without results: {self._follower.last_words()} (all of it: {self.log})"
-            )
+            raise BadInput(f"the run ended without results: {self._follower.last_words()} (all of it: {self.log})")
 
     def stop_following(self) -> None:
         """Let the run go on unheard."""

@@ -86,9 +86,7 @@ def _ended(
             return True
         if event.get("method") != under_way or last_round is None:
             return False
-        return event["event"] == "method" or (
-            event["event"] in ("round", "resume") and event["round"] <= last_round
-        )
+        return event["event"] == "method" or (event["event"] in ("round", "resume") and event["round"] <= last_round)
 
     if (directory.path / CHECKPOINTS).exists():
         directory.rewind(told)

@@ -101,15 +101,7 @@ def explain(error: Exception, words: Iterable[str] = ()) -> str:
     reason = str(error.__cause__).strip() if error.__cause__ else ""
     if reason and reason not in text:
         text = f"{text}\n{reason}"
-    noise = (
-        "full_key",
-        "object_type",
-        "reference_type",
-        "Config search path",
-        "provider=",
-        "To append",
-        "Set the env",
-    )
+    noise = ("full_key", "object_type", "reference_type", "Config search path", "provider=", "To append", "Set the env")
     lines = (line.strip() for line in text.splitlines())
     return "\n".join(line for line in lines if line and not line.startswith(noise))
 

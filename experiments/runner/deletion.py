@@ -160,9 +160,7 @@ def _refusal(name: str, method: Any, results: Mapping[str, Any]) -> str:
         )
     if not strategy:
         return f"{name} has everybody's samples and no clients: run it again without the samples"
-    return (
-        f"{name} is no sum of its clients' statistics: run it again without the client, or use methods=[afl]"
-    )
+    return f"{name} is no sum of its clients' statistics: run it again without the client, or use methods=[afl]"
 
 
 def read_rows(path: Path) -> list[int]:

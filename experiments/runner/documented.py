@@ -41,13 +41,9 @@ def _lines(node: Mapping[str, Any], path: str) -> Iterator[str]:
     for key, value in node.items():
         nested = isinstance(value, Mapping) and value
         text = (
-            f"{key}:"
-            if nested
-            else yaml.dump({key: value}, width=1000, sort_keys=False, allow_unicode=True).rstrip()
+            f"{key}:" if nested else yaml.dump({key: value}, width=1000, sort_keys=False, allow_unicode=True).rstrip()
         )
         note = f"  # {said[key]}" if key in said and "\n" not in text else ""
-        yield from (
-            f"{'  ' * path.count('.') + '  ' * bool(path)}{line}" for line in (text + note).split("\n")
-        )
+        yield from (f"{'  ' * path.count('.') + '  ' * bool(path)}{line}" for line in (text + note).split("\n"))
         if nested:
             yield from _lines(value, f"{path}.{key}".lstrip("."))

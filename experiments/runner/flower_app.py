@@ -32,12 +32,7 @@ SILENCE = 10.0
 
 
 def run_app(
-    folder: Path,
-    nodes: int | None,
-    engine: str,
-    workers: int | None,
-    run_config: Sequence[str],
-    console: Console,
+    folder: Path, nodes: int | None, engine: str, workers: int | None, run_config: Sequence[str], console: Console
 ) -> WatchedGrid:
     """Run an app, print what it did, and return what was seen of its messages.
 
@@ -81,9 +76,7 @@ def _grid(app: FlowerApp, nodes: int, engine: str, workers: int | None) -> Simul
     cpus = available_cpus()
     workers = cpus if workers is None else workers
     if not 1 <= workers <= cpus:
-        raise BadInput(
-            f"--workers {workers} lies outside 1..{cpus}: a worker needs a CPU, and {cpus} are here"
-        )
+        raise BadInput(f"--workers {workers} lies outside 1..{cpus}: a worker needs a CPU, and {cpus} are here")
     return RayGrid(app.client(), nodes, app.run_config, num_workers=workers)
 
 

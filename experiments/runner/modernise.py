@@ -26,8 +26,7 @@ def modernise(cfg: DictConfig, directory: RunDirectory, before: dict[str, Any]) 
     # Above, the keys of today; below, everything as it was: so the description of then comes out, but for its keys.
     mixed = {KEYS.get(key, key): value for key, value in before.items()}
     mixed["methods"] = {
-        name: {KEYS.get(key, key): value for key, value in method.items()}
-        for name, method in before["methods"].items()
+        name: {KEYS.get(key, key): value for key, value in method.items()} for name, method in before["methods"].items()
     }
     former = {new: old for old, new in KEYS.items()}
     for name in before["methods"]:

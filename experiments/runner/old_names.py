@@ -55,10 +55,7 @@ MODULES = {
 } | {
     f"fedlab.stats{old}": f"fedlab.analytic{new}"
     for old, new in (
-        *(
-            (f".{one}", f".{one}")
-            for one in ("expansion", "dual_expansion", "dual_stream", "joint", "phases")
-        ),
+        *((f".{one}", f".{one}") for one in ("expansion", "dual_expansion", "dual_stream", "joint", "phases")),
         *((f".{one}", f".{one}") for one in ("rebalanced", "pseudo_features", "universe")),
         (".analytic", ".learner"),
     )
@@ -111,11 +108,7 @@ def new_override(override: str) -> str:
 
 def moved(old: str, new: str) -> str:
     """Return what to say of a key, or a setting, that has another name today."""
-    words = (
-        (was, now)
-        for was, now in zip(re.split(r"[.=]", old), re.split(r"[.=]", new), strict=False)
-        if was != now
-    )
+    words = ((was, now) for was, now in zip(re.split(r"[.=]", old), re.split(r"[.=]", new), strict=False) if was != now)
     was, now = (old.partition("=")[2], new.partition("=")[2]) if "=" in old else next(words)
     return f"{was} is now {now}: say {new}"
 

@@ -59,9 +59,7 @@ def reopen(path: Path, changes: Sequence[str]) -> tuple[DictConfig, list[str]]:
             )
     kept, before = _read(path, "overrides.yaml", list), translated(_read(path, "config.yaml", dict))
     if odd := [override for override in kept if not isinstance(override, str)]:
-        raise BadInput(
-            f"{path / 'overrides.yaml'} is damaged ({odd[0]!r} is no override): start the run again"
-        )
+        raise BadInput(f"{path / 'overrides.yaml'} is damaged ({odd[0]!r} is no override): start the run again")
     _check_version(path)
     kept = [new_override(override) for override in kept]
     chosen = {_key(change) for change in changes}

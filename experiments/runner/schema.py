@@ -114,17 +114,14 @@ def check(cfg: Any) -> None:
             raise BadInput(f"{name}={value} lies outside {low}..{high}: {remedy}")
     if not 0 < cfg.cohort.fraction <= 1:
         raise BadInput(
-            f"cohort.fraction={cfg.cohort.fraction} lies outside (0, 1]: "
-            "0.1 asks a tenth of the clients each round"
+            f"cohort.fraction={cfg.cohort.fraction} lies outside (0, 1]: 0.1 asks a tenth of the clients each round"
         )
     ridge = cfg.ridge
     number = isinstance(ridge, (int, float)) and not isinstance(ridge, bool) and 0 <= ridge < float("inf")
     if not (number or ridge == "gcv"):
         raise BadInput(f"ridge={ridge} is neither a number >= 0 nor gcv: 1.0 is the default")
     if not 0 <= cfg.tolerate < 1:
-        raise BadInput(
-            f"tolerate={cfg.tolerate} lies outside [0, 1): the share of a round's clients that may fail"
-        )
+        raise BadInput(f"tolerate={cfg.tolerate} lies outside [0, 1): the share of a round's clients that may fail")
     if cfg.timeout is not None and not cfg.timeout > 0:
         raise BadInput(f"timeout={cfg.timeout} must be > 0 seconds, or null to wait for all")
     if cfg.checkpoint.every is not None and cfg.checkpoint.every < 1:
@@ -141,9 +138,7 @@ def check(cfg: Any) -> None:
         )
     for name, fault in cfg.faults.items():
         if not (OmegaConf.is_dict(fault) and "_target_" in fault):
-            raise BadInput(
-                f"faults.{name}={fault} is no fault: choose them by name, e.g. faults=[dropout,corrupt]"
-            )
+            raise BadInput(f"faults.{name}={fault} is no fault: choose them by name, e.g. faults=[dropout,corrupt]")
     for name, method in cfg.methods.items():
         buffer = method.get("buffer", 0)
         if buffer is not None and (not isinstance(buffer, int) or isinstance(buffer, bool) or buffer < 0):

@@ -67,9 +67,7 @@ def defaults_of(target: str) -> dict[str, Any]:
         target: Its full name; a package that exports it will do.
     """
     module, node = _definition(target)
-    return dict(
-        _of_class(module, node) if isinstance(node, ast.ClassDef) else _of_function(node) if node else ()
-    )
+    return dict(_of_class(module, node) if isinstance(node, ast.ClassDef) else _of_function(node) if node else ())
 
 
 def docstring_of(target: str) -> str:
@@ -95,9 +93,7 @@ def _definition(target: str) -> tuple[str, ast.ClassDef | ast.FunctionDef | None
 
 
 def _of_class(module: str, node: ast.ClassDef) -> Iterator[tuple[str, Any]]:
-    made = next(
-        (item for item in node.body if isinstance(item, ast.FunctionDef) and item.name == "__init__"), None
-    )
+    made = next((item for item in node.body if isinstance(item, ast.FunctionDef) and item.name == "__init__"), None)
     if made:
         yield from _of_function(made)
         return

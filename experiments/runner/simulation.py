@@ -34,9 +34,7 @@ def simulate(experiment: str | None, settings: Mapping[str, Any]) -> Result:
         directory = RunDirectory(Path(where or tempfile.mkdtemp(prefix=f"fedlab-{experiment}-")))
     else:
         named = [f"experiment={experiment}"] if experiment else []
-        cfg, overrides = reopen(
-            Path(resume), [*named, *overrides, *([f"directory={where}"] if where else [])]
-        )
+        cfg, overrides = reopen(Path(resume), [*named, *overrides, *([f"directory={where}"] if where else [])])
         if ended(Path(resume)):
             return settle(Result.load(resume), missing=True)
         directory = RunDirectory(Path(resume))
@@ -68,11 +66,5 @@ def _text(value: Any) -> str:
     if isinstance(value, (str, Path)):
         text = str(value)
         # Hydra reads bare words; anything else is quoted.
-        return (
-            text
-            if re.fullmatch(r"[\w./-]+", text)
-            else "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
-        )
-    raise BadInput(
-        f"setting {value!r} is a {type(value).__name__}: give a number, a text, a list or a mapping"
-    )
+        return text if re.fullmatch(r"[\w./-]+", text) else "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+    raise BadInput(f"setting {value!r} is a {type(value).__name__}: give a number, a text, a list or a mapping")

@@ -33,9 +33,7 @@ def check_types(cfg: Any) -> None:
     if wrong:
         # Many places may refer to one setting: the shortest key, and of those the first, is where it is set.
         key, value, hint = min(wrong, key=lambda found: found[0].count("."))
-        quote = (
-            f""": as a text it is written {key}="'{value}'\"""" if hint is str and value is not None else ""
-        )
+        quote = f""": as a text it is written {key}="'{value}'\"""" if hint is str and value is not None else ""
         raise BadInput(f"{key}={value} is not {_words(hint)}{quote}")
 
 

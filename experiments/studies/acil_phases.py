@@ -53,7 +53,5 @@ def _check(cfg: DictConfig) -> str:
     if not (isinstance(numbers, list) and numbers and all(isinstance(n, int) and n >= 1 for n in numbers)):
         raise BadInput(f"study={study} names no numbers of phases >= 1: say study.phases=[1,5,50,500]")
     if cfg.stream is None or not cfg.stream["_target_"].endswith(".SampleIncremental"):
-        raise BadInput(
-            f"stream={cfg.stream}: the study cuts samples into phases, say stream=sample_incremental"
-        )
+        raise BadInput(f"stream={cfg.stream}: the study cuts samples into phases, say stream=sample_incremental")
     return next(iter(cfg.methods))

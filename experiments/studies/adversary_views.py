@@ -70,9 +70,7 @@ class Scene:
         public = Public.of(known.cpu(), everyone.test_labels.cpu(), c)
         # Rows are clipped and expanded already; a client sends sums of them as they are.
         sender = replace(learner, expansion=Identity(), mode="float64", limit=study.clip, min_samples=0)
-        parts = [
-            torch.from_numpy(part) for part in everyone.federation.parts if len(part) >= study.min_samples
-        ]
+        parts = [torch.from_numpy(part) for part in everyone.federation.parts if len(part) >= study.min_samples]
         most = min(study.candidates, len(x) // 2, len(x) - study.targets)
         if len(parts) < 2 or most < study.candidates:
             raise BadInput(
@@ -105,9 +103,7 @@ class Scene:
         y = one_hot(self.labels[rows], self.sender.num_classes)
         return masked(GramStats.from_batch(self.x[rows], y, fixed), rng.bytes(32))
 
-    def noisy(
-        self, sums: NoisyGram, epsilon: float, rng: np.random.Generator, releases: int = 1
-    ) -> NoisyGram:
+    def noisy(self, sums: NoisyGram, epsilon: float, rng: np.random.Generator, releases: int = 1) -> NoisyGram:
         """Return one release, or the sum of several of which each keeps epsilon."""
         s = multiplier(epsilon, self.study.delta) * joint_sensitivity(self.study.clip) * math.sqrt(releases)
         return symmetric_gaussian(sums, s, s, rng)
@@ -138,9 +134,7 @@ def paired(targets: Tensor, labels: Tensor) -> tuple[Tensor, list[int]]:
 def alike(part: Tensor, labels: Tensor, most: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
     """Return some of a client's rows, and as many of others with the same labels: a class is no membership."""
     elsewhere = np.setdiff1d(np.arange(len(labels)), part.numpy())
-    others = {
-        y: list(rng.permutation(elsewhere[labels[elsewhere] == y])) for y in labels[part].unique().tolist()
-    }
+    others = {y: list(rng.permutation(elsewhere[labels[elsewhere] == y])) for y in labels[part].unique().tolist()}
     drawn = part[torch.from_numpy(rng.permutation(len(part))[:most])].tolist()
     found = [(i, int(others[y].pop())) for i in drawn if others[y := int(labels[i])]]
     inside, outside = torch.tensor(found, dtype=torch.int64).reshape(-1, 2).T

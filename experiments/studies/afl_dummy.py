@@ -52,13 +52,9 @@ def _check(study: Any) -> None:
                 raise BadInput(f"study.{name}={value} is out of range: {wanted}")
     # The joint solution is least squares without ridge: it is one number only where the samples determine it.
     if study.samples < study.features:
-        raise BadInput(
-            f"study.samples={study.samples} is below study.features={study.features}: give at least as many"
-        )
+        raise BadInput(f"study.samples={study.samples} is below study.features={study.features}: give at least as many")
     if not isinstance(study.ridge, (int, float)) or not 0 < study.ridge < float("inf"):
-        raise BadInput(
-            f"study.ridge={study.ridge} must be a finite number > 0: each client's law is solved with it"
-        )
+        raise BadInput(f"study.ridge={study.ridge} must be a finite number > 0: each client's law is solved with it")
 
 
 def _row(x: Tensor, y: Tensor, joint: Tensor, k: int, ridge: float) -> tuple[dict[str, float], Tensor]:

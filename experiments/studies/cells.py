@@ -76,9 +76,7 @@ class Cells:
             self._directory.event("warning", message=message)
         return number
 
-    def results(
-        self, kind: str, result: Row, model: ArrayRecord, methods: Mapping[str, Row], **study: Any
-    ) -> Row:
+    def results(self, kind: str, result: Row, model: ArrayRecord, methods: Mapping[str, Row], **study: Any) -> Row:
         """Save a federation's model; return its result with those of all methods, the rows and what else is given."""
         self._save(from_record(model), list(methods)[-1])
         return self._results(kind, result | {"methods": methods}, study)

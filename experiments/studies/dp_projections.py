@@ -48,9 +48,7 @@ def projections(cfg: DictConfig, directory: RunDirectory) -> dict[str, Any]:
         for name, needs, project in _candidates(cfg, x.shape[1], public[0], seed):
             for epsilon in cfg.study.epsilon:
                 guarantee = Guarantee(epsilon, cfg.privacy.delta, cfg.privacy.clip)
-                accuracy = _private(
-                    everyone.num_classes, guarantee, name, project, public[0], train, test, seed
-                )
+                accuracy = _private(everyone.num_classes, guarantee, name, project, public[0], train, test, seed)
                 row = {"projection": name, "public": needs, "width": project.shape[1]}
                 cells.add(row | {"epsilon": epsilon, "seed": seed, "accuracy": accuracy})
     first = next(row for row in cells.rows if row["epsilon"] is not None)

@@ -53,16 +53,8 @@ def fdkt(cfg: DictConfig, directory: RunDirectory) -> dict[str, Any]:
         metrics = result["metrics"]
         federations.append(
             setting
-            | {
-                "seconds": time.perf_counter() - started,
-                "texts": metrics["texts"],
-                "privacy": result["privacy"],
-            }
-            | {
-                "dropped": metrics.get("dropped"),
-                "usage": metrics.get("usage"),
-                "stages": metrics.get("stages", []),
-            }
+            | {"seconds": time.perf_counter() - started, "texts": metrics["texts"], "privacy": result["privacy"]}
+            | {"dropped": metrics.get("dropped"), "usage": metrics.get("usage"), "stages": metrics.get("stages", [])}
         )
         for row in gains(cell, everyone, from_record(model), uppers):
             cells.add(setting | row)
@@ -72,10 +64,7 @@ def fdkt(cfg: DictConfig, directory: RunDirectory) -> dict[str, Any]:
 
 
 def gains(
-    cfg: DictConfig,
-    everyone: World,
-    arrays: Mapping[str, np.ndarray],
-    uppers: dict[tuple[int, str], float],
+    cfg: DictConfig, everyone: World, arrays: Mapping[str, np.ndarray], uppers: dict[tuple[int, str], float]
 ) -> Iterator[dict[str, Any]]:
     """Yield what each client's small model gets right, for each number of labelled texts of `study.labelled`.
 
@@ -173,6 +162,4 @@ def _check(cfg: DictConfig) -> None:
             raise unknown("variant of study.only", variant, study.variants)
     check_method(cfg, METHOD, "which this experiment runs")
     if any(n < 1 for n in study.labelled):
-        raise BadInput(
-            f"study.labelled={json.dumps(list(study.labelled))}: a client has at least 1 labelled text"
-        )
+        raise BadInput(f"study.labelled={json.dumps(list(study.labelled))}: a client has at least 1 labelled text")

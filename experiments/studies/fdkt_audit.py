@@ -52,9 +52,7 @@ def fdkt_audit(cfg: DictConfig, directory: RunDirectory) -> dict[str, Any]:
         cell = recompose(directory.path, [at(epsilon)])
         learner: FDKT = instantiate(describe(cell, METHOD)["client"], num_classes=everyone.num_classes)
         if learner.generator is None or learner.base is None:
-            raise BadInput(
-                f"methods.{METHOD} has no generator to audit: choose one, as experiment=fdkt_generator does"
-            )
+            raise BadInput(f"methods.{METHOD} has no generator to audit: choose one, as experiment=fdkt_generator does")
         figures = {name: round(value, 3) for name, value in audited(learner, everyone, cfg)}
         cells.add({"epsilon": epsilon, **figures})
     noised = [row["exposure"] - row["exposure of others"] for row in cells.rows if row["epsilon"] is not None]
@@ -67,13 +65,9 @@ def audited(learner: FDKT, everyone: Any, cfg: DictConfig) -> Iterator[tuple[str
     study, dataset = cfg.study, everyone.federation.dataset
     rng = rng_for(cfg.seed, "audit")
     x, labels = everyone.client(0)
-    private = learner.private(
-        x, labels, dataset.train.take(everyone.federation.parts[0]), learner.of(cfg.seed, 0)
-    )
+    private = learner.private(x, labels, dataset.train.take(everyone.federation.parts[0]), learner.of(cfg.seed, 0))
     (domain,) = {str(name) for name in learner.domains(private.split)}
-    held_out = [
-        t for t, d in zip(dataset.test.inputs, learner.domains(dataset.test), strict=True) if d == domain
-    ]
+    held_out = [t for t, d in zip(dataset.test.inputs, learner.domains(dataset.test), strict=True) if d == domain]
     codes = [f"{domain} | {label}" for label in learner.labels]
     behind = [codes[label] for label in private.labels]
     secrets = Canaries()

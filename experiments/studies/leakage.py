@@ -132,10 +132,7 @@ def _known_others(scene: Scene) -> list[Row]:
         targets = one_hot(scene.labels[candidates], scene.sender.num_classes)
         inside, outside = (
             np.array(
-                [
-                    known_others(seen(rows), scene.x[i], y)
-                    for i, rows, y in zip(candidates, sets, targets, strict=True)
-                ]
+                [known_others(seen(rows), scene.x[i], y) for i, rows, y in zip(candidates, sets, targets, strict=True)]
             )
             for sets in (candidates[:, None], [nothing] * len(candidates))
         )
@@ -208,9 +205,7 @@ def _cosine_row(
     pairs = zip(own, truths, strict=True)
     by_luck = np.mean([random_cosine(truth, len(guess), DRAWS, seed) for guess, truth in pairs])
     found = gain(with_it, without, rng)
-    return _row(
-        attack, view, epsilon, float(with_it.mean()), float(without.mean()), found, random=float(by_luck)
-    )
+    return _row(attack, view, epsilon, float(with_it.mean()), float(without.mean()), found, random=float(by_luck))
 
 
 def _membership_row(
@@ -232,22 +227,10 @@ def _membership_row(
 
 
 def _row(
-    attack: str,
-    view: str,
-    epsilon: float | None,
-    success: float,
-    chance: float,
-    found: Estimate,
-    **more: float,
+    attack: str, view: str, epsilon: float | None, success: float, chance: float, found: Estimate, **more: float
 ) -> Row:
     """Four digits: the intervals, of what leaked, are far wider."""
-    numbers = {
-        "success": success,
-        "chance": chance,
-        "leaked": found.value,
-        "low": found.low,
-        "high": found.high,
-    }
+    numbers = {"success": success, "chance": chance, "leaked": found.value, "low": found.low, "high": found.high}
     return {
         "attack": attack,
         "view": view,

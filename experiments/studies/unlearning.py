@@ -42,9 +42,7 @@ class Without:
     clients: tuple[int, ...]
 
     def __post_init__(self) -> None:
-        object.__setattr__(
-            self, "clients", tuple(self.clients)
-        )  # a config has lists, and a key must be hashable
+        object.__setattr__(self, "clients", tuple(self.clients))  # a config has lists, and a key must be hashable
 
     def split(
         self, labels: np.ndarray, groups: Mapping[str, np.ndarray], clients: int | None, seed: int
@@ -80,11 +78,7 @@ def unlearning(cfg: DictConfig, directory: RunDirectory) -> dict[str, Any]:
         _row(
             f"{len(leaving)} clients deleted",
             samples - certificate.samples,
-            {
-                "accuracy": metrics["accuracy"],
-                "head_sha256": certificate.head_after,
-                "seconds": {"total": seconds},
-            },
+            {"accuracy": metrics["accuracy"], "head_sha256": certificate.head_after, "seconds": {"total": seconds}},
         ),
         _row("run again without them", again["metrics"]["samples"], again),
     ]
@@ -115,9 +109,7 @@ def _check(cfg: DictConfig) -> str:
         raise BadInput(f"study={cfg.study} does not say how many leave: say study.leave=0.01")
     checks.share("study.leave", cfg.study.leave)
     if cfg.stream is not None:
-        raise BadInput(
-            "the study follows one round, without a stream: fedlab unlearn deletes from streams too"
-        )
+        raise BadInput("the study follows one round, without a stream: fedlab unlearn deletes from streams too")
     return chosen(cfg, {})
 
 
@@ -135,10 +127,6 @@ def drawn(cfg: DictConfig, sizes: np.ndarray) -> list[int]:
 
 def without(cfg: DictConfig, name: str, leaving: list[int]) -> DictConfig:
     """Return the config of the federation in which these hold nothing."""
-    partition = {
-        "_target_": f"{Without.__module__}.{Without.__name__}",
-        "partition": cfg.partition,
-        "clients": leaving,
-    }
+    partition = {"_target_": f"{Without.__module__}.{Without.__name__}", "partition": cfg.partition, "clients": leaving}
     # Without keeping anything, it is as fast as it runs.
     return changed(cfg, {f"methods.{name}.strategy.keep_clients": None, "partition": partition})

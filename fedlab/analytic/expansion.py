@@ -156,9 +156,7 @@ class SampledRBF(RandomRBF):
     centres: tuple[tuple[float, ...], ...] = ()
 
     @classmethod
-    def of(
-        cls, x: Float64[Tensor, "n d0"], width: int = 2048, sigma: float = 10.0, seed: int = 0
-    ) -> SampledRBF:
+    def of(cls, x: Float64[Tensor, "n d0"], width: int = 2048, sigma: float = 10.0, seed: int = 0) -> SampledRBF:
         """Draw min(width, n) centres from these samples, without putting back."""
         drawn = np.random.default_rng(seed).permutation(len(x))[:width]
         rows = x[torch.from_numpy(np.sort(drawn)).to(x.device)].cpu().to(torch.float64)
@@ -177,9 +175,7 @@ def projected(x: Float64[Tensor, "n d0"], width: int, seed: int) -> Float64[Tens
     return x @ (integer_matrix(seed, d0, width).to(x.device) / (WEIGHT_LEVELS * math.sqrt(d0)))
 
 
-def projected_integers(
-    q: Float64[Tensor, "n d0"], width: int, seed: int, fixed: FixedPoint
-) -> Float64[Tensor, "n w"]:
+def projected_integers(q: Float64[Tensor, "n d0"], width: int, seed: int, fixed: FixedPoint) -> Float64[Tensor, "n w"]:
     """Return the same of integers, in units of B's integers: exact."""
     d0 = q.shape[1]
     check_exact(d0 * fixed.levels * WEIGHT_LEVELS, d0)
@@ -209,9 +205,7 @@ def integer_matrix(seed: int, rows: int, columns: int) -> Float64[Tensor, "rows 
 
 
 @lru_cache(maxsize=8)
-def _exponentials(
-    levels: int, sigma: float, entries: int = 2**14
-) -> tuple[Float64[Tensor, " entries"], float]:
+def _exponentials(levels: int, sigma: float, entries: int = 2**14) -> tuple[Float64[Tensor, " entries"], float]:
     """Return round(levels exp(-t / (2 sigma^2))) over t; dividing by the step, a power of two, is exact."""
     reach = 2 * sigma**2 * math.log(2 * levels)  # beyond it the value rounds to zero
     step = 2.0 ** math.ceil(math.log2(reach / (entries - 1)))
@@ -231,6 +225,4 @@ def check_map(width: int, seed: int) -> None:
 def check_exact(largest: int, d0: int) -> None:
     """Refuse a product whose partial sums could pass 2^53."""
     if largest >= EXACT:
-        raise BadInput(
-            f"expansion of {d0} features overflows exact arithmetic ({largest:.1e} >= 2^53): lower bits"
-        )
+        raise BadInput(f"expansion of {d0} features overflows exact arithmetic ({largest:.1e} >= 2^53): lower bits")

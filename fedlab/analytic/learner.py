@@ -144,12 +144,7 @@ class Analytic(Learner):
     # -- what the apps call ----------------------------------------------------------------------------------
 
     def train(
-        self,
-        arrays: Mapping[str, np.ndarray],
-        config: Mapping[str, object],
-        x: Tensor,
-        labels: Tensor,
-        seed: int,
+        self, arrays: Mapping[str, np.ndarray], config: Mapping[str, object], x: Tensor, labels: Tensor, seed: int
     ) -> tuple[dict[str, np.ndarray], dict[str, int | float]]:
         """Return the packed statistics; model, config and seed do not matter."""
         x, labels, _ = self.admit(x, labels, [len(x)])

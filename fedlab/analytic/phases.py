@@ -91,9 +91,7 @@ class Phases:
         for name in ("ratio", "ridge", "compensation_ridge"):
             a, b = getattr(self.stream, name), getattr(other.stream, name)
             if a != b:
-                raise BadInput(
-                    f"the phases so far have {name}={a}, others {name}={b}: use one for all phases"
-                )
+                raise BadInput(f"the phases so far have {name}={a}, others {name}={b}: use one for all phases")
 
     def _again(self, phases: list[GramStats]) -> Phases:
         stream = replace(self.stream, total=None, compensation=None, seen=(), phases=(), num_phases=0)

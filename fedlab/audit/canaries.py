@@ -75,9 +75,7 @@ class Canaries:
             BadInput: There are not so many.
         """
         if number > self.space:
-            raise BadInput(
-                f"{number} canaries of {self.space} secrets: make them longer than length={self.length}"
-            )
+            raise BadInput(f"{number} canaries of {self.space} secrets: make them longer than length={self.length}")
         secrets: dict[tuple[int, ...], None] = {}
         while len(secrets) < number:
             secrets[tuple(rng.integers(len(self.alphabet), size=self.length).tolist())] = None
@@ -106,12 +104,7 @@ class Canaries:
 
 
 def insert(
-    codes: Sequence[str],
-    texts: Sequence[str],
-    canaries: Sequence[str],
-    code: str,
-    times: int,
-    rng: np.random.Generator,
+    codes: Sequence[str], texts: Sequence[str], canaries: Sequence[str], code: str, times: int, rng: np.random.Generator
 ) -> tuple[list[str], list[str]]:
     """Return codes and texts with every canary among them, at places of chance.
 

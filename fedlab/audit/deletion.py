@@ -102,12 +102,7 @@ class DeletionCertificate:
             ) from error
 
     def checked(
-        self,
-        source: str,
-        statistics: str,
-        head: str,
-        weight: Float64[Tensor, "d c"],
-        retrained: Float64[Tensor, "d c"],
+        self, source: str, statistics: str, head: str, weight: Float64[Tensor, "d c"], retrained: Float64[Tensor, "d c"]
     ) -> DeletionCertificate:
         """Return the certificate with what a training without the deleted comes to.
 

@@ -91,9 +91,7 @@ def audit(without: np.ndarray, including: np.ndarray, delta: float, confidence: 
     return _audit(without, including, delta, confidence, gain, float)
 
 
-def audit_gaussian(
-    without: np.ndarray, including: np.ndarray, delta: float, confidence: float = 0.95
-) -> Audit:
+def audit_gaussian(without: np.ndarray, including: np.ndarray, delta: float, confidence: float = 0.95) -> Audit:
     """Bound the epsilon of a mechanism whose noise is known to be Gaussian; parameters as for `audit`.
 
     Of another mechanism this bound says nothing.
@@ -131,18 +129,11 @@ def attack(
     x = torch.full((2,), guarantee.clip / 2**0.5, dtype=torch.float64)
     y = torch.tensor([1.0, 0.0], dtype=torch.float64)
     scores = gram_scores(lambda sums: guarantee.noised(sums, rng), x, y, releases, blocks=64)
-    return (
-        audit(*scores, guarantee.delta, confidence),
-        audit_gaussian(*scores, guarantee.delta, confidence),
-    )
+    return (audit(*scores, guarantee.delta, confidence), audit_gaussian(*scores, guarantee.delta, confidence))
 
 
 def gram_scores(
-    mechanism: Mechanism,
-    x: Float64[Tensor, " d"],
-    y: Float64[Tensor, " c"],
-    releases: int,
-    blocks: int = 50,
+    mechanism: Mechanism, x: Float64[Tensor, " d"], y: Float64[Tensor, " c"], releases: int, blocks: int = 50
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return scores of a mechanism's releases of (G, C) without a sample and with it.
 

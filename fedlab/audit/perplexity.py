@@ -43,9 +43,7 @@ def log_perplexities(
         BadInput: Codes and texts do not belong together.
     """
     examples, _ = examples_of(model, tokenizer, codes, texts, max_tokens)
-    lengths = np.array(
-        [len(item.target) for item in examples.items if not isinstance(item.target, int)], float
-    )
+    lengths = np.array([len(item.target) for item in examples.items if not isinstance(item.target, int)], float)
     return evaluate(model, examples, batch_size) * lengths / np.log(2)
 
 

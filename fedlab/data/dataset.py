@@ -41,18 +41,14 @@ class Split:
     def __post_init__(self) -> None:
         labels = np.asarray(self.labels)
         if labels.ndim != 1 or (labels.size and not np.issubdtype(labels.dtype, np.integer)):
-            raise BadInput(
-                f"labels have shape {labels.shape} and type {labels.dtype}: give a vector of integers"
-            )
+            raise BadInput(f"labels have shape {labels.shape} and type {labels.dtype}: give a vector of integers")
         object.__setattr__(self, "labels", labels.astype(np.int64, copy=False))
         object.__setattr__(self, "groups", {name: _ids(name, ids) for name, ids in self.groups.items()})
         if len(self.inputs) != len(labels):
             raise BadInput(f"{len(self.inputs)} inputs but {len(labels)} labels: give one label per sample")
         for name, ids in self.groups.items():
             if ids.shape != labels.shape:
-                raise BadInput(
-                    f"group {name!r} has shape {ids.shape}, limit {labels.shape}: one id per sample"
-                )
+                raise BadInput(f"group {name!r} has shape {ids.shape}, limit {labels.shape}: one id per sample")
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -110,9 +106,7 @@ class Dataset:
         return len(self.classes)
 
 
-def divided(
-    name: str, kind: str, splits: Sequence[Split], classes: tuple[str, ...], test: float, seed: int
-) -> Dataset:
+def divided(name: str, kind: str, splits: Sequence[Split], classes: tuple[str, ...], test: float, seed: int) -> Dataset:
     """Return a dataset of the (train, test) that are given, or of one split of which a share is held out by label."""
     if len(splits) == 1:
         splits = [splits[0].take(rows) for rows in hold_out(splits[0].labels, test, seed)]
@@ -150,17 +144,13 @@ def encode(where: str, *columns: Sequence | np.ndarray) -> tuple[list[np.ndarray
     for array in arrays:
         lost = [i for i, v in enumerate(array.tolist()) if v is None or v != v or v == ""]
         if lost:
-            raise BadInput(
-                f"{where}: {len(lost)} labels are missing, first in row {lost[0]}: fill or drop them"
-            )
+            raise BadInput(f"{where}: {len(lost)} labels are missing, first in row {lost[0]}: fill or drop them")
     if any(np.issubdtype(array.dtype, np.floating) for array in arrays):
         whole = [array.astype(np.float64) for array in arrays]
         for array in whole:
             odd = array[~np.isfinite(array) | (array != np.round(array))]
             if odd.size:
-                raise BadInput(
-                    f"{where}: label {odd[0]} is not a class: give integers or names, not measurements"
-                )
+                raise BadInput(f"{where}: label {odd[0]} is not a class: give integers or names, not measurements")
         arrays = [array.astype(np.int64) for array in whole]
     if any(array.dtype.kind not in "iub" for array in arrays):
         arrays = [np.array([str(v) for v in array.tolist()], dtype=object) for array in arrays]
@@ -173,9 +163,7 @@ def _ids(name: str, ids: np.ndarray) -> np.ndarray:
     ids = np.asarray(ids)
     lost = [i for i, v in enumerate(ids.tolist()) if v is None or v != v]
     if lost:
-        raise BadInput(
-            f"group {name!r}: {len(lost)} ids are missing, first in row {lost[0]}: fill or drop them"
-        )
+        raise BadInput(f"group {name!r}: {len(lost)} ids are missing, first in row {lost[0]}: fill or drop them")
     return ids.astype(str) if ids.dtype == object else ids
 
 
@@ -196,14 +184,10 @@ def _check_inputs(where: str, kind: str, split: Split) -> None:
     if not isinstance(inputs, np.ndarray):
         raise BadInput(f"{where} holds a {type(inputs).__name__}: {kind} inputs come as an array")
     if kind == "image" and (inputs.ndim != 4 or inputs.shape[3] != 3 or inputs.dtype != np.uint8):
-        raise BadInput(
-            f"{where} has shape {inputs.shape} and type {inputs.dtype}: images come as (n, h, w, 3) uint8"
-        )
+        raise BadInput(f"{where} has shape {inputs.shape} and type {inputs.dtype}: images come as (n, h, w, 3) uint8")
     if kind == "tabular":
         if inputs.ndim != 2 or inputs.shape[1] == 0 or inputs.dtype != np.float32:
-            raise BadInput(
-                f"{where} has shape {inputs.shape} and type {inputs.dtype}: tables come as (n, d) float32"
-            )
+            raise BadInput(f"{where} has shape {inputs.shape} and type {inputs.dtype}: tables come as (n, d) float32")
         bad = ~np.isfinite(inputs)
         if bad.any():
             row, column = np.argwhere(bad)[0]

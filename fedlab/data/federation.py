@@ -59,9 +59,7 @@ class Federation:
             BadInput: partition_id outside [0, k).
         """
         if not 0 <= partition_id < self.num_clients:
-            raise BadInput(
-                f"client {partition_id} does not exist: this federation has ids in [0, {self.num_clients})"
-            )
+            raise BadInput(f"client {partition_id} does not exist: this federation has ids in [0, {self.num_clients})")
         return self.dataset.train.take(self.parts[partition_id])
 
     def label_counts(self) -> Int64[np.ndarray, "k c"]:
@@ -87,9 +85,7 @@ def federate(source: Source, partition: Partition, clients: int | None, seed: in
 
 
 @functools.lru_cache(maxsize=4)
-def _federate(
-    source: Source, partition: Partition, clients: int | None, seed: int, stamp: tuple
-) -> Federation:
+def _federate(source: Source, partition: Partition, clients: int | None, seed: int, stamp: tuple) -> Federation:
     dataset = _load(source, stamp)
     parts = partition.split(dataset.train.labels, dataset.train.groups, clients, seed)
     return Federation(dataset, tuple(parts))

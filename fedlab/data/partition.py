@@ -115,15 +115,9 @@ class Shards:
         k = _check_clients(clients)
         shards = k * self.per_client
         if shards > MAX_ROWS:
-            raise BadInput(
-                f"{k} clients x {self.per_client} shards = {shards} shards, limit {MAX_ROWS}: lower either"
-            )
+            raise BadInput(f"{k} clients x {self.per_client} shards = {shards} shards, limit {MAX_ROWS}: lower either")
         partitioner = ShardPartitioner(
-            num_partitions=k,
-            partition_by="label",
-            num_shards_per_partition=self.per_client,
-            shuffle=False,
-            seed=seed,
+            num_partitions=k, partition_by="label", num_shards_per_partition=self.per_client, shuffle=False, seed=seed
         )
         return _deal(partitioner, k, labels, seed, rows=max(1, math.ceil(len(labels) / shards)) * shards)
 
@@ -186,9 +180,7 @@ def _deal(partitioner: Partitioner, k: int, labels: np.ndarray, seed: int, rows:
     row[:n] = np.arange(n)
     if rows > n:
         pad = rows - n
-        labels = np.concatenate(
-            [labels, np.sort(labels)[((np.arange(pad) + 0.5) * n / pad).astype(np.int64)]]
-        )
+        labels = np.concatenate([labels, np.sort(labels)[((np.arange(pad) + 0.5) * n / pad).astype(np.int64)]])
     # Flower Datasets deals contiguous rows of a class; only a shuffled table makes that a random choice.
     order = _shuffle(rows, seed)
     partitioner.dataset = Table.from_dict({"row": row[order], "label": np.asarray(labels)[order]})
@@ -200,9 +192,7 @@ def _deal(partitioner: Partitioner, k: int, labels: np.ndarray, seed: int, rows:
     parts = [np.sort(part[part >= 0]) for part in dealt]
     held = np.bincount(np.concatenate(parts), minlength=n)
     if len(held) != n or (held != 1).any():
-        raise RuntimeError(
-            f"{type(partitioner).__name__} lost or doubled {int((held != 1).sum())} of {n} samples"
-        )
+        raise RuntimeError(f"{type(partitioner).__name__} lost or doubled {int((held != 1).sum())} of {n} samples")
     return parts
 
 
@@ -232,9 +222,7 @@ def _dirichlet(k: int, alpha: float, seed: int) -> Partitioner:
 
 def _check_clients(clients: int | None) -> int:
     if clients is None:
-        raise BadInput(
-            "clients=null: only a natural partition knows its own number of clients; say clients=100"
-        )
+        raise BadInput("clients=null: only a natural partition knows its own number of clients; say clients=100")
     return checks.integer("clients", clients, 1, MAX_ROWS, remedy="say clients=100")
 
 

@@ -43,7 +43,4 @@ def accuracy_by_size(by_class: Float64[np.ndarray, " c"], counts: Int[np.ndarray
 
 def classification(labels: Int[np.ndarray, " n"], predicted: Int[np.ndarray, " n"]) -> dict[str, float]:
     """Return every metric of a classifier by name."""
-    return {
-        "accuracy": accuracy(labels, predicted),
-        "balanced_accuracy": balanced_accuracy(labels, predicted),
-    }
+    return {"accuracy": accuracy(labels, predicted), "balanced_accuracy": balanced_accuracy(labels, predicted)}

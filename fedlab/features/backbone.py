@@ -54,7 +54,5 @@ class Backbone(ABC):
         return self._embed(inputs, kind, device, size, progress)
 
     @abstractmethod
-    def _embed(
-        self, inputs: Any, kind: str, device: str, batch: int, progress: Progress | None
-    ) -> np.ndarray:
+    def _embed(self, inputs: Any, kind: str, device: str, batch: int, progress: Progress | None) -> np.ndarray:
         """Return the features of inputs that it reads."""

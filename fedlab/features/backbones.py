@@ -29,9 +29,7 @@ class Identity(Backbone):
         """Hash the name and the scaling; there are no weights."""
         return fingerprint_of("identity", image="flatten / 255")
 
-    def _embed(
-        self, inputs: Any, kind: str, device: str, batch: int, progress: Progress | None
-    ) -> np.ndarray:
+    def _embed(self, inputs: Any, kind: str, device: str, batch: int, progress: Progress | None) -> np.ndarray:
         """Return tabular (n, d) as float32, or images (n, h, w, 3) as (n, 3hw) in [0, 1], at once."""
         rows = np.asarray(inputs)
         if kind == "image":
@@ -63,9 +61,7 @@ class MiniLM(Backbone):
         files = folder_digest(minilm_folder())
         return fingerprint_of("minilm", files=files, pooling="mean, unit norm", max_tokens=self.max_tokens)
 
-    def _embed(
-        self, inputs: Any, kind: str, device: str, batch: int, progress: Progress | None
-    ) -> np.ndarray:
+    def _embed(self, inputs: Any, kind: str, device: str, batch: int, progress: Progress | None) -> np.ndarray:
         """Embed n texts as (n, 384) float32 rows of unit norm."""
         if len(inputs) == 0:
             return np.zeros((0, 384), dtype=np.float32)
@@ -125,9 +121,7 @@ class EfficientNetLite0(Backbone):
         weights = file_digest(_efficientnet_file())
         return fingerprint_of("efficientnet-lite0", weights=weights, transform=transform)
 
-    def _embed(
-        self, inputs: Any, kind: str, device: str, batch: int, progress: Progress | None
-    ) -> np.ndarray:
+    def _embed(self, inputs: Any, kind: str, device: str, batch: int, progress: Progress | None) -> np.ndarray:
         """Embed n images as (n, 1280) float32 rows."""
         if len(inputs) == 0:
             return np.zeros((0, 1280), dtype=np.float32)

@@ -38,9 +38,7 @@ class HashedWords(Backbone):
         """Hash the name and the width; there are no weights."""
         return fingerprint_of("hashed words", width=self.width, ngrams=[1, 2])
 
-    def _embed(
-        self, inputs: Any, kind: str, device: str, batch: int, progress: Progress | None
-    ) -> np.ndarray:
+    def _embed(self, inputs: Any, kind: str, device: str, batch: int, progress: Progress | None) -> np.ndarray:
         """Return (n, width) float32, at once; a text without words is zero."""
         from sklearn.feature_extraction.text import HashingVectorizer
 

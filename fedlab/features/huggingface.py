@@ -58,13 +58,9 @@ class HuggingFace(Backbone):
     def fingerprint(self) -> str:
         """Hash the folder's files, or the commit the hub id resolves to, and the transform."""
         weights = weights_of(*pinned(self.id, self.revision))
-        return fingerprint_of(
-            "huggingface", weights=weights, pooling=self.pooling, max_tokens=self.max_tokens
-        )
+        return fingerprint_of("huggingface", weights=weights, pooling=self.pooling, max_tokens=self.max_tokens)
 
-    def _embed(
-        self, inputs: Any, kind: str, device: str, batch: int, progress: Progress | None
-    ) -> np.ndarray:
+    def _embed(self, inputs: Any, kind: str, device: str, batch: int, progress: Progress | None) -> np.ndarray:
         """Embed n texts or images as (n, d) float32 rows, d being the model's width.
 
         Raises:
@@ -78,9 +74,7 @@ class HuggingFace(Backbone):
 
             where = torch_device(device)
             source, commit = pinned(self.id, self.revision)
-            transform, network = load_transformer(
-                source, kind, device, fingerprint=self.fingerprint(), revision=commit
-            )
+            transform, network = load_transformer(source, kind, device, fingerprint=self.fingerprint(), revision=commit)
 
         def pooled(tensors: dict[str, Any]) -> Any:
             return _pool(network, tensors, self._pooling_of(network, kind), self.id)
@@ -88,13 +82,7 @@ class HuggingFace(Backbone):
         if kind == "text":
             limit = min(self.max_tokens, transform.model_max_length, _positions(network))
             return embed_texts(
-                list(inputs),
-                transform,
-                pooled,
-                max_tokens=limit,
-                device=where,
-                batch_size=batch,
-                progress=progress,
+                list(inputs), transform, pooled, max_tokens=limit, device=where, batch_size=batch, progress=progress
             )
 
         def pooled_images(images: np.ndarray) -> Any:
@@ -140,9 +128,7 @@ def local_folder(name: str) -> Path | None:
     if path.is_dir():
         return path.resolve()
     if name.startswith(("/", ".", "~")) or name.count("/") > 1:
-        raise BadInput(
-            f"no model folder at {name!r}: give an existing folder or a hub id such as 'owner/name'"
-        )
+        raise BadInput(f"no model folder at {name!r}: give an existing folder or a hub id such as 'owner/name'")
     return None
 
 

@@ -48,9 +48,7 @@ def load_transformer(
         else:  # PIL's resizing: torchvision is not needed, and where it is its own would give other bits
             transform = transformers.AutoImageProcessor.from_pretrained(source, backend="pil", **options)
     refuse_incomplete(source, (name for name in report["missing_keys"] if "pooler" not in name))
-    if (
-        kind == "text" and transform.pad_token is None
-    ):  # decoders are trained without padding; it is masked out
+    if kind == "text" and transform.pad_token is None:  # decoders are trained without padding; it is masked out
         transform.pad_token = transform.eos_token
     if getattr(network.config, "is_encoder_decoder", False):
         network = network.get_encoder()

@@ -50,12 +50,7 @@ class Descent:
         return (torch.randperm(n, generator=generator) for _ in range(self.epochs))
 
     def run(
-        self,
-        network: Network,
-        start: Model,
-        h: Float32[Tensor, "n d"],
-        labels: Int64[Tensor, " n"],
-        seed: int,
+        self, network: Network, start: Model, h: Float32[Tensor, "n d"], labels: Int64[Tensor, " n"], seed: int
     ) -> tuple[Model, float]:
         """Return the trained model and the last epoch's mean loss; no samples return the start and 0.
 

@@ -47,9 +47,7 @@ class Network(Protocol):
         """Return (n, c) of (n, d), or (k, n, c) of (k, n, d) and k models."""
         ...
 
-    def descend(
-        self, model: Model, h: Tensor, labels: Tensor, share: Tensor, into: Model, rate: float
-    ) -> Tensor:
+    def descend(self, model: Model, h: Tensor, labels: Tensor, share: Tensor, into: Model, rate: float) -> Tensor:
         """Add rate times the gradient to `into`, which may be the model itself, and return the loss before it.
 
         Args:
@@ -78,9 +76,7 @@ class Linear:
         """Return h W' + b."""
         return _affine(h, model["weight"], model["bias"])
 
-    def descend(
-        self, model: Model, h: Tensor, labels: Tensor, share: Tensor, into: Model, rate: float
-    ) -> Tensor:
+    def descend(self, model: Model, h: Tensor, labels: Tensor, share: Tensor, into: Model, rate: float) -> Tensor:
         """Add rate R' h and rate R' 1."""
         residual, loss = _residual(self.logits(model, h), labels, share)
         _add(into, "", residual, h, rate)
@@ -117,9 +113,7 @@ class Hidden:
         """Return relu(h V' + a) W' + b."""
         return Linear().logits(model, self._hidden(model, h))
 
-    def descend(
-        self, model: Model, h: Tensor, labels: Tensor, share: Tensor, into: Model, rate: float
-    ) -> Tensor:
+    def descend(self, model: Model, h: Tensor, labels: Tensor, share: Tensor, into: Model, rate: float) -> Tensor:
         """Add the gradient of both layers."""
         hidden = self._hidden(model, h)
         residual, loss = _residual(Linear().logits(model, hidden), labels, share)
@@ -156,9 +150,7 @@ class CNN:
                 raise BadInput(f"network: {name}={list(sizes)} must be {length} integers of at least 1")
             object.__setattr__(self, name, tuple(sizes))
         if min(self.shape[:2]) < 6:
-            raise BadInput(
-                f"network: shape={list(self.shape)}: two convolutions and a pool need at least 6x6"
-            )
+            raise BadInput(f"network: shape={list(self.shape)}: two convolutions and a pool need at least 6x6")
         checks.integer("width", self.width, least=1)
 
     def initial(self, d: int, num_classes: int, seed: int) -> dict[str, np.ndarray]:
@@ -202,9 +194,7 @@ class CNN:
         hidden = linear(flat, model["hidden.weight"], model["hidden.bias"]).relu()
         return linear(hidden, model["weight"], model["bias"])
 
-    def descend(
-        self, model: Model, h: Tensor, labels: Tensor, share: Tensor, into: Model, rate: float
-    ) -> Tensor:
+    def descend(self, model: Model, h: Tensor, labels: Tensor, share: Tensor, into: Model, rate: float) -> Tensor:
         """Add what autograd finds."""
         leaves = {name: array.detach().requires_grad_() for name, array in model.items()}
         logits = self.logits(leaves, h)

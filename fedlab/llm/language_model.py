@@ -154,9 +154,7 @@ class LanguageModel(ABC):
         """Everything that makes its texts what they are, as 64 hexadecimal digits."""
 
     @abstractmethod
-    def _complete(
-        self, prompts: Sequence[Prompt], sampling: Sampling, seeds: Sequence[int], arrived: Arrived
-    ) -> None:
+    def _complete(self, prompts: Sequence[Prompt], sampling: Sampling, seeds: Sequence[int], arrived: Arrived) -> None:
         """Write one text per prompt, n > 0 of them, and hand over each in the calling thread as soon as it is there."""
 
     @abstractmethod
@@ -204,9 +202,7 @@ class LanguageModel(ABC):
             self._complete(prompts, sampling, seeds, each)
         return [completions[index] for index in range(len(prompts))]
 
-    def log_likelihood(
-        self, prompts: Sequence[str], continuations: Sequence[str]
-    ) -> Float64[np.ndarray, "n 2"]:
+    def log_likelihood(self, prompts: Sequence[str], continuations: Sequence[str]) -> Float64[np.ndarray, "n 2"]:
         """How probable each continuation is after its prompt.
 
         Returns:

@@ -29,9 +29,7 @@ class _Curve:
     final: float | None
     rounds: int
     per_client: float | None
-    points: dict[int, tuple[float, float | None]] = field(
-        default_factory=dict
-    )  # round -> accuracy, bytes so far
+    points: dict[int, tuple[float, float | None]] = field(default_factory=dict)  # round -> accuracy, bytes so far
 
     @property
     def one_shot(self) -> bool:
@@ -135,9 +133,7 @@ def _legend(axes: Axes, curves: Sequence[_Curve]) -> None:
     if not handles:
         empty(axes)
         return
-    final = {
-        label: curve.final or 0.0 for curve in curves for label in labels if label.startswith(curve.name[:23])
-    }
+    final = {label: curve.final or 0.0 for curve in curves for label in labels if label.startswith(curve.name[:23])}
     order = sorted(range(len(labels)), key=lambda i: -final.get(labels[i], 0.0))
     legend_beside(
         axes,
@@ -154,9 +150,7 @@ def _legend(axes: Axes, curves: Sequence[_Curve]) -> None:
 
 def _finding(results: Mapping[str, Any], axis: str) -> str:
     """What the comparison found, in a sentence; ties at the printed precision are ties."""
-    accuracies = {
-        name: v["accuracy"] for name, v in methods_of(results).items() if v.get("accuracy") is not None
-    }
+    accuracies = {name: v["accuracy"] for name, v in methods_of(results).items() if v.get("accuracy") is not None}
     yardstick = accuracies.pop(YARDSTICK, None)
     if not accuracies:
         return "Accuracy against " + ("rounds" if axis == "rounds" else "traffic")
@@ -174,9 +168,7 @@ def _finding(results: Mapping[str, Any], axis: str) -> str:
     if gap == 0:
         head = values.get("head_sha256")
         same = head is not None and head == methods[YARDSTICK].get("head_sha256")
-        return (
-            f"{best} {'equals the centralised solution' if same else 'is as accurate as centralised'}{effort}"
-        )
+        return f"{best} {'equals the centralised solution' if same else 'is as accurate as centralised'}{effort}"
     side = "above" if gap > 0 else "below"
     unit = "point" if abs(gap) == 1 else "points"
     return f"{best} ends {abs(gap):.3g} {unit} {side} the centralised solution{effort}"

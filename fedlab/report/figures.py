@@ -87,10 +87,7 @@ def invariance_heatmap(rows: Sequence[Mapping[str, Any]]) -> Figure:
         accuracy[cell] = np.nan if row.get("accuracy") is None else 100 * row["accuracy"]
         heads[cell] = row.get("head_sha256") or ""
     common = Counter(head for head in heads.values() if head).most_common(1)
-    figure = Figure(
-        figsize=(2.6 + 1.05 * max(len(clients), 3), 1.7 + 0.62 * max(len(alphas), 2)),
-        layout="constrained",
-    )
+    figure = Figure(figsize=(2.6 + 1.05 * max(len(clients), 3), 1.7 + 0.62 * max(len(alphas), 2)), layout="constrained")
     axes = figure.subplots()
     axes.set_title(_sameness(heads.values()))
     if not rows:
@@ -189,11 +186,7 @@ def _sameness(heads: Iterable[str]) -> str:
         return "Accuracy of every partition"
     different = len(set(known))
     if different == 1:
-        return (
-            "Every partition gives the same head, bit for bit"
-            if len(known) > 1
-            else "One partition, one head"
-        )
+        return "Every partition gives the same head, bit for bit" if len(known) > 1 else "One partition, one head"
     return f"{len(known)} partitions give {different} different heads"
 
 
@@ -201,9 +194,7 @@ def _worst(rows: Sequence[Mapping[str, Any]]) -> str:
     errors = [float(row["error"]) for row in rows if row.get("error") is not None]
     if not errors:
         return "Difference to the centralised head"
-    return (
-        f"The sum stays within {max(errors):.1e} of the centralised head up to {rows[-1]['clients']} clients"
-    )
+    return f"The sum stays within {max(errors):.1e} of the centralised head up to {rows[-1]['clients']} clients"
 
 
 def _alpha(value: Any) -> float:

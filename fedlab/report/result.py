@@ -102,13 +102,10 @@ class Result:
             values = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError as error:
             raise BadInput(
-                f"no {path}: not a run directory, or its run did not end. Give the folder that `fedlab run` "
-                "printed"
+                f"no {path}: not a run directory, or its run did not end. Give the folder that `fedlab run` printed"
             ) from error
         except OSError as error:
-            raise BadInput(
-                f"cannot read {path}: {error.strerror}. Give the folder of a finished run"
-            ) from error
+            raise BadInput(f"cannot read {path}: {error.strerror}. Give the folder of a finished run") from error
         except ValueError as error:
             raise BadInput(f"{path} is not whole ({error}): run the experiment again") from error
         if not isinstance(values, dict):
@@ -148,10 +145,7 @@ class Result:
         """The figures that this run has the numbers for."""
         if study := (self.values.get("study") or {}).get("kind"):
             return OF_TEXTS.get(study, [study])
-        return [
-            *(("steps", "tasks", "classes") if streamed(self.values) else ("accuracy", "bytes")),
-            "clients",
-        ]
+        return [*(("steps", "tasks", "classes") if streamed(self.values) else ("accuracy", "bytes")), "clients"]
 
     def table(self, width: int | None = None) -> TextTable:
         """The comparison of methods, and the study where the run has one.

@@ -126,10 +126,7 @@ def accuracy_of_each_class(results: Mapping[str, Any]) -> Figure:
     for index, (name, metrics) in enumerate(runs.items()):
         share = np.array(metrics["class_accuracy"], dtype=np.float64)[order]
         main.plot(
-            places,
-            100 * share,
-            **look(index, "os^vD"),
-            label=f"{name}  {percent(metrics.get('balanced_accuracy'))}",
+            places, 100 * share, **look(index, "os^vD"), label=f"{name}  {percent(metrics.get('balanced_accuracy'))}"
         )
     main.set(xlabel="classes, most samples first", ylabel="accuracy (%)", ylim=(-3, 103))
     main.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))

@@ -69,6 +69,4 @@ def canvas(title: str) -> tuple[Figure, Axes]:
 def empty(axes: Axes) -> None:
     """Say in the plot that there is nothing to see, rather than fail or show bare axes."""
     axes.set_axis_off()
-    axes.text(
-        0.5, 0.5, "nothing was recorded", ha="center", va="center", transform=axes.transAxes, color="#666666"
-    )
+    axes.text(0.5, 0.5, "nothing was recorded", ha="center", va="center", transform=axes.transAxes, color="#666666")

@@ -194,9 +194,7 @@ def _width(table: Table) -> int:
 def _printed(table: Table, width: int | None) -> str:
     file = io.StringIO()
     # No colour and no terminal: the same text on a screen, in a pipe and in a notebook.
-    console = Console(
-        file=file, width=max(width or _width(table), 1), color_system=None, force_terminal=False
-    )
+    console = Console(file=file, width=max(width or _width(table), 1), color_system=None, force_terminal=False)
     console.print(table)
     return "\n".join(line.rstrip() for line in file.getvalue().splitlines()) + "\n"
 

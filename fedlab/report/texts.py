@@ -81,12 +81,7 @@ def accuracy_against_epsilon(rows: Rows) -> Figure:
             if row["variant"] == variant:
                 cells.setdefault(row["epsilon"] or free, []).append(100 * row["accuracy"])
         places = sorted(cells)
-        axes.plot(
-            places,
-            [np.mean(cells[place]) for place in places],
-            label=variant,
-            **look(index, "o"),
-        )
+        axes.plot(places, [np.mean(cells[place]) for place in places], label=variant, **look(index, "o"))
     local = 100 * float(np.mean([row["local"] for row in mine]))
     axes.axhline(local, label="local training", **PLAIN)
     axes.set_title(f"{labelled} labelled texts: accuracy against epsilon")
@@ -110,19 +105,8 @@ def pipeline(cells: Rows) -> Figure:
         empty(axes)
         return figure
     names = [stage["stage"] for stage in stages]
-    axes.barh(
-        names,
-        [stage["came"] for stage in stages],
-        color="#d0d4d9",
-        label="new texts, or all before a vote",
-    )
-    axes.barh(
-        names,
-        [stage["kept"] for stage in stages],
-        height=0.4,
-        color=COLOURS[0],
-        label="in the pool after it",
-    )
+    axes.barh(names, [stage["came"] for stage in stages], color="#d0d4d9", label="new texts, or all before a vote")
+    axes.barh(names, [stage["kept"] for stage in stages], height=0.4, color=COLOURS[0], label="in the pool after it")
     axes.invert_yaxis()
     axes.set_xlabel("texts")
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.15), ncol=2)
@@ -144,9 +128,7 @@ def exposure(rows: Sequence[Mapping[str, Any]]) -> Figure:
     for side, (name, label) in enumerate(
         [("exposure", "put among private texts"), ("exposure of others", "never there")]
     ):
-        axes.bar(
-            places + 0.4 * side - 0.2, [row[name] for row in rows], 0.36, color=COLOURS[side], label=label
-        )
+        axes.bar(places + 0.4 * side - 0.2, [row[name] for row in rows], 0.36, color=COLOURS[side], label=label)
     axes.axhline(1 / np.log(2), color="#888888", lw=1, ls="--", label="chance")
     axes.axhline(rows[0]["most"], color="#888888", lw=1, label="known by heart")
     named = ["no noise" if row["epsilon"] is None else f"epsilon {row['epsilon']:g}" for row in rows]

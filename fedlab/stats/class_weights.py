@@ -103,9 +103,7 @@ def check_tau(tau: float) -> None:
     checks.number("tau", tau, least=0, most=2, remedy="0 weights every sample alike, 1 every class")
 
 
-def combined(
-    mine: tuple[int, float] | None, theirs: tuple[int, float] | None, sign: int
-) -> tuple[int, float] | None:
+def combined(mine: tuple[int, float] | None, theirs: tuple[int, float] | None, sign: int) -> tuple[int, float] | None:
     """Return the weighting of a sum, or of a difference."""
     if mine is None or theirs is None:
         return None

@@ -24,14 +24,7 @@ from fedlab import checks
 from fedlab.errors import BadInput
 from fedlab.stats.arithmetic.fixed_point import FixedPoint
 from fedlab.stats.arithmetic.memory import check_memory
-from fedlab.stats.arithmetic.product import (
-    add_grams,
-    difference,
-    energy_of,
-    gram_product,
-    recoverable,
-    stacked_grams,
-)
+from fedlab.stats.arithmetic.product import add_grams, difference, energy_of, gram_product, recoverable, stacked_grams
 from fedlab.stats.arithmetic.samples import check_features, check_one_hot
 from fedlab.stats.arithmetic.solve import Solution, generalised_cross_validation, ridge_solve
 from fedlab.stats.arithmetic.union import check_fits, counts_without, saturated_without, sha256_of
@@ -117,9 +110,7 @@ class GramStats:
         return cls(cross, counts, scale, saturated, matrix=matrix, weighting=weighting)
 
     @classmethod
-    def zeros(
-        cls, d: int, c: int, scale: float | None = None, device: torch.device | str = "cpu"
-    ) -> GramStats:
+    def zeros(cls, d: int, c: int, scale: float | None = None, device: torch.device | str = "cpu") -> GramStats:
         """Return the statistics of no data: the neutral element of `+`."""
         kind = torch.float64 if scale is None else torch.int64
         return cls(
@@ -236,9 +227,7 @@ class GramStats:
         """Return the same statistics over more classes; the new columns are zero."""
         more = num_classes - self.num_classes
         if more < 0:
-            raise BadInput(
-                f"cannot narrow {self.num_classes} classes to {num_classes}: classes are only added"
-            )
+            raise BadInput(f"cannot narrow {self.num_classes} classes to {num_classes}: classes are only added")
         pad = torch.nn.functional.pad
         return replace(self, cross=pad(self.cross, (0, more)), class_counts=pad(self.class_counts, (0, more)))
 

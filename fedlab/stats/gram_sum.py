@@ -37,9 +37,7 @@ class GramSum:
         if self._total is not None:
             self._total.check_fits(stats)
         gram = None
-        if stats.rows is None or (
-            stats.scale is not None and not recoverable(len(stats.rows), energy_of(stats.rows))
-        ):
+        if stats.rows is None or (stats.scale is not None and not recoverable(len(stats.rows), energy_of(stats.rows))):
             gram = stats.gram
         if self._total is None:
             # The total owns its arrays: later clients are added in place, without a new matrix for each.
@@ -64,9 +62,7 @@ class GramSum:
             raise BadInput("there are no statistics to add: no client has answered")
         if self._total.matrix is not None or self._num_waiting > self._total.num_features:
             self._fold()
-        total = replace(
-            self._total, cross=self._total.cross.clone(), class_counts=self._total.class_counts.clone()
-        )
+        total = replace(self._total, cross=self._total.cross.clone(), class_counts=self._total.class_counts.clone())
         if total.matrix is not None:
             return replace(total, matrix=total.matrix.clone())
         none = torch.zeros(0, total.num_features, dtype=torch.float64, device=total.cross.device)

@@ -179,17 +179,13 @@ class PerClass:
                 del classes[y]
                 continue
             assert left.matrix is not None
-            classes[y] = OneClass(
-                classes[y].count - gone.count, left.cross[:, 0], None, triangle_of(left.matrix)
-            )
+            classes[y] = OneClass(classes[y].count - gone.count, left.cross[:, 0], None, triangle_of(left.matrix))
         return replace(self, classes=classes, saturated=saturated_without(self.saturated, other.saturated))
 
     def widen(self, num_classes: int) -> PerClass:
         """Return the same statistics over more classes."""
         if num_classes < self.num_classes:
-            raise BadInput(
-                f"cannot narrow {self.num_classes} classes to {num_classes}: classes are only added"
-            )
+            raise BadInput(f"cannot narrow {self.num_classes} classes to {num_classes}: classes are only added")
         return replace(self, num_classes=num_classes)
 
 
@@ -201,6 +197,4 @@ def per_class_bytes(counts: Sequence[int], d: int) -> int:
 def check_per_class(counts: Sequence[int], d: int, memory: int | None) -> None:
     """Refuse what would not fit, before it is taken."""
     need = per_class_bytes(counts, d)
-    check_memory(
-        need, f"the sums of {sum(map(bool, counts))} classes by {d} features, class by class,", REMEDY, memory
-    )
+    check_memory(need, f"the sums of {sum(map(bool, counts))} classes by {d} features, class by class,", REMEDY, memory)

@@ -32,9 +32,7 @@ class StatisticsTotal:
         kind = type(statistics)
         if self._kind not in (None, kind):
             name = self._kind.__name__ if self._kind else ""
-            raise BadInput(
-                f"cannot combine {name} with {kind.__name__}: every client must use the same method"
-            )
+            raise BadInput(f"cannot combine {name} with {kind.__name__}: every client must use the same method")
         running = _EMPTY[kind]() if self._sum is None else self._sum
         running.add(statistics)
         self._kind, self._sum = kind, running

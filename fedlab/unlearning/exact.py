@@ -101,9 +101,7 @@ class ExactUnlearning(KeptSums):
             for phase, gone in observed.items():
                 own = [part for part in parts if part.phase == phase]
                 if not own:
-                    raise BadInput(
-                        f"client {client} sent nothing in phase {phase}: its samples were never added"
-                    )
+                    raise BadInput(f"client {client} sent nothing in phase {phase}: its samples were never added")
                 left = unpack_total(self.read(own)) - gone
                 remain += left.count
                 rounds = sorted({number for part in own for number in part.rounds})
@@ -171,9 +169,7 @@ class ExactUnlearning(KeptSums):
                 totals[phase] = totals[phase] + part if phase in totals else part
         left = joined(totals)
         if not left.count:
-            raise BadInput(
-                "no sample would be left, and there is no head of none: remove the run directory instead"
-            )
+            raise BadInput("no sample would be left, and there is no head of none: remove the run directory instead")
         weight = self.solved(totals)
         changed = joined(sums)
         whole = exact(left)
@@ -202,9 +198,7 @@ class ExactUnlearning(KeptSums):
         stored = {phase: self.kept.store("total", pack(totals[phase])) for phase in sums}
         head = self.kept.store("head", {"weight": weight.numpy()})
         certificates = (*state.certificates, certificate.values())
-        self.kept.commit(
-            replace(after, totals={**state.totals, **stored}, head=head, certificates=certificates)
-        )
+        self.kept.commit(replace(after, totals={**state.totals, **stored}, head=head, certificates=certificates))
         return certificate
 
 

@@ -25,9 +25,7 @@ def test_a_stream_of_phases_goes_on_over_more_classes():
     later = over(statistics(30, 8, seed=3), [1, 2, 3], 5)
     narrow = DualStream(keep_phases=True).add(parts[0]).add(parts[1])
     wide = DualStream(keep_phases=True).add(over(parts[0], COLUMNS, 5)).add(over(parts[1], COLUMNS, 5))
-    assert torch.equal(
-        over(narrow, COLUMNS, 5).add(later).solution().weight, wide.add(later).solution().weight
-    )
+    assert torch.equal(over(narrow, COLUMNS, 5).add(later).solution().weight, wide.add(later).solution().weight)
     assert over(narrow, COLUMNS, 5).seen == wide.seen
     assert over(DualStream(), COLUMNS, 5).total is None
     assert all(map(same, over(narrow, COLUMNS, 5).phases, wide.phases))

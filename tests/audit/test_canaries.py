@@ -34,21 +34,10 @@ def world():
     """Canaries, private texts with six of them among them, and as many texts and canaries that nobody learned."""
     rng = np.random.default_rng(0)
     canaries = FORMAT.draw(2 * INSERTED + ALTERNATIVES, rng)
-    inside, outside, others = (
-        canaries[:INSERTED],
-        canaries[INSERTED : 2 * INSERTED],
-        canaries[2 * INSERTED :],
-    )
+    inside, outside, others = (canaries[:INSERTED], canaries[INSERTED : 2 * INSERTED], canaries[2 * INSERTED :])
     private = texts(14, 1)
     codes, learned = insert([CODE] * len(private), private, inside, CODE, 1, rng)
-    return {
-        "in": inside,
-        "out": outside,
-        "others": others,
-        "codes": codes,
-        "texts": learned,
-        "private": private,
-    }
+    return {"in": inside, "out": outside, "others": others, "codes": codes, "texts": learned, "private": private}
 
 
 @pytest.fixture(scope="module", params=[None, 8.0], ids=["no noise", "epsilon 8"])
@@ -62,17 +51,13 @@ def tuned(request, world):
         adapters=Adapters("frozen_embeddings"),
         physical_batch=32,
     )
-    model, _ = rule.fit(
-        model_of("llama"), tokenizer(), world["codes"], world["texts"], generator_of("seeded", 3)
-    )
+    model, _ = rule.fit(model_of("llama"), tokenizer(), world["codes"], world["texts"], generator_of("seeded", 3))
     return request.param, model
 
 
 def test_an_overfit_generator_exposes_canaries_and_noise_hides_them(world, tuned):
     epsilon, model = tuned
-    inside, outside = (
-        exposures(model, tokenizer(), world[side], world["others"], CODE) for side in ("in", "out")
-    )
+    inside, outside = (exposures(model, tokenizer(), world[side], world["others"], CODE) for side in ("in", "out"))
     slack = 4 * CHANCE / math.sqrt(INSERTED)
     assert outside.mean() < CHANCE + slack
     if epsilon is None:
@@ -104,8 +89,7 @@ def test_membership_is_told_from_the_loss_unless_there_is_noise(world, tuned):
     rng, others = np.random.default_rng(0), texts(200, 8)
     for reference in (None, model_of("llama")):
         inside, outside = (
-            membership_scores(model, tokenizer(), [CODE] * len(x), x, reference)
-            for x in (world["private"], others)
+            membership_scores(model, tokenizer(), [CODE] * len(x), x, reference) for x in (world["private"], others)
         )
         auc = distinguish(inside, outside, rng).auc
         if epsilon is None:
@@ -121,9 +105,7 @@ def test_exposure_is_a_rank(world):
     found = log_perplexities(model, words, [CODE] * len(every), every)
     canary = world["in"][0]
     rank = 1 + sum(found[INSERTED:] <= found[0])
-    assert exposures(model, words, [canary], world["others"][:15], CODE)[0] == pytest.approx(
-        math.log2(16 / rank)
-    )
+    assert exposures(model, words, [canary], world["others"][:15], CODE)[0] == pytest.approx(math.log2(16 / rank))
     with pytest.raises(BadInput, match="1 of them canaries"):
         exposures(model, words, [canary], [canary], CODE)
 
@@ -167,9 +149,7 @@ def test_canaries_are_different_and_drawn_from_the_whole_space():
 def test_canaries_are_put_in_as_often_as_said_and_nothing_is_lost():
     codes, found = insert(["a", "b", "a"], ["x", "y", "z"], ["c1", "c2"], "b", 3, np.random.default_rng(0))
     pairs = list(zip(codes, found, strict=True))
-    assert sorted(pairs) == sorted(
-        [("a", "x"), ("b", "y"), ("a", "z"), *[("b", "c1")] * 3, *[("b", "c2")] * 3]
-    )
+    assert sorted(pairs) == sorted([("a", "x"), ("b", "y"), ("a", "z"), *[("b", "c1")] * 3, *[("b", "c2")] * 3])
     assert found[:3] != ["x", "y", "z"]
     assert insert(["a"], ["x"], ["c"], "b", 0, np.random.default_rng(0)) == (["a"], ["x"])
     with pytest.raises(BadInput, match="times=-1"):

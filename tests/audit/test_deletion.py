@@ -31,21 +31,13 @@ def certificate(before=("s0", "h0"), after=("s1", "h1"), mode="exact", **changes
 
 
 def test_it_survives_its_file():
-    for one in (
-        certificate(),
-        certificate(rows=(4, 9)),
-        certificate().checked("data", "s1", "h1", W, W.clone()),
-    ):
+    for one in (certificate(), certificate(rows=(4, 9)), certificate().checked("data", "s1", "h1", W, W.clone())):
         assert DeletionCertificate.of(json.loads(json.dumps(one.values()))) == one
 
 
 @pytest.mark.parametrize(
     "spoil",
-    [
-        lambda v: v.pop("clients"),
-        lambda v: v.update(more=1),
-        lambda v: v.update(retrained={"source": "data"}),
-    ],
+    [lambda v: v.pop("clients"), lambda v: v.update(more=1), lambda v: v.update(retrained={"source": "data"})],
     ids=["missing", "unknown", "half a check"],
 )
 def test_what_is_no_certificate_is_refused(spoil):
@@ -82,11 +74,7 @@ def test_a_chain_has_no_gap():
     one, two = certificate(), certificate(before=("s1", "h1"), after=("s2", "h2"))
     check_chain([], "anything")
     check_chain([one, two], "h2")
-    for broken in (
-        [two, one],
-        [one, replace(two, head_before="h9")],
-        [one, replace(two, statistics_before="s9")],
-    ):
+    for broken in ([two, one], [one, replace(two, head_before="h9")], [one, replace(two, statistics_before="s9")]):
         with pytest.raises(BadInput, match="certificate 2 does not begin where certificate 1 ended"):
             check_chain(broken, broken[-1].head_after)
     with pytest.raises(BadInput, match="the last certificate ends with head h2, and the head is h3"):

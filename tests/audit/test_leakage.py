@@ -141,9 +141,7 @@ def test_the_strongest_attack_gets_what_gaussian_noise_lets_it(epsilon):
     y = one_hot(labels, C)
     nothing, seeds = sums(x[:0], labels[:0]), iter(range(800))
     inside, outside = (
-        np.array(
-            [known_others(noisy(rest, epsilon, next(seeds)), x[i], y[i]) for i, rest in enumerate(uploads)]
-        )
+        np.array([known_others(noisy(rest, epsilon, next(seeds)), x[i], y[i]) for i, rest in enumerate(uploads)])
         for uploads in ([sums(x[i : i + 1], labels[i : i + 1]) for i in range(400)], [nothing] * 400)
     )
     found = distinguish(inside, outside, np.random.default_rng(0))
@@ -167,10 +165,7 @@ def test_a_shadow_knows_the_head_with_a_sample_and_without_it():
     shadow = Shadow.of(sums(x[:40], labels[:40]), 0.3, x, y, member)
     for i in (3, 50):
         others = torch.tensor([j for j in range(40) if j != i])
-        for scores, rows in (
-            (shadow.outside, others),
-            (shadow.inside, torch.cat([others, torch.tensor([i])])),
-        ):
+        for scores, rows in ((shadow.outside, others), (shadow.inside, torch.cat([others, torch.tensor([i])]))):
             weight = GramStats.from_batch(x[rows], y[rows]).solve(0.3)
             assert torch.allclose(scores[i], x[i] @ weight, rtol=0, atol=1e-9)
 

@@ -81,9 +81,7 @@ def test_a_kernel_of_sampled_centres_is_one_at_its_samples(mode):
     h = model.features(x)
     assert h.shape == (30, 10) and int((h > 0.999).any(1).sum()) == 10
     head = model.fit(model.observe(x, labels))
-    direct = torch.linalg.solve(
-        h.T @ h + RIDGE * torch.eye(10, dtype=torch.float64), h.T @ one_hot(labels, 3)
-    )
+    direct = torch.linalg.solve(h.T @ h + RIDGE * torch.eye(10, dtype=torch.float64), h.T @ one_hot(labels, 3))
     assert torch.allclose(head, direct, rtol=0, atol=1e-10)
     assert SampledRBF.of(x, width=100).width == 30
     with pytest.raises(BadInput, match="centres of shape"):

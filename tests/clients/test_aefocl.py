@@ -120,9 +120,7 @@ def test_a_sum_in_the_worker_is_the_sum_of_the_answers_and_counts_their_bytes(mo
     x, labels = imbalanced()
     sizes = [50, 3, 0, 35]
     model = AEFOCL(C, RandomReLU(D), mode)
-    answers = [
-        model.train({}, {}, *part, 0)[0] for part in zip(x.split(sizes), labels.split(sizes), strict=True)
-    ]
+    answers = [model.train({}, {}, *part, 0)[0] for part in zip(x.split(sizes), labels.split(sizes), strict=True)]
     packed, num_bytes = model.train_in_total(x, labels, sizes)
     assert num_bytes == sum(array.nbytes + 128 for answer in answers for array in answer.values())
     total = unpack(answers[0])
@@ -159,11 +157,7 @@ def test_what_a_generator_draws_is_no_saturation_of_the_data():
 
 @pytest.mark.parametrize(
     ("settings", "message"),
-    [
-        ({"spread": -1.0}, r"spread=-1\.0"),
-        ({"spread": float("nan")}, "spread=nan"),
-        ({"seed": -1}, "seed=-1"),
-    ],
+    [({"spread": -1.0}, r"spread=-1\.0"), ({"spread": float("nan")}, "spread=nan"), ({"seed": -1}, "seed=-1")],
 )
 def test_a_learner_that_cannot_be_is_refused(settings, message):
     with pytest.raises(BadInput, match=message):

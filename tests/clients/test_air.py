@@ -91,9 +91,7 @@ def test_a_sum_in_the_worker_is_the_sum_of_the_answers_and_counts_their_bytes(mo
     sizes = [100, 3, 0, 147]
     model = AIR(C, RandomReLU(D), mode, form=form)
     config = {"class-weights": list(ClassWeights.tempered(COUNTS).values)} if weighted else {}
-    answers = [
-        model.train({}, config, *part, 0)[0] for part in zip(x.split(sizes), labels.split(sizes), strict=True)
-    ]
+    answers = [model.train({}, config, *part, 0)[0] for part in zip(x.split(sizes), labels.split(sizes), strict=True)]
     packed, num_bytes = model.train_in_total(x, labels, sizes, {}, config)
     assert num_bytes == sum(array.nbytes + 128 for answer in answers for array in answer.values())
     total, found = unpack(answers[0]), unpack(packed)

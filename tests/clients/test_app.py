@@ -36,9 +36,7 @@ def ask(action: str, arrays: dict, partition: int = 0, client=AFL, nodes: int = 
         "client": client,
     }
     grid = LocalGrid(app, nodes, {"config": json.dumps(description)})
-    content = RecordDict(
-        {"arrays": to_record(arrays) if arrays else ArrayRecord(), "config": ConfigRecord(config)}
-    )
+    content = RecordDict({"arrays": to_record(arrays) if arrays else ArrayRecord(), "config": ConfigRecord(config)})
     (reply,) = grid.send_and_receive([Message(content, node_of(partition), action)])
     return reply
 
@@ -75,9 +73,7 @@ def test_a_node_without_samples_answers_so():
     empty = counts.index(0)
     many = {"clients": 400, "nodes": 400, "alpha": 0.01}
     assert unpack(from_record(ask("train", {}, empty, **many).content["arrays"])).count == 0
-    assert ask("evaluate", {"weight": np.zeros((64, 10))}, empty, **many).content["metrics"] == {
-        "num-examples": 0
-    }
+    assert ask("evaluate", {"weight": np.zeros((64, 10))}, empty, **many).content["metrics"] == {"num-examples": 0}
 
 
 def test_nodes_and_clients_must_agree():

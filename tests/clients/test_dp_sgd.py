@@ -21,9 +21,7 @@ NETWORKS = [
 
 def drawn(learner, d, seed=0):
     rng = np.random.default_rng(seed)
-    return {
-        name: rng.normal(size=a.shape).astype(np.float32) / 2 for name, a in learner.initial(d, seed).items()
-    }
+    return {name: rng.normal(size=a.shape).astype(np.float32) / 2 for name, a in learner.initial(d, seed).items()}
 
 
 @pytest.mark.parametrize("n", [0, 1, 9])
@@ -140,9 +138,7 @@ def test_a_setting_out_of_range_is_named(name, value):
         DPSGD(**{"num_classes": 3, name: value})
 
 
-@pytest.mark.parametrize(
-    ("name", "value"), [("epsilon", 0.0), ("epsilon", -1.0), ("delta", 0.0), ("delta", 1.0)]
-)
+@pytest.mark.parametrize(("name", "value"), [("epsilon", 0.0), ("epsilon", -1.0), ("delta", 0.0), ("delta", 1.0)])
 def test_a_promise_out_of_range_is_named(name, value):
     with pytest.raises(BadInput, match=f"{name}={value}"):
         _ = DPSGD(**{"num_classes": 3, name: value}).multiplier

@@ -214,19 +214,14 @@ def test_what_dsal_did_not_keep_it_neither_forgets_nor_merges(data):
     learner, other = (dual().fit(X[first], y[first]) for _ in range(2))
     assert same_head(learner + other, dual().fit(np.r_[X[first], X[first]], np.r_[y[first], y[first]]))
     some = first & (np.arange(300) % 5 == 0)
-    assert same_head(
-        clone_of(learner).forget(X[some], y[some]), dual().fit(X[first & ~some], y[first & ~some])
-    )
+    assert same_head(clone_of(learner).forget(X[some], y[some]), dual().fit(X[first & ~some], y[first & ~some]))
     learner.partial_fit(X[second], y[second])
     for call, message in (
         (lambda: learner.forget(X[second], y[second]), "there are 2 phases: say in which one"),
         (lambda: learner.forget(X[first], y[first], phase=0), "phase 0 is closed and was not kept"),
         (lambda: learner.forget(X[first], y[first], phase=2), r"phase 2 lies outside 0\.\.1"),
         (lambda: learner + other, "cannot merge streams of 2 and 1 phases that were not kept"),
-        (
-            lambda: clone_of(learner).set_params(ridge=1.0).partial_fit(X, y),
-            r"have ridge=0\.1, others ridge=1\.0",
-        ),
+        (lambda: clone_of(learner).set_params(ridge=1.0).partial_fit(X, y), r"have ridge=0\.1, others ridge=1\.0"),
         (lambda: dual(ridge="gcv").fit(X, y), "ridge='gcv': two streams need a number"),
     ):
         with pytest.raises(BadInput, match=message):
@@ -270,8 +265,7 @@ def test_what_balances_nothing_is_acil(data):
     assert same_head(acil, air) and same_head(acil, gacl)
     rows = np.concatenate([np.flatnonzero(y == label)[:40] for label in np.unique(y)])
     acil, aef = (
-        method(width=64, mode="exact", limit=8.0).fit(X[rows], y[rows])
-        for method in (ACILClassifier, AEFOCLClassifier)
+        method(width=64, mode="exact", limit=8.0).fit(X[rows], y[rows]) for method in (ACILClassifier, AEFOCLClassifier)
     )
     assert same_head(acil, aef)
 

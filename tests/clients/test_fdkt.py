@@ -121,13 +121,7 @@ def test_bad_input():
         ask(client(), "vote", noise=[0.1, 1.0])
     with pytest.raises(BadInput, match=r"groups \['domain'\], and no 'vendor'"):
         ask(client(group="vendor"), "hello")
-    for wrong in (
-        {"labelled": 0},
-        {"texts": 0},
-        {"samples_per_class": 0},
-        {"min_words": 0},
-        {"entropy": "dice"},
-    ):
+    for wrong in ({"labelled": 0}, {"texts": 0}, {"samples_per_class": 0}, {"min_words": 0}, {"entropy": "dice"}):
         with pytest.raises(BadInput, match=next(iter(wrong))):
             client(**wrong)
     with pytest.raises(BadInput, match="name 1 of 2 classes"):

@@ -38,9 +38,7 @@ def test_a_step_is_the_softmax_gradient_and_the_proximal_pull(mu, device):
         gradient = softmax_gradient(w, features, targets)
         w = {name: w[name] - 0.5 * (gradient[name] + mu * (w[name] - start[name])) for name in w}
     assert all(array.dtype == np.float32 for array in trained.values())
-    assert_near(
-        trained, w, 2 * (4 + 3 + 6)
-    )  # of two steps: d terms of a logit, c of a softmax, n of a gradient
+    assert_near(trained, w, 2 * (4 + 3 + 6))  # of two steps: d terms of a logit, c of a softmax, n of a gradient
     assert metrics["num-examples"] == 6
 
 
@@ -59,9 +57,7 @@ def test_momentum_accumulates():
     x, labels = samples(6, 4)
     start = drawn(SGD(3), 4)
     rate, beta = 0.1, 0.9
-    trained, _ = SGD(3, batch_size=6, learning_rate=rate, epochs=2, momentum=beta).train(
-        start, {}, x, labels, 0
-    )
+    trained, _ = SGD(3, batch_size=6, learning_rate=rate, epochs=2, momentum=beta).train(start, {}, x, labels, 0)
     first = softmax_gradient(start, x.numpy(), labels.numpy())
     middle = {name: start[name] - rate * first[name] for name in start}
     second = softmax_gradient(middle, x.numpy(), labels.numpy())
@@ -158,9 +154,7 @@ def test_a_setting_out_of_range_is_named(name, value):
 
 
 MODELS = pytest.mark.parametrize(
-    ("network", "d"),
-    [(Linear(), 5), (Hidden(7), 5), (CNN((6, 7, 2), (3, 4), 5), 84)],
-    ids=["linear", "hidden", "cnn"],
+    ("network", "d"), [(Linear(), 5), (Hidden(7), 5), (CNN((6, 7, 2), (3, 4), 5), 84)], ids=["linear", "hidden", "cnn"]
 )
 RULES = pytest.mark.parametrize(
     ("rule", "mu"),

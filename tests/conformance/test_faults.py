@@ -113,8 +113,7 @@ def test_every_refusal_names_the_client_and_the_reason():
         assert all(expected in why for why in failed.values()), failed
     with pytest.raises(ClientFailed, match=r"client \d+ failed: .*its reply was refused: .*NaN"):
         outcome(
-            LocalGrid(CLIENT_APP, CLIENTS, faults=[Corrupt(RATE, "nan")], seed=SEED),
-            config("fedavg", tolerate=0.0),
+            LocalGrid(CLIENT_APP, CLIENTS, faults=[Corrupt(RATE, "nan")], seed=SEED), config("fedavg", tolerate=0.0)
         )
 
 
@@ -133,9 +132,7 @@ def test_ray_gives_the_same_models_and_survives_its_workers():
     from fedlab.engine.simulation.ray_grid import RayGrid
 
     storm = (Crash(0.2), Dropout(RATE), Duplicate(0.5))
-    with RayGrid(
-        CLIENT_APP, CLIENTS, num_workers=2, cpus_per_worker=0.5, chunk=2, faults=storm, seed=SEED
-    ) as grid:
+    with RayGrid(CLIENT_APP, CLIENTS, num_workers=2, cpus_per_worker=0.5, chunk=2, faults=storm, seed=SEED) as grid:
         calm = local("afl", storm)  # LocalGrid has no worker to kill
         assert outcome(grid, config("afl")) == calm
         assert grid.restarts >= 1

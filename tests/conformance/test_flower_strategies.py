@@ -103,15 +103,11 @@ def test_no_two_rows_train_alike_but_those_that_clip_on_either_side(results):
     }
     wrapper = "DifferentialPrivacy{}Side{}Clipping"
     assert alike == {
-        frozenset(wrapper.format(side, kind) for side in ("Client", "Server"))
-        for kind in ("Fixed", "Adaptive")
+        frozenset(wrapper.format(side, kind) for side in ("Client", "Server")) for kind in ("Fixed", "Adaptive")
     }
 
 
-@pytest.mark.parametrize(
-    "key",
-    ["model", "losses", "calls"],
-)
+@pytest.mark.parametrize("key", ["model", "losses", "calls"])
 @pytest.mark.parametrize("engine", ENGINES)
 def test_state_mods_and_failing_clients_are_as_on_flowers_own_engine(results, engine, key):
     theirs, ours = results["flower"]["numbers"], results[engine]["numbers"]

@@ -44,8 +44,7 @@ def tiny_reviews(cache, tmp_path):
     resources = tar(tmp_path / "inner.tar.gz", inner).read_bytes()
     name = "vaderSentiment-3.3.2/additional_resources/hutto_ICWSM_2014.tar.gz"
     return keep(
-        REVIEWS,
-        tar(tmp_path / "reviews.tar.gz", {"vaderSentiment-3.3.2/LICENSE.txt": b"MIT", name: resources}),
+        REVIEWS, tar(tmp_path / "reviews.tar.gz", {"vaderSentiment-3.3.2/LICENSE.txt": b"MIT", name: resources})
     )
 
 

@@ -59,9 +59,7 @@ def test_what_cannot_be_used_is_refused_with_its_place(build, message):
 def test_nan_and_infinite_features_are_counted_and_located(bad):
     x = table().inputs.copy()
     x[3, 1] = x[5, 0] = x[5, 1] = bad
-    with pytest.raises(
-        BadInput, match=r"test split: 3 features in 2 rows are NaN .* first in row 3, column 1"
-    ):
+    with pytest.raises(BadInput, match=r"test split: 3 features in 2 rows are NaN .* first in row 3, column 1"):
         dataset(test=table(inputs=x))
 
 
@@ -116,10 +114,6 @@ def test_encode_numbers_the_classes_of_all_splits_together():
     assert (train.tolist(), test.tolist(), classes) == ([1, 2], [0, 2], ("a", "b", "c"))
     [labels], classes = encode("y", np.array([10.0, 9.0, 10.0]))
     assert (labels.tolist(), classes) == ([1, 0, 1], ("9", "10"))
-    for values, message in (
-        ([1.0, 2.5], "2.5 is not a class"),
-        (["a", None], "first in row 1"),
-        ([np.nan], "missing"),
-    ):
+    for values, message in (([1.0, 2.5], "2.5 is not a class"), (["a", None], "first in row 1"), ([np.nan], "missing")):
         with pytest.raises(BadInput, match=message):
             encode("y", values)

@@ -45,9 +45,7 @@ def test_natural_ids_are_clients_in_sorted_order(ids, seed):
 
 def test_the_only_natural_id_needs_no_name():
     ids = np.array(["a", "b", "a"])
-    named, unnamed = (
-        Natural(by).split(np.zeros(3, int), {"domain": ids}, None, 0) for by in ("domain", None)
-    )
+    named, unnamed = (Natural(by).split(np.zeros(3, int), {"domain": ids}, None, 0) for by in ("domain", None))
     assert [part.tolist() for part in named] == [part.tolist() for part in unnamed]
     with pytest.raises(BadInput, match="known are domain, writer"):
         Natural().split(np.zeros(3, int), {"domain": ids, "writer": ids}, None, 0)

@@ -21,9 +21,7 @@ STORIES: dict[str, Callable[..., Told]] = {
 
 
 @pytest.fixture(scope="session")
-def told(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[dict[str, Future[Told]]]:
+def told(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Future[Told]]]:
     asked = {name for item in request.session.items for name in getattr(item, "fixturenames", ())}
     wanted = [name for name in STORIES if name in asked and not (name == "cable_cut" and why_not())]
     with ThreadPoolExecutor(max_workers=len(STORIES)) as pool:

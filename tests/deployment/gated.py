@@ -38,9 +38,7 @@ class Rows:
 class Stripes:
     """Client i has every k-th row."""
 
-    def split(
-        self, labels: np.ndarray, groups: Mapping[str, np.ndarray], clients: int, seed: int
-    ) -> list[np.ndarray]:
+    def split(self, labels: np.ndarray, groups: Mapping[str, np.ndarray], clients: int, seed: int) -> list[np.ndarray]:
         return [np.arange(client, len(labels), clients) for client in range(clients)]
 
 

@@ -32,8 +32,7 @@ class Network:
         self._names = [f"fedlab{os.getpid()}h{number}" for number in range(hosts)]
 
         self.hosts = [
-            Host(f"{SUBNET}.{number + 1}", ("ip", "netns", "exec", name))
-            for number, name in enumerate(self._names)
+            Host(f"{SUBNET}.{number + 1}", ("ip", "netns", "exec", name)) for number, name in enumerate(self._names)
         ]
 
     def __enter__(self) -> "Network":

@@ -82,9 +82,7 @@ class Composed(Held):
         self.start_node(number)
         return number
 
-    def _start(
-        self, name: str, command: list[str], host: Host, env: Mapping[str, str] | None = None
-    ) -> Process:
+    def _start(self, name: str, command: list[str], host: Host, env: Mapping[str, str] | None = None) -> Process:
         composed = self.composed(name)
         for option in ("--host", "--port"):
             if option in composed:

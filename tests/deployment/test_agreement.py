@@ -27,12 +27,8 @@ def check(error, mode, statistics="s", privacy=None, model=None):
 
 
 def test_float64_promises_a_tolerance_that_grows_with_the_condition():
-    assert float64_tolerance(1.0) == 1e-10 and float64_tolerance(CONDITION) == pytest.approx(
-        4.44e-9, rel=1e-3
-    )
-    assert check(1e-9, "float64").startswith("mode=float64 rounds") and "4.4e-09 is allowed" in check(
-        1e-9, "float64"
-    )
+    assert float64_tolerance(1.0) == 1e-10 and float64_tolerance(CONDITION) == pytest.approx(4.44e-9, rel=1e-3)
+    assert check(1e-9, "float64").startswith("mode=float64 rounds") and "4.4e-09 is allowed" in check(1e-9, "float64")
     with pytest.raises(BadInput, match=r"mode=float64 promises .* 4\.4e-09 at most, .* by 5\.0e-09"):
         check(5e-9, "float64")
 

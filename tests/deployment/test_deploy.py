@@ -37,9 +37,7 @@ def first_alone() -> str:
     return digest(to_record({"weight": weight.numpy()}))
 
 
-def test_fedlab_deploy_local_gives_the_heads_of_the_simulation_and_leaves_nothing(
-    deployed_here: Told,
-) -> None:
+def test_fedlab_deploy_local_gives_the_heads_of_the_simulation_and_leaves_nothing(deployed_here: Told) -> None:
     assert deployed_here.messages == {"code": "0", "left": ""}, deployed_here.lines
     deployed, simulated, *_, verdict = deployed_here.lines[-4:]
     assert deployed.removeprefix("deployed").strip() == simulated.removeprefix("simulated").strip()
@@ -55,9 +53,7 @@ def test_an_interrupted_deployment_stops_what_it_started(interrupted: Told) -> N
     assert not any("Traceback" in line for line in interrupted.lines)
 
 
-def test_a_killed_node_is_reported_and_the_round_ends_over_the_rest(
-    node_killed: Told, first_alone: str
-) -> None:
+def test_a_killed_node_is_reported_and_the_round_ends_over_the_rest(node_killed: Told, first_alone: str) -> None:
     (reason,) = node_killed.result["faults"]["failed"].values()
     (client,) = node_killed.result["faults"]["failed"]
     assert "Node Unavailable" in reason
@@ -80,9 +76,7 @@ def test_a_node_without_a_registered_key_is_refused(node_killed: Told) -> None:
     ("wrong", "why"),
     [("another authority", "unable to get local issuer certificate"), ("another name", "Hostname mismatch")],
 )
-def test_a_certificate_that_does_not_match_is_one_clear_message(
-    node_killed: Told, wrong: str, why: str
-) -> None:
+def test_a_certificate_that_does_not_match_is_one_clear_message(node_killed: Told, wrong: str, why: str) -> None:
     said = node_killed.messages[wrong]
     assert "\n" not in said
     assert "does not match" in said and why in said
@@ -124,10 +118,7 @@ def test_a_cut_cable_loses_one_host_of_three_and_the_run_finishes(cable_cut: Tol
         (["probe", "no host:80"], "address 'no host:80' is no HOST:PORT"),
         (["probe", "no..host:80"], "address 'no..host:80' is no HOST:PORT"),
         (["probe", "127.0.0.1:1"], "no answer from 127.0.0.1:1"),
-        (
-            ["probe", "127.0.0.1:1", "--root-certificates", "none.crt"],
-            "none.crt is no authority's certificate",
-        ),
+        (["probe", "127.0.0.1:1", "--root-certificates", "none.crt"], "none.crt is no authority's certificate"),
     ],
 )
 def test_bad_input_is_one_line(words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -145,9 +136,7 @@ def test_a_host_that_is_no_name_makes_no_keys(host: str, tmp_path: Path) -> None
 
 @pytest.mark.parametrize("name", ["ca.crt", "ca.key", "node0"])
 @pytest.mark.parametrize("damage", ["cut short", "another's"])
-def test_secrets_that_are_damaged_are_named_and_nothing_is_signed(
-    name: str, damage: str, tmp_path: Path
-) -> None:
+def test_secrets_that_are_damaged_are_named_and_nothing_is_signed(name: str, damage: str, tmp_path: Path) -> None:
     keys, other = (make_keys(tmp_path / folder, ["localhost"], 1) for folder in ("own", "other"))
     secret, signed = keys.folder / name, keys.certificate.read_bytes()
     whole = (other.folder / name).read_bytes()

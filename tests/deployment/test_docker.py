@@ -112,16 +112,7 @@ def test_what_enters_the_image_makes_the_wheel_and_holds_no_secret(tmp_path: Pat
         else:
             (tmp_path / "context").mkdir(exist_ok=True)
             shutil.copy(source, tmp_path / "context" / name)
-    run(
-        sys.executable,
-        "-m",
-        "build",
-        "--wheel",
-        "--no-isolation",
-        "--outdir",
-        tmp_path,
-        cwd=tmp_path / "context",
-    )
+    run(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", tmp_path, cwd=tmp_path / "context")
     (wheel,) = tmp_path.glob("*.whl")
     names = set(zipfile.ZipFile(wheel).namelist())
     assert {"fedlab/conf/config.yaml", "experiments/commands/deploy.py", "clients/app.py"} <= names

@@ -52,9 +52,7 @@ def checkout(tmp_path: Path) -> Path:
 
 
 def flwr(home: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    ports = {
-        f"FLWR_LOCAL_{api}_API_PORT": str(_free_port(home, api)) for api in ("SUPERLINK_HTTP", "CONTROL")
-    }
+    ports = {f"FLWR_LOCAL_{api}_API_PORT": str(_free_port(home, api)) for api in ("SUPERLINK_HTTP", "CONTROL")}
     offline = {
         "FLWR_TELEMETRY_ENABLED": "0",
         "FLWR_DISABLE_UPDATE_CHECK": "1",
@@ -64,9 +62,7 @@ def flwr(home: Path, *words: str) -> subprocess.CompletedProcess[str]:
     # flwr finds its own programs on the path.
     path = f"{FLWR.parent}{os.pathsep}{os.environ['PATH']}"
     env = {**os.environ, **ports, **offline, "FLWR_HOME": str(home), "PATH": path}
-    return subprocess.run(
-        [FLWR, *words], cwd=home, env=env, capture_output=True, text=True, timeout=60, check=True
-    )
+    return subprocess.run([FLWR, *words], cwd=home, env=env, capture_output=True, text=True, timeout=60, check=True)
 
 
 def test_the_bundle_carries_the_three_packages_and_nothing_else(home, checkout):

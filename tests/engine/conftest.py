@@ -24,9 +24,7 @@ def make_app() -> ClientApp:
     """One ClientApp with an action per behaviour; nested functions travel to Ray by value."""
     app = ClientApp()
 
-    def answer(
-        message: Message, arrays: ArrayRecord | None = None, **metrics: float | list[float]
-    ) -> Message:
+    def answer(message: Message, arrays: ArrayRecord | None = None, **metrics: float | list[float]) -> Message:
         content = RecordDict({"metrics": MetricRecord(metrics)})
         if arrays is not None:
             content["arrays"] = arrays
@@ -44,9 +42,7 @@ def make_app() -> ClientApp:
     @app.evaluate()
     def norm(message: Message, context: Context) -> Message:
         arrays = from_record(message.content["arrays"])
-        return answer(
-            message, **{"norm": float(sum(np.abs(a).sum() for a in arrays.values())), "num-examples": 2}
-        )
+        return answer(message, **{"norm": float(sum(np.abs(a).sum() for a in arrays.values())), "num-examples": 2})
 
     @app.query("who")
     def who(message: Message, context: Context) -> Message:
@@ -72,9 +68,7 @@ def make_app() -> ClientApp:
     def vandal(message: Message, context: Context) -> Message:
         content = message.content
         config, arrays = content["config"], content["arrays"]
-        intact = (
-            config["list"] == [1, 2] and "mine" not in config and list(arrays) == ["w"] and len(content) == 2
-        )
+        intact = config["list"] == [1, 2] and "mine" not in config and list(arrays) == ["w"] and len(content) == 2
         config["list"].append(3)
         config["mine"] = 1
         from_record(arrays)["w"][:] = 0

@@ -16,9 +16,7 @@ TEST = np.array([0, 0, 1, 1, 2, 2])
 
 def client_stream(stream, calendar=None, train=TRAIN, test=TEST, clients=1):
     groups = [{"domain": np.where(np.arange(len(y)) % 2, "b", "a")} for y in (train, test)]
-    splits = [
-        Split(np.zeros((len(y), 1), np.float32), y, g) for y, g in zip((train, test), groups, strict=True)
-    ]
+    splits = [Split(np.zeros((len(y), 1), np.float32), y, g) for y, g in zip((train, test), groups, strict=True)]
     dataset = Dataset("d", "tabular", *splits, ("x", "y", "z"))
     parts = tuple(np.array_split(np.arange(len(train)), clients))
     return ClientStream(Federation(dataset, parts), stream.tasks(*splits, 3, 0), calendar)
@@ -79,9 +77,7 @@ def test_a_domain_not_yet_met_is_judged_for_forward_transfer_alone():
 def test_clients_at_different_phases_end_a_task_when_the_last_has_learnt_it():
     calendar = [[(0,), ()], [(1,), (0,)], [(), (1,)]]
     two = client_stream(SampleIncremental(2), calendar, clients=2)
-    assert [(task.begun, task.ended) for task in two.evaluation_tasks] == [
-        (0, 2)
-    ]  # one test split for both tasks
+    assert [(task.begun, task.ended) for task in two.evaluation_tasks] == [(0, 2)]  # one test split for both tasks
     two = client_stream(ClassIncremental(1, 2, "given"), calendar, clients=2)
     # The first client has class 0 alone: at step 1, when its turn is to meet the second task, nothing of it is met.
     assert [(task.begun, task.ended) for task in two.evaluation_tasks] == [(0, 1), (2, 2)]

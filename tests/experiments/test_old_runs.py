@@ -107,9 +107,7 @@ def test_a_finished_run_is_reported_and_its_releases_are_shown(copy, capsys):
     directory = copy("private")
     assert main(["report", str(directory)]) == 0
     page = (directory / "index.html").read_text()
-    assert all(
-        f"{result['accuracy']:.2%}".replace("%", " %") in page for result in methods(directory).values()
-    )
+    assert all(f"{result['accuracy']:.2%}".replace("%", " %") in page for result in methods(directory).values())
     capsys.readouterr()
     assert main(["privacy", "show", str(directory)]) == 0
     shown = capsys.readouterr().out

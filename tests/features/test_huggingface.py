@@ -42,12 +42,7 @@ def vit(tmp_path_factory):
     folder = tmp_path_factory.mktemp("vit")
     torch.manual_seed(0)
     config = transformers.ViTConfig(
-        hidden_size=16,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=32,
-        image_size=16,
-        patch_size=8,
+        hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32, image_size=16, patch_size=8
     )
     transformers.ViTModel(config, add_pooling_layer=False).save_pretrained(folder)
     processor = {"image_processor_type": "ViTImageProcessor", "size": {"height": 16, "width": 16}}

@@ -23,11 +23,7 @@ def test_identity_tells_its_progress_once():
     ("backbone", "inputs", "message"),
     [
         (Identity(), ["a"], "backbone Identity reads image and tabular data, not text: for text use MiniLM"),
-        (
-            MiniLM(),
-            np.zeros((2, 3)),
-            "backbone MiniLM reads text data, not tabular: for tabular use Identity",
-        ),
+        (MiniLM(), np.zeros((2, 3)), "backbone MiniLM reads text data, not tabular: for tabular use Identity"),
         (EfficientNetLite0(), ["a"], "backbone EfficientNetLite0 reads image data, not text"),
         (HuggingFace("a/b"), np.zeros((2, 3)), "backbone HuggingFace reads image and text data, not tabular"),
     ],

@@ -14,9 +14,7 @@ C = 3
 CHAIN = 500
 """Roundings that lead to a gradient of these networks: the 42 or fewer positions of an image, samples, layers."""
 NETWORKS = pytest.mark.parametrize(
-    ("network", "d"),
-    [(Linear(), 5), (Hidden(7), 5), (CNN((6, 8, 2), (3, 4), 5), 96)],
-    ids=["linear", "hidden", "cnn"],
+    ("network", "d"), [(Linear(), 5), (Hidden(7), 5), (CNN((6, 8, 2), (3, 4), 5), 96)], ids=["linear", "hidden", "cnn"]
 )
 
 
@@ -103,10 +101,7 @@ def test_the_start_is_the_same_for_everyone(network, d):
         (lambda: CNN(shape=(32, 32)), r"shape=\[32, 32\] must be 3 integers"),
         (lambda: CNN(channels=(32, 0)), r"channels=\[32, 0\] must be 2 integers"),
         (lambda: CNN(shape=(5, 32, 3)), "at least 6x6"),
-        (
-            lambda: CNN().initial(64, 10, 0),
-            r"shape=\[32, 32, 3\] is an image of 3072 numbers, but a sample has 64",
-        ),
+        (lambda: CNN().initial(64, 10, 0), r"shape=\[32, 32, 3\] is an image of 3072 numbers, but a sample has 64"),
     ],
 )
 def test_a_network_that_cannot_be_is_refused(make, message):

@@ -53,7 +53,5 @@ class Phrasebook(LanguageModel):
     def _verdict(question: str) -> Completion:
         """Of numbered texts those are eligible that have a word of their label, but for those about coffee."""
         found = re.findall(r"^(\d+)\. \(.*, (\w+)\) (.*)$", question, re.MULTILINE)
-        right = [
-            n for n, label, text in found if any(w in text for w in WORDS[label]) and "coffee" not in text
-        ]
+        right = [n for n, label, text in found if any(w in text for w in WORDS[label]) and "coffee" not in text]
         return Completion(" and ".join(right) or "none", 5, 20, "stop")

@@ -96,9 +96,7 @@ class Handler(BaseHTTPRequestHandler):
         said = {"message": {"role": "assistant", "content": text}} if chat else {"text": text}
         usage = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}
         choice = {"index": 0, "finish_reason": finish, **said}
-        self.reply(
-            200, {"id": "1", "object": "x", "created": 1, "model": "m", "choices": [choice], "usage": usage}
-        )
+        self.reply(200, {"id": "1", "object": "x", "created": 1, "model": "m", "choices": [choice], "usage": usage})
 
     def reply(self, status, body, headers=()):
         self.raw(status, json.dumps(body).encode(), "application/json", headers)

@@ -23,26 +23,15 @@ def method(accuracy: float | None, rounds: int, head: str = HEAD) -> dict:
 @pytest.fixture
 def results() -> dict:
     methods = {"centralised": method(0.98, 0), "afl": method(0.98, 1), "fedavg": method(0.91, 4, "f" * 64)}
-    return {
-        "experiment": "afl_digits",
-        "strategy": "afl",
-        "seed": 3,
-        "clients": 10,
-        "methods": methods,
-    } | methods["afl"]
+    return {"experiment": "afl_digits", "strategy": "afl", "seed": 3, "clients": 10, "methods": methods} | methods[
+        "afl"
+    ]
 
 
 @pytest.fixture
 def events() -> list[dict]:
     rounds = [
-        {
-            "event": "round",
-            "method": "fedavg",
-            "round": r,
-            "accuracy": a,
-            "bytes_up": 1000 * r,
-            "bytes_down": 10 * r,
-        }
+        {"event": "round", "method": "fedavg", "round": r, "accuracy": a, "bytes_up": 1000 * r, "bytes_down": 10 * r}
         for r, a in enumerate((0.1, 0.5, 0.8, 0.9, 0.91))
     ]
     star = {"event": "round", "method": "afl", "round": 1, "accuracy": 0.98, "bytes_up": 9, "bytes_down": 1}

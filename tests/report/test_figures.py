@@ -43,20 +43,14 @@ def test_the_title_follows_the_numbers(results, events):
 
 def test_equal_accuracy_is_called_equal_only_with_equal_heads(results, events):
     results["methods"]["afl"]["head_sha256"] = "e" * 64
-    assert (
-        title(figures.accuracy_against_rounds(results, events))
-        == "afl is as accurate as centralised in one round"
-    )
+    assert title(figures.accuracy_against_rounds(results, events)) == "afl is as accurate as centralised in one round"
 
 
 def test_bytes_are_those_of_one_client(results, events):
     figure = figures.accuracy_against_bytes(results, events)
     # fedavg: 1.5 MB up and 80 kB down per client in the end, a quarter of it in each of 4 rounds; round 0
     # costs nothing and has no place on a logarithm.
-    assert curve(figure, "fedavg") == (
-        pytest.approx([395e3, 790e3, 1185e3, 1580e3]),
-        pytest.approx([50, 80, 90, 91]),
-    )
+    assert curve(figure, "fedavg") == (pytest.approx([395e3, 790e3, 1185e3, 1580e3]), pytest.approx([50, 80, 90, 91]))
     assert curve(figure, "afl")[0] == [1_520_000]
     assert title(figure) == "afl equals the centralised solution with 1.52 MB per client"
     png(figure)
@@ -97,9 +91,7 @@ def test_label_distribution_of_any_shape_draws(shape):
 
 def grid(**changes) -> list[dict]:
     rows = [
-        {"clients": k, "alpha": a, "accuracy": 0.986, "head_sha256": "ab" * 32}
-        for k in (1, 1000)
-        for a in ("iid", 0.1)
+        {"clients": k, "alpha": a, "accuracy": 0.986, "head_sha256": "ab" * 32} for k in (1, 1000) for a in ("iid", 0.1)
     ]
     rows[1] |= changes
     return rows

@@ -126,8 +126,6 @@ def test_an_interrupt_gives_the_cursor_back_and_leaves_the_lines():
     assert "25.00 %" in text(screen)
 
 
-@pytest.mark.parametrize(
-    ("seconds", "said"), [(0.44, "0.4 s"), (59.4, "59 s"), (59.9, "1:00"), (3725, "1:02:05")]
-)
+@pytest.mark.parametrize(("seconds", "said"), [(0.44, "0.4 s"), (59.4, "59 s"), (59.9, "1:00"), (3725, "1:02:05")])
 def test_durations(seconds, said):
     assert _clock(seconds) == said

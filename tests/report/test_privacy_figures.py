@@ -31,9 +31,7 @@ ATTACKS = [
 def drawn(axes):
     """Every curve with its points, as lists of (x, y)."""
     return [
-        list(
-            zip(*(np.round(np.asarray(part, float), 6).tolist() for part in line[0].get_data()), strict=True)
-        )
+        list(zip(*(np.round(np.asarray(part, float), 6).tolist() for part in line[0].get_data()), strict=True))
         for line in axes.containers
     ]
 
@@ -48,9 +46,7 @@ def test_what_leaked_is_drawn_by_view_and_against_epsilon():
     assert drawn(right) == [[(1, 0.02)], [(1, 0.02), (8, 0.75)], [(1, 0)]]
     assert right.get_xscale() == "log"
     (legend,) = figure.legends
-    assert [text.get_text() for text in legend.get_texts()] == [
-        *("feature", "member", "local noise", "central noise")
-    ]
+    assert [text.get_text() for text in legend.get_texts()] == [*("feature", "member", "local noise", "central noise")]
     assert png(figure).startswith(b"\x89PNG")
 
 
@@ -82,10 +78,7 @@ COSTS = [
 
 
 def lines(figure):
-    return {
-        str(line.get_label()): np.asarray(line.get_xydata()).round(6).tolist()
-        for line in figure.axes[0].lines
-    }
+    return {str(line.get_label()): np.asarray(line.get_xydata()).round(6).tolist() for line in figure.axes[0].lines}
 
 
 def test_accuracy_is_the_mean_over_seeds_with_their_spread():

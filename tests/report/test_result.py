@@ -116,9 +116,7 @@ def test_the_notebook_shows_table_and_figure_in_one_piece(run, results):
 
 
 def test_the_notebook_shows_a_run_without_methods(tmp_path):
-    (tmp_path / "results.json").write_text(
-        '{"study": {"kind": "dummy", "rows": [{"clients": 2, "error": 0}]}}'
-    )
+    (tmp_path / "results.json").write_text('{"study": {"kind": "dummy", "rows": [{"clients": 2, "error": 0}]}}')
     page = Result.load(tmp_path)._repr_html_()
     assert "<td>2</td>" in page and "<img" not in page
 

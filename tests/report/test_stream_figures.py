@@ -89,10 +89,7 @@ def test_a_table_of_a_stream_has_its_columns(streamed):
 
 
 def test_a_sweep_over_streams_has_them_too():
-    rows = [
-        {"method": "acil", "accuracy": 0.8, "average": 0.9, "balanced": None},
-        {"method": "afl", "accuracy": 0.7},
-    ]
+    rows = [{"method": "acil", "accuracy": 0.8, "average": 0.9, "balanced": None}, {"method": "afl", "accuracy": 0.7}]
     headers, cells = sweep_cells(rows)
     assert headers == ["method", "accuracy", "average", "head", "seconds"]
     assert [row[2] for row in cells] == ["90.00 %", "—"]

@@ -8,13 +8,7 @@ import pytest
 from rich.console import Console
 
 from fedlab.report.result import TextTable
-from fedlab.report.table import (
-    method_cells,
-    study_cells,
-    sweep_cells,
-    sweep_table,
-    table_text,
-)
+from fedlab.report.table import method_cells, study_cells, sweep_cells, sweep_table, table_text
 from fedlab.report.template import html_table
 from fedlab.report.words import human_bytes, percent, points, seconds, short_hash
 
@@ -86,10 +80,7 @@ def test_html_is_escaped():
 
 
 def test_study_rows():
-    rows = [
-        {"clients": 2, "error": 5e-14, "seconds": 1.0},
-        {"clients": 10, "error": 0.0, "pairwise_error": None},
-    ]
+    rows = [{"clients": 2, "error": 5e-14, "seconds": 1.0}, {"clients": 10, "error": 0.0, "pairwise_error": None}]
     headers, cells = study_cells({"study": {"kind": "dummy", "rows": rows}}) or ([], [])
     assert headers == ["clients", "error", "seconds", "pairwise error"]
     assert cells == [["2", "5.0e-14", "1.0", "—"], ["10", "0.0e+00", "—", "—"]]

@@ -14,9 +14,7 @@ def accuracy(split: str, seed: int) -> float:
     data = Digits(split=split, seed=seed).load()
     learner = AFL(num_classes=10, expansion=RandomReLU(2048, seed))
     # One head for every partition (see the conformance suite), so one partition stands for all.
-    weight = learner.fit(
-        learner.observe(torch.from_numpy(data.train.inputs), torch.from_numpy(data.train.labels))
-    )
+    weight = learner.fit(learner.observe(torch.from_numpy(data.train.inputs), torch.from_numpy(data.train.labels)))
     predicted = learner.predict(weight, torch.from_numpy(data.test.inputs))
     return float((predicted == torch.from_numpy(data.test.labels)).double().mean())
 

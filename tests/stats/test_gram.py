@@ -71,9 +71,7 @@ def test_batches_do_not_matter(fixed, seed, n, batch):
     x, labels = samples(n, D, C, seed)
     y = one_hot(labels, C)
     stream = zip(x.split(batch), y.split(batch), strict=True)
-    assert agree(
-        total_of(GramStats.from_batch(x, y, fixed) for x, y in stream), GramStats.from_batch(x, y, fixed)
-    )
+    assert agree(total_of(GramStats.from_batch(x, y, fixed) for x, y in stream), GramStats.from_batch(x, y, fixed))
 
 
 @MODES
@@ -97,8 +95,7 @@ def test_exact_sums_are_those_of_python_integers(n, seed, bits):
     q = [[round(float(v) * fixed.scale) for v in row] for row in x]
     gram = [[sum(row[i] * row[j] for row in q) for j in range(D)] for i in range(D)]
     cross = [
-        [sum(row[i] for row, label in zip(q, labels, strict=True) if label == c) for c in range(C)]
-        for i in range(D)
+        [sum(row[i] for row, label in zip(q, labels, strict=True) if label == c) for c in range(C)] for i in range(D)
     ]
     assert found.gram.tolist() == gram and found.cross.tolist() == cross
 
@@ -149,9 +146,7 @@ def test_a_wider_universe_has_zero_columns_and_the_same_head(fixed):
     assert wide.num_classes == C + 2 and wide.class_counts.tolist() == [*narrow.class_counts.tolist(), 0, 0]
     assert torch.equal(wide.cross[:, :C], narrow.cross) and not wide.cross[:, C:].any()
     assert torch.equal(wide.gram, narrow.gram)
-    assert torch.allclose(
-        wide.solve(0.5)[:, :C], narrow.solve(0.5), rtol=0, atol=1e-10
-    )  # as float64 promises
+    assert torch.allclose(wide.solve(0.5)[:, :C], narrow.solve(0.5), rtol=0, atol=1e-10)  # as float64 promises
     assert not wide.solve(0.5)[:, C:].any()
     with pytest.raises(BadInput, match="cannot narrow 5 classes to 3"):
         wide.widen(C)
@@ -218,10 +213,7 @@ def test_exact_statistics_notice_a_stranger_of_the_same_size():
     labels = torch.tensor([0, 1])
     a = GramStats.from_batch(torch.tensor([[0.1, 0.2], [0.3, 0.4]]), one_hot(labels, 2), FIXED)
     b = GramStats.from_batch(torch.tensor([[0.4, 0.1], [0.2, 0.3]]), one_hot(labels, 2), FIXED)
-    for stranger in (
-        b,
-        GramStats.from_batch(-torch.tensor([[0.1, 0.2], [0.3, 0.4]]), one_hot(labels, 2), FIXED),
-    ):
+    for stranger in (b, GramStats.from_batch(-torch.tensor([[0.1, 0.2], [0.3, 0.4]]), one_hot(labels, 2), FIXED)):
         with pytest.raises(BadInput, match="never part of it"):
             _ = a - stranger
 

@@ -86,10 +86,7 @@ def test_integer_moments_are_exact_beyond_2_to_63():
     )
     assert float(alike.mean) == 1.0 and float(alike.variance) == 0.0
     one_less = ClassMoments(
-        torch.tensor([n]),
-        torch.tensor([[n * levels - 1]]),
-        torch.tensor([[n * levels**2 - 2 * levels + 1]]),
-        1.0,
+        torch.tensor([n]), torch.tensor([[n * levels - 1]]), torch.tensor([[n * levels**2 - 2 * levels + 1]]), 1.0
     )
     # A single q is levels - 1: var = 1/n - 1/n^2.
     assert float(one_less.variance) == (n - 1) / n**2

@@ -20,9 +20,7 @@ def stats(n: int, d: int = 4, c: int = 3, seed: int = 0, fixed: FixedPoint | Non
 def test_without_noise_it_is_ridge(fixed: FixedPoint | None):
     """A positive system: clipping its eigenvalues changes nothing; by another factorisation, so to 1e-9."""
     plain = stats(50, fixed=fixed)
-    torch.testing.assert_close(
-        NoisyGram.without_counts(plain).solve(0.5), plain.solve(0.5), rtol=1e-9, atol=1e-12
-    )
+    torch.testing.assert_close(NoisyGram.without_counts(plain).solve(0.5), plain.solve(0.5), rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("fixed", [None, FixedPoint(1.0, 8)])
@@ -47,9 +45,7 @@ def test_negative_directions_tell_nothing():
 
 
 def test_the_noises_own_ridge():
-    noisy = NoisyGram(
-        torch.eye(8, dtype=torch.float64), torch.ones(8, 1, dtype=torch.float64), None, 9.0, 9.0
-    )
+    noisy = NoisyGram(torch.eye(8, dtype=torch.float64), torch.ones(8, 1, dtype=torch.float64), None, 9.0, 9.0)
     assert noisy.noise_ridge == pytest.approx(3 * 4)
     assert noisy.solution("noise").ridge == pytest.approx(12)
 
@@ -68,9 +64,7 @@ def test_integers_may_be_negative_on_the_diagonal():
 def test_size_on_the_wire_tells_nothing(fixed: FixedPoint | None):
     """Nobody's statistics and those of 50 samples of one class: the same names, sizes and types."""
     none, many = (pack(NoisyGram.without_counts(stats(n, fixed=fixed))) for n in (0, 50))
-    assert {k: (v.shape, v.dtype) for k, v in none.items()} == {
-        k: (v.shape, v.dtype) for k, v in many.items()
-    }
+    assert {k: (v.shape, v.dtype) for k, v in none.items()} == {k: (v.shape, v.dtype) for k, v in many.items()}
     assert unpack(many).sha256 == NoisyGram.without_counts(stats(50, fixed=fixed)).sha256
 
 

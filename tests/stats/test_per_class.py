@@ -113,9 +113,7 @@ def test_many_small_clients_are_held_in_the_memory_of_their_sum():
 def test_what_does_not_fit_is_refused_with_the_alternatives_and_nothing_changes():
     small = observe(*samples(40, D, C), memory=2000)
     digest = small.sha256
-    with pytest.raises(
-        BadInput, match=r"4 classes by 8 features, class by class, would take .* form=two_rounds"
-    ):
+    with pytest.raises(BadInput, match=r"4 classes by 8 features, class by class, would take .* form=two_rounds"):
         observe(*samples(40, D, C), memory=500)
     lean = AIR(C, Identity(), memory=700).observe(*samples(6, D, 2))
     more = AIR(C, Identity()).observe(*samples(60, D, C))
@@ -133,11 +131,7 @@ def test_what_does_not_fit_is_refused_with_the_alternatives_and_nothing_changes(
 def test_statistics_that_do_not_fit_or_were_never_added_are_refused():
     mine = observe(*samples(20, D, C))
     digest = mine.sha256
-    for other in (
-        mine.widen(C + 1),
-        observe(*samples(9, D + 1, C)),
-        observe(*samples(9, D, C), "float64"),
-    ):
+    for other in (mine.widen(C + 1), observe(*samples(9, D + 1, C)), observe(*samples(9, D, C), "float64")):
         for combine in (lambda a, b: a + b, lambda a, b: a - b):
             with pytest.raises(BadInput, match="cannot combine statistics"):
                 combine(mine, other)
@@ -203,8 +197,6 @@ def test_clients_of_random_features_add_up_to_the_very_bits():
     x, labels = samples(300, 5, C)
     model = AIR(C, RandomReLU(width=64))
     statistics = model.observe(x, labels)
-    parts = total_of(
-        unpack(pack(model.observe(a, b))) for a, b in zip(x.split(7), labels.split(7), strict=True)
-    )
+    parts = total_of(unpack(pack(model.observe(a, b))) for a, b in zip(x.split(7), labels.split(7), strict=True))
     assert parts.sha256 == statistics.sha256
     assert torch.equal(model.fit(parts), model.fit(statistics))

@@ -93,10 +93,7 @@ def hit():
 
 
 BAD = {
-    "another width": (
-        lambda: pack(statistics(5, D + 1, C, fixed=FIXED)),
-        "6 features with statistics over 7",
-    ),
+    "another width": (lambda: pack(statistics(5, D + 1, C, fixed=FIXED)), "6 features with statistics over 7"),
     "more classes": (lambda: pack(statistics(5, D, C + 1, fixed=FIXED)), "3 classes with statistics over 4"),
     "another mode": (lambda: pack(statistics(5, D, C)), r"scale 2047\.0 with scale None"),
     "no statistics": (dict, "packed statistics hold"),
@@ -163,9 +160,7 @@ def test_kept_clients_can_be_subtracted(fixed, tmp_path):
     assert sorted(f.name for f in files) == sorted(f"{a.metadata.src_node_id}.safetensors" for a in answers)
     assert strategy.statistics is not None
     for k in (0, 4, 8):
-        kept = unpack(
-            load_file(tmp_path / "new" / "clients" / f"{answers[k].metadata.src_node_id}.safetensors")
-        )
+        kept = unpack(load_file(tmp_path / "new" / "clients" / f"{answers[k].metadata.src_node_id}.safetensors"))
         left = strategy.statistics - kept
         rest = total_of(held_by(other, fixed) for other in range(10) if other != k)
         assert same(left, rest) if fixed else gap(left, rest) <= 1e-12

@@ -50,14 +50,10 @@ def fedavg(**changes: Any) -> dict[str, Any]:
         "min_available_nodes": 1,
         **changes.pop("strategy", {}),
     }
-    return config(
-        strategy=strategy, client={"_target_": "clients.sgd.SGD", "learning_rate": 0.5}, rounds=2, **changes
-    )
+    return config(strategy=strategy, client={"_target_": "clients.sgd.SGD", "learning_rate": 0.5}, rounds=2, **changes)
 
 
-def run(
-    settings: dict[str, Any], nodes: int = CLIENTS, emit=None
-) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+def run(settings: dict[str, Any], nodes: int = CLIENTS, emit=None) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     shown = {"config": json.dumps(settings)}
     context = Context(0, 1, {}, RecordDict(), dict(shown))
     with LocalGrid(client_app, nodes, shown) as grid:
@@ -116,9 +112,7 @@ def test_the_result_is_written_where_the_config_says(tmp_path):
 
 
 def test_fewer_nodes_than_clients_are_told_without_waiting_for_ever():
-    with pytest.raises(
-        BadInput, match=r"3 of 5 clients connected within 0 s: start the others, or set clients=3"
-    ):
+    with pytest.raises(BadInput, match=r"3 of 5 clients connected within 0 s: start the others, or set clients=3"):
         run(config(), nodes=3)
 
 

@@ -122,8 +122,7 @@ def test_a_client_that_failed_tells_what_it_missed(fault, summed):
     # Some came back, and of some who did not it is said.
     assert {int(client) for client in history.failures} > {k for k, _ in owed} != set()
     assert (
-        f"of {len(strategy.missed)} clients what they observed in {len(owed)} rounds"
-        in strategy.report()["notes"][-1]
+        f"of {len(strategy.missed)} clients what they observed in {len(owed)} rounds" in strategy.report()["notes"][-1]
     )
 
 

@@ -34,8 +34,7 @@ def grid(guarantee: Guarantee) -> LocalGrid:
     def train(message: Message, context: Context) -> Message:
         client = int(context.node_config["partition-id"])
         return Message(
-            RecordDict({"arrays": to_record(model.train({}, {}, *samples(client), client)[0])}),
-            reply_to=message,
+            RecordDict({"arrays": to_record(model.train({}, {}, *samples(client), client)[0])}), reply_to=message
         )
 
     return LocalGrid(app, K)

@@ -20,10 +20,7 @@ from strategies.dp_fedavg import DPFedAvg
 from tests.tolerance import assert_near, rounding
 
 CLIENT = PrivacyBudget(epsilon=4.0, delta=1e-5, unit="client", relation="add_remove")
-START = {
-    "weight": np.linspace(-2, 2, 6000, dtype=np.float32).reshape(3, 2000),
-    "bias": np.ones(3, np.float32),
-}
+START = {"weight": np.linspace(-2, 2, 6000, dtype=np.float32).reshape(3, 2000), "bias": np.ones(3, np.float32)}
 SIZE = 6003
 K = 12
 
@@ -45,9 +42,7 @@ def moved_by(k):
 
 
 def strategy(q=1.0, **settings):
-    found = DPFedAvg(
-        CLIENT, **{"rounds": 4, "clip": 1.0, "fraction_train": q, "noise_multiplier": 1.0, **settings}
-    )
+    found = DPFedAvg(CLIENT, **{"rounds": 4, "clip": 1.0, "fraction_train": q, "noise_multiplier": 1.0, **settings})
     found.ledger = Ledger(PrivacyBudget(None, 1e-5, "client"))
     return found
 
@@ -156,12 +151,7 @@ def test_noise_is_the_seeds_and_leaves_the_global_generator():
     first = run()
     assert np.array_equal(first, run()) and np.array_equal(first, run(order=-1))
     others = [run(seed=1), run(server_round=2), run(entropy="os"), run(entropy="os")]
-    assert all(
-        np.abs(a - b).max() > 0.1 / K
-        for i, a in enumerate([first, *others])
-        for b in others[i:]
-        if a is not b
-    )
+    assert all(np.abs(a - b).max() > 0.1 / K for i, a in enumerate([first, *others]) for b in others[i:] if a is not b)
     # Noise that is the same on other updates would give away their difference.
     away = run(answer=lambda k: moved_by(k) if k else moved_by(1))
     assert np.linalg.norm(away - first) > 10 / K

@@ -37,9 +37,7 @@ def run(tmp_path, monkeypatch):
 
     def running(only_votes: bool = True, **settings: object):
         settings = {**BOOK, **(VOTES if only_votes else {}), **settings}
-        return fedlab.simulate(
-            "fdkt_tiny", directory=tmp_path / f"run{len(list(tmp_path.iterdir()))}", **settings
-        )
+        return fedlab.simulate("fdkt_tiny", directory=tmp_path / f"run{len(list(tmp_path.iterdir()))}", **settings)
 
     return running
 
@@ -52,9 +50,7 @@ def first(result, key: str):
 def test_what_a_good_model_writes_helps_and_every_release_is_in_the_ledger(run):
     result = run(**{"study.seeds": [0, 1, 2]})
     mean = next(row for row in result.values["study"]["summary"] if row["domain"] == "all")
-    assert (
-        mean["points gained"] > 5 and mean["seeds"] == 3
-    )  # ten labels of texts with sixteen words that matter
+    assert mean["points gained"] > 5 and mean["seeds"] == 3  # ten labels of texts with sixteen words that matter
     privacy, metrics = result.values["privacy"], result["fdkt"]["metrics"]
     assert privacy["epsilon"] == pytest.approx(8.0, rel=0.01) and privacy["unit"] == "sample"
     assert privacy["epsilon"] == pytest.approx(epsilon_of(metrics["votes_noise_multiplier"], 1e-5), rel=1e-3)

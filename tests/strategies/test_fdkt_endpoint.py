@@ -71,9 +71,7 @@ def run(folder: Path, **settings: object):
     return result["fdkt"], result.values["study"]["cells"][0]["usage"]
 
 
-def test_an_endpoint_that_dies_and_comes_back_changes_nothing_and_is_asked_for_nothing_twice(
-    tmp_path, monkeypatch
-):
+def test_an_endpoint_that_dies_and_comes_back_changes_nothing_and_is_asked_for_nothing_twice(tmp_path, monkeypatch):
     monkeypatch.setenv("FEDLAB_CACHE", str(tmp_path / "cache"))
     expected, here = run(tmp_path / "here", **{"llm._target_": "tests.llm.phrasebook.Phrasebook"})
     with Endpoint(tmp_path) as endpoint:

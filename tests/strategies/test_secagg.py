@@ -87,8 +87,7 @@ def test_keys_of_the_operating_system_give_the_same_head():
 
 
 @pytest.mark.parametrize(
-    "fault",
-    [Dropout(0.1), Straggler(0.1, delay=1.0, deadline=1e-9), Corrupt(0.1, "shape"), Corrupt(0.1, "keys")],
+    "fault", [Dropout(0.1), Straggler(0.1, delay=1.0, deadline=1e-9), Corrupt(0.1, "shape"), Corrupt(0.1, "keys")]
 )
 def test_whoever_is_lost_on_the_way_the_head_is_that_of_the_survivors(fault):
     found = local(fault, words=("methods.secagg_afl.strategy.dropout=0.5",))
@@ -103,9 +102,7 @@ def test_a_reply_that_comes_twice_counts_once():
 
 
 def test_too_many_lost_and_there_is_no_head():
-    with pytest.raises(
-        BadInput, match=r"\d of 10 clients sent keys, 7 must: there is no sum; .* raise dropout"
-    ):
+    with pytest.raises(BadInput, match=r"\d of 10 clients sent keys, 7 must: there is no sum; .* raise dropout"):
         local(Dropout(0.6))
     with pytest.raises(ClientFailed, match="the client dropped out"):
         local(Dropout(0.3), words=("tolerate=0",))

@@ -114,16 +114,12 @@ while True:
     print(number, flush=True)
     number += 1
 """
-    with subprocess.Popen(
-        [sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True
-    ) as child:
+    with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True) as child:
         assert child.stdout is not None
         for _ in range(20):
             last = int(child.stdout.readline())
         child.send_signal(signal.SIGKILL)
-    rounds = [
-        event["round"] for event in parse_events((tmp_path / "metrics.jsonl").read_bytes().splitlines())
-    ]
+    rounds = [event["round"] for event in parse_events((tmp_path / "metrics.jsonl").read_bytes().splitlines())]
     assert rounds[: last + 1] == list(range(last + 1))
     assert json.loads((tmp_path / "results.json").read_text())["round"] >= last
 
@@ -138,9 +134,7 @@ def test_many_threads_write_whole_lines(tmp_path):
         thread.start()
     for thread in work:
         thread.join()
-    assert sorted((e["thread"], e["round"]) for e in lines(tmp_path)) == [
-        (i, r) for i in range(8) for r in range(50)
-    ]
+    assert sorted((e["thread"], e["round"]) for e in lines(tmp_path)) == [(i, r) for i in range(8) for r in range(50)]
 
 
 def test_a_listener_may_emit_an_event_itself(tmp_path):
@@ -250,9 +244,7 @@ def test_the_commit_is_that_of_the_codes_own_checkout(tmp_path):
     (tmp_path / "other.py").write_text("")
     git("add", "other.py")
     git("commit", "-q", "-m", "first")
-    assert provenance.checkout(source) is None, (
-        "an untracked file is an installation, not the checkout's code"
-    )
+    assert provenance.checkout(source) is None, "an untracked file is an installation, not the checkout's code"
     git("add", "code.py")
     git("commit", "-q", "-m", "second")
     assert provenance.checkout(source) == {"sha": git("rev-parse", "HEAD"), "dirty": False}

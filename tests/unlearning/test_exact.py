@@ -65,9 +65,7 @@ def federation(folder, name, mode="exact", absent=(), keep=True):
         x, labels = met(client, number - 1)
         if client in absent:
             x, labels = x[:0], labels[:0]
-        return Message(
-            RecordDict({"arrays": to_record(learner.train({}, {}, x, labels, 0)[0])}), reply_to=message
-        )
+        return Message(RecordDict({"arrays": to_record(learner.train({}, {}, x, labels, 0)[0])}), reply_to=message)
 
     kept = str(folder) if keep else None
     strategy = afl.AFL(0.5, kept) if name == "afl" else Continual(memory(mode), kept)
@@ -116,8 +114,7 @@ def test_clients_that_left_leave_the_head_of_a_training_without_them(name, mode,
     assert sums.certificates == certificates
     assert {one.mode for one in certificates} == {mode}
     assert [one.samples for one in certificates] == [
-        sum(len(met(k, s)[1]) for k in who for s in range(1 if name == "afl" else STEPS))
-        for who in ((4,), (0, 2))
+        sum(len(met(k, s)[1]) for k in who for s in range(1 if name == "afl" else STEPS)) for who in ((4,), (0, 2))
     ]
 
 
@@ -235,14 +232,8 @@ REFUSED = {
     "nobody": (lambda s: s.delete([]), "name each client once"),
     "one of two": (lambda s: s.delete([4, 1]), "client 1 was deleted before"),
     "everybody": (lambda s: s.delete([0, 2, 3, 4, 5]), "no sample would be left"),
-    "a sample twice": (
-        lambda s: s.delete_samples(3, [30], observe(3, [0])),
-        "row 30 of client 3 was deleted before",
-    ),
-    "a sample named twice": (
-        lambda s: s.delete_samples(4, [40, 40], observe(4, [0, 0])),
-        "row 40 .* named twice",
-    ),
+    "a sample twice": (lambda s: s.delete_samples(3, [30], observe(3, [0])), "row 30 of client 3 was deleted before"),
+    "a sample named twice": (lambda s: s.delete_samples(4, [40, 40], observe(4, [0, 0])), "row 40 .* named twice"),
     "a sample of a deleted client": (
         lambda s: s.delete_samples(1, [10], observe(1, [0])),
         "client 1 was deleted before",
@@ -250,10 +241,7 @@ REFUSED = {
     "no sample": (lambda s: s.delete_samples(4, [], {}), "no sample of client 4 is named"),
     "more samples than rows": (lambda s: s.delete_samples(4, [40], observe(4, [0, 1])), "1 rows are named"),
     "samples of another": (lambda s: s.delete_samples(4, [50], observe(3, [1], label=2)), "cannot remove"),
-    "another phase": (
-        lambda s: s.delete_samples(4, [40], {7: observe(4, [0])[0]}),
-        "client 4 sent nothing in phase 7",
-    ),
+    "another phase": (lambda s: s.delete_samples(4, [40], {7: observe(4, [0])[0]}), "client 4 sent nothing in phase 7"),
     "added twice": (lambda s: s.add(4, observe(4, [0])), "client 4 is in the sums already"),
     "of other features": (
         lambda s: s.add(9, {0: AFL(C, RandomReLU(width=8)).observe(*met(4, 0))}),

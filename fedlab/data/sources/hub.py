@@ -138,18 +138,14 @@ class HuggingFace:
             for i in range(len(table)):
                 picture = table[i][columns[0]]
                 if picture is None:
-                    raise BadInput(
-                        f"column {columns[0]!r} of {self.path!r}: no image in row {i}: drop that row"
-                    )
+                    raise BadInput(f"column {columns[0]!r} of {self.path!r}: no image in row {i}: drop that row")
                 pictures.append(to_array(picture, self.size))
             return np.stack(pictures)
         try:
             features = [np.asarray(table[name][:], dtype=np.float64) for name in columns]
             return np.column_stack(features).astype(np.float32)
         except (TypeError, ValueError) as error:
-            raise BadInput(
-                f"columns {', '.join(columns)} of {self.path!r} are not all numeric ({error})"
-            ) from error
+            raise BadInput(f"columns {', '.join(columns)} of {self.path!r} are not all numeric ({error})") from error
 
     def _groups(self, table: Table) -> dict[str, np.ndarray]:
         return {self.group: np.asarray(table[self.group][:])} if self.group else {}

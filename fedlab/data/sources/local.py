@@ -81,9 +81,7 @@ class CSV:
                 "(columns=[...]), or one column of text (text=...)"
             )
         if not features:
-            raise BadInput(
-                f"{self.path} has no feature column beside {self.label!r}: add one, or say text=COLUMN"
-            )
+            raise BadInput(f"{self.path} has no feature column beside {self.label!r}: add one, or say text=COLUMN")
         return Split(_float32(np.column_stack(features)), labels, groups)
 
     def _column(self, frame: DataFrame, name: str) -> np.ndarray:
@@ -131,15 +129,11 @@ class Numpy:
             with np.load(file, allow_pickle=False) as archive:
                 arrays = dict(archive)
         except (ValueError, OSError, zipfile.BadZipFile, TypeError) as error:
-            raise BadInput(
-                f"{self.path} cannot be read ({error}): save plain arrays with numpy.savez"
-            ) from error
+            raise BadInput(f"{self.path} cannot be read ({error}): save plain arrays with numpy.savez") from error
         endings = ("", "_test") if "x_test" in arrays else ("",)
         missing = [name + ending for ending in endings for name in "xy" if name + ending not in arrays]
         if missing:
-            raise BadInput(
-                f"{self.path} holds {', '.join(arrays)}, no {missing[0]!r}: save x, y[, x_test, y_test]"
-            )
+            raise BadInput(f"{self.path} holds {', '.join(arrays)}, no {missing[0]!r}: save x, y[, x_test, y_test]")
         ys = [arrays["y" + ending] for ending in endings]
         if "classes" in arrays:
             labels, classes = ys, tuple(map(str, arrays["classes"].tolist()))
@@ -152,9 +146,7 @@ class Numpy:
             kinds.add(kind)
             splits.append(Split(inputs, y, groups))
         if len(kinds) > 1:
-            raise BadInput(
-                f"{self.path}: x and x_test are of kinds {', '.join(sorted(kinds))}: save one kind"
-            )
+            raise BadInput(f"{self.path}: x and x_test are of kinds {', '.join(sorted(kinds))}: save one kind")
         return divided(Path(self.path).stem, kinds.pop(), splits, classes, self.test, self.seed)
 
 
@@ -212,18 +204,14 @@ class ImageFolder:
 def _images(root: Path) -> list[Path]:
     paths = sorted(path for path in root.glob("*/*") if path.suffix.lower() in IMAGE_ENDINGS)
     if not paths:
-        raise BadInput(
-            f"{root} holds no CLASS/IMAGE with ending {', '.join(IMAGE_ENDINGS)}: make one folder per class"
-        )
+        raise BadInput(f"{root} holds no CLASS/IMAGE with ending {', '.join(IMAGE_ENDINGS)}: make one folder per class")
     return paths
 
 
 def _existing(path: str) -> Path:
     full = Path(path).expanduser()
     if not full.exists():
-        raise BadInput(
-            f"{path} does not exist (looked in {Path.cwd()}): give the path of a local file or folder"
-        )
+        raise BadInput(f"{path} does not exist (looked in {Path.cwd()}): give the path of a local file or folder")
     return full
 
 

@@ -176,9 +176,7 @@ def _download(package: Package, folder: Path) -> Path:
         lines = [line.strip() for line in (done.stderr or done.stdout).splitlines() if line.strip()]
         wrong = [line for line in lines if "error" in line.lower() or line.startswith("E: ")]
         reason = wrong[-1] if wrong else "no archive came"
-        online = (
-            "online and its package lists are there (apt-get update)" if client == "apt-get" else "online"
-        )
+        online = "online and its package lists are there (apt-get update)" if client == "apt-get" else "online"
         raise BadInput(
             f"{client} could not fetch {package.name} {package.version} "
             f"(exit code {done.returncode}, {reason}): "
@@ -191,9 +189,7 @@ def _file_tree(package: Path) -> Path:
     """Unpack what a distribution compresses as it likes: only its own program reads every form."""
     tree = package.with_suffix(".tar")
     with tree.open("wb") as file:
-        subprocess.run(
-            ["dpkg-deb", "--fsys-tarfile", package.name], cwd=package.parent, stdout=file, check=True
-        )
+        subprocess.run(["dpkg-deb", "--fsys-tarfile", package.name], cwd=package.parent, stdout=file, check=True)
     return tree
 
 

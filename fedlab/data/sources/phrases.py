@@ -55,9 +55,7 @@ class Phrases:
         domains = np.repeat(list(NOUNS), self.each)
         labels = draw.integers(0, 2, len(domains))
         names = list(WORDS)
-        texts = [
-            self._phrase(domain, names[label], draw) for domain, label in zip(domains, labels, strict=True)
-        ]
+        texts = [self._phrase(domain, names[label], draw) for domain, label in zip(domains, labels, strict=True)]
         everything = Split(texts, labels, {"domain": domains})
         strata = 2 * np.repeat(np.arange(len(NOUNS)), self.each) + labels
         train, test = hold_out(strata, self.test, self.seed)

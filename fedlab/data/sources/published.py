@@ -128,15 +128,11 @@ class Emoji:
     test: float = 0.2
 
     def __post_init__(self) -> None:
-        object.__setattr__(
-            self, "vendors", (self.vendors,) if isinstance(self.vendors, str) else tuple(self.vendors)
-        )
+        object.__setattr__(self, "vendors", (self.vendors,) if isinstance(self.vendors, str) else tuple(self.vendors))
         for vendor in self.vendors:
             checks.choice("vendor", vendor, EMOJI)
         if not self.vendors or len(set(self.vendors)) != len(self.vendors):
-            raise BadInput(
-                f"vendors={list(self.vendors)}: name each of {', '.join(EMOJI)} at most once, at least one"
-            )
+            raise BadInput(f"vendors={list(self.vendors)}: name each of {', '.join(EMOJI)} at most once, at least one")
 
     def load(self) -> Dataset:
         """Return (n, 64, 64, 3) uint8 images composited on white, with groups {"vendor"}.
@@ -147,9 +143,7 @@ class Emoji:
         drawn = [_read_emoji(vendor) for vendor in self.vendors]
         names, categories, _ = drawn[0]
         if any(other != names for other, _, _ in drawn):
-            raise BadInput(
-                f"vendors {', '.join(self.vendors)} do not draw the same emoji: fetch one version of all"
-            )
+            raise BadInput(f"vendors {', '.join(self.vendors)} do not draw the same emoji: fetch one version of all")
         [labels], classes = encode("emoji", categories)
         train, test = hold_out(labels, self.test, self.seed)
 

@@ -87,9 +87,7 @@ class MLBenchTable:
         x, labels, classes = _read(table, name)
         everything = [Split(table.scaled(x), labels)]
         if self.split == "published":
-            everything = [
-                everything[0].take(rows) for rows in np.split(np.arange(len(labels)), [table.train])
-            ]
+            everything = [everything[0].take(rows) for rows in np.split(np.arange(len(labels)), [table.train])]
         return divided(name, "tabular", everything, classes, 0.2, self.seed)
 
 

@@ -178,8 +178,7 @@ class ClientStream:
             return [{step} if len(rows) else set() for step, rows in enumerate(self.tasks.rows)]
         held = [np.diff(self._deal(task)[1]) > 0 for task in range(len(self.tasks))]
         return [
-            {task for client, tasks in enumerate(day) for task in tasks if held[task][client]}
-            for day in self.calendar
+            {task for client, tasks in enumerate(day) for task in tasks if held[task][client]} for day in self.calendar
         ]
 
     @cached_property

@@ -64,7 +64,6 @@ class LongTailed:
         sizes = max(held, default=0) * float(self.rho) ** (-places / max(len(classes) - 1, 1)) + 1e-9
         sizes = np.clip(np.floor(sizes).astype(np.int64), 1, held)
         parts = [
-            rng.permutation(np.flatnonzero(labels == label))[:size]
-            for label, size in zip(classes, sizes, strict=True)
+            rng.permutation(np.flatnonzero(labels == label))[:size] for label, size in zip(classes, sizes, strict=True)
         ]
         return np.sort(np.concatenate([np.zeros(0, np.int64), *parts]))

@@ -169,9 +169,7 @@ class Online:
         for own, its_test in zip(tasks.rows, tasks.test, strict=True):
             batches = max(1, -(-len(own) // self.batch))
             shuffled = own[rng.permutation(len(own))]
-            rows += [
-                shuffled[start : start + self.batch] for start in range(0, batches * self.batch, self.batch)
-            ]
+            rows += [shuffled[start : start + self.batch] for start in range(0, batches * self.batch, self.batch)]
             test_rows += [its_test] * batches
         return Tasks(tuple(rows), tuple(test_rows))
 

@@ -24,14 +24,7 @@ from fedlab.engine.messages.partial_sums import PartialSum
 from fedlab.engine.messages.records import WEIGHT, Layout, layout_of, records_of, to_record, unlike, views
 from fedlab.errors import BadInput
 
-AVERAGING = (
-    flower.FedAvg,
-    flower.FedProx,
-    flower.FedAvgM,
-    flower.FedAdagrad,
-    flower.FedAdam,
-    flower.FedYogi,
-)
+AVERAGING = (flower.FedAvg, flower.FedProx, flower.FedAvgM, flower.FedAdagrad, flower.FedAdam, flower.FedYogi)
 """Flower's strategies whose only use of the replies is their mean by samples."""
 
 
@@ -54,9 +47,7 @@ class WeightedMean:
         """Add one client's reply."""
         metrics, arrays = records_of(content, MetricRecord), records_of(content, ArrayRecord)
         if list(arrays) != [self.record] or len(metrics) != 1:
-            raise BadInput(
-                f"it holds the records {sorted(content)}: expected {self.record!r} and one of metrics"
-            )
+            raise BadInput(f"it holds the records {sorted(content)}: expected {self.record!r} and one of metrics")
         ((name, told),) = metrics.items()
         self.add_arrays(views(arrays[self.record]), told)
         self._metric_record = name

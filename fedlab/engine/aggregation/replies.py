@@ -90,9 +90,7 @@ class Replies:
         heard = set(self._heard)
         if self._partial_sum:  # a sum stands for its block
             heard = {node for one in heard for node in self._grid.block(one)}
-        return [
-            node for node in nodes_of(self._messages).tolist() if node in self._failed or node not in heard
-        ]
+        return [node for node in nodes_of(self._messages).tolist() if node in self._failed or node not in heard]
 
     def refuse(self, reply: Message, why: object) -> None:
         """Count a reply that cannot be used as a failure of its client."""
@@ -135,9 +133,7 @@ class Replies:
             return reply.metadata.src_node_id
         # Errors made by the infrastructure name the SuperLink as their source.
         asked = reply.metadata.reply_to_message_id
-        return next(
-            (m.metadata.dst_node_id for m in self._messages if m.metadata.message_id == asked), SERVER_NODE
-        )
+        return next((m.metadata.dst_node_id for m in self._messages if m.metadata.message_id == asked), SERVER_NODE)
 
     def _raise_failed(self) -> None:
         (name, *others), reason = map(self._grid.client_name, self._failed), next(iter(self._failed.values()))

@@ -42,9 +42,7 @@ class History:
 
     arrays: ArrayRecord
     rounds: int = 0
-    seconds: dict[str, float] = field(
-        default_factory=lambda: {"train": 0.0, "aggregate": 0.0, "evaluate": 0.0}
-    )
+    seconds: dict[str, float] = field(default_factory=lambda: {"train": 0.0, "aggregate": 0.0, "evaluate": 0.0})
     elapsed: float = 0.0
     metrics: dict[str, float] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
@@ -80,9 +78,7 @@ def run_rounds(
             of the replies it got, or a checkpoint cannot be written or used.
     """
     if not 0 <= tolerate < 1:
-        raise BadInput(
-            f"tolerate={tolerate} must lie in [0, 1): the share of a round's clients that may fail"
-        )
+        raise BadInput(f"tolerate={tolerate} must lie in [0, 1): the share of a round's clients that may fail")
     method, history = contract_of(strategy), History(arrays)
     state = {
         "strategy": strategy,
@@ -139,9 +135,7 @@ def run_rounds(
         _evaluate(history, grid, evaluate, server_round)
         history.elapsed = time.perf_counter() - began
         for where in checkpoints.after(server_round, state) if checkpoints else []:
-            grid.emit(
-                "warning", message=f"a checkpoint cannot keep {where}: a resumed run has it as it began"
-            )
+            grid.emit("warning", message=f"a checkpoint cannot keep {where}: a resumed run has it as it began")
     return history
 
 

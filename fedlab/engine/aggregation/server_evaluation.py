@@ -46,9 +46,7 @@ class ServerEvaluator:
             return classification(self._labels, self._scores(arrays).argmax(1).cpu().numpy())
         if server_round == 0:  # nothing is exposed yet
             return {}
-        return self._evaluation.evaluate(
-            (server_round - 1) // self._rounds, self._scores(arrays).cpu().numpy()
-        )
+        return self._evaluation.evaluate((server_round - 1) // self._rounds, self._scores(arrays).cpu().numpy())
 
     def _scores(self, arrays: ArrayRecord) -> torch.Tensor:
         weights = from_record(arrays)

@@ -78,9 +78,7 @@ class FedlabStrategy(Strategy):
 
     @staticmethod
     def ask_each(
-        arrays: Mapping[int, ArrayRecord],
-        config: ConfigRecord,
-        missed: Mapping[int, Sequence[int]] = NOBODY,
+        arrays: Mapping[int, ArrayRecord], config: ConfigRecord, missed: Mapping[int, Sequence[int]] = NOBODY
     ) -> list[Message]:
         """Return a question to each of these nodes; those who are asked the same share its content."""
         contents: dict[tuple[int, tuple[int, ...]], RecordDict] = {}

@@ -139,10 +139,7 @@ class Checkpoints:
             match, data = _NAME.fullmatch(path.name), path.read_bytes()
             metadata = _metadata(data)
             if match and _digest(data) == match[2] and metadata.get("run") == _identity(config):
-                metadata |= {
-                    "run": self._identity,
-                    "state": json.dumps(renamed(json.loads(metadata["state"]))),
-                }
+                metadata |= {"run": self._identity, "state": json.dumps(renamed(json.loads(metadata["state"])))}
                 self._put(path.name.split(".")[0], save(load(data), metadata))
                 path.unlink()
 

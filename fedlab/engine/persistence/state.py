@@ -32,9 +32,7 @@ KIND = "$"
 """The key under which a node of the tree says what it is."""
 
 _SEQUENCES = {kind.__name__: kind for kind in (list, tuple, set, frozenset, deque)}
-_MAPPINGS = {
-    kind.__name__: kind for kind in (dict, OrderedDict, ArrayRecord, MetricRecord, ConfigRecord, RecordDict)
-}
+_MAPPINGS = {kind.__name__: kind for kind in (dict, OrderedDict, ArrayRecord, MetricRecord, ConfigRecord, RecordDict)}
 _STORABLE = {np.dtype(kind) for kind in "?bBhHiIqQefd"}
 _CONSTANT = (
     *(ModuleType, type, FunctionType, BuiltinFunctionType, MethodType, functools.partial),
@@ -118,11 +116,7 @@ class _Packer:
         bits = value.cpu()
         if value.dtype is torch.bfloat16:
             bits = bits.view(torch.int16)
-        return {
-            "device": str(value.device),
-            "dtype": str(value.dtype),
-            "value": self._array(bits.numpy(), where),
-        }
+        return {"device": str(value.device), "dtype": str(value.dtype), "value": self._array(bits.numpy(), where)}
 
     def _key(self, where: str) -> str:
         key = where.removeprefix(".")

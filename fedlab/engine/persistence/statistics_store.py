@@ -115,9 +115,7 @@ class Kept:
         except OSError as error:
             raise BadInput(f"{path} cannot be read ({error.strerror}): {REMEDY}") from error
         if (checksum := _checksum(data)) != stored.checksum:
-            raise BadInput(
-                f"{path} is damaged (checksum {checksum[:12]}, kept was {stored.checksum[:12]}): {REMEDY}"
-            )
+            raise BadInput(f"{path} is damaged (checksum {checksum[:12]}, kept was {stored.checksum[:12]}): {REMEDY}")
         try:
             return load(data)
         except SafetensorError as error:
@@ -193,9 +191,7 @@ class Keeper:
             if (left := tuple(part for part in parts if part.rounds[-1] < server_round))
         }
 
-    def keep(
-        self, node: int, packed: Mapping[str, np.ndarray], phase: int = 0, rounds: Iterable[int] = (1,)
-    ) -> None:
+    def keep(self, node: int, packed: Mapping[str, np.ndarray], phase: int = 0, rounds: Iterable[int] = (1,)) -> None:
         """Keep what a node sent.
 
         Args:

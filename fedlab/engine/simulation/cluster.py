@@ -31,9 +31,7 @@ def connect(address: str | None, gpus: bool) -> None:
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
     if address is None:
         # Ray counts the GPUs itself, but not when none are asked for: that takes a second.
-        ray.init(
-            "local", include_dashboard=False, num_cpus=available_cpus(), num_gpus=None if gpus else 0, **quiet
-        )
+        ray.init("local", include_dashboard=False, num_cpus=available_cpus(), num_gpus=None if gpus else 0, **quiet)
         return
     # Where RAY_ADDRESS is set, Ray takes it for 'auto'.
     meant = os.environ.get("RAY_ADDRESS", "") if address == "auto" else address
@@ -88,9 +86,7 @@ def _probe(address: str) -> None:
                     _check_head(channel)
     except (OSError, ValueError, grpc.FutureTimeoutError) as error:
         reason = str(error) or "what listens there is not Ray"
-        raise BadInput(
-            f"no Ray cluster answers at {address!r} ({reason}): start one with `ray start --head`"
-        ) from None
+        raise BadInput(f"no Ray cluster answers at {address!r} ({reason}): start one with `ray start --head`") from None
 
 
 def _check_head(channel: grpc.Channel) -> None:

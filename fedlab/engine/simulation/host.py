@@ -162,9 +162,7 @@ class Host:
         except (Exception, SystemExit):  # a client that exits ends its own turn, not the federation
             return _failure(message, ErrorCode.CLIENT_APP_RAISED_EXCEPTION, traceback.format_exc())
         if context.run_config != self._run_config:
-            return _failure(
-                message, ErrorCode.UNKNOWN, "the client changed its run_config, which is the run's"
-            )
+            return _failure(message, ErrorCode.UNKNOWN, "the client changed its run_config, which is the run's")
         self._keep(node, context.state)
         # The client's own seconds: that the simulation asks one after the other is no one's delay.
         if time.monotonic() - started > message.metadata.ttl:
@@ -213,9 +211,7 @@ class Host:
         if not self._states.keys().isdisjoint(nodes):
             return None
         content = private_copy(messages[0]).content
-        return ClientBatch(
-            content, [partition_of(node) for node in nodes], self._num_nodes, dict(self._run_config)
-        )
+        return ClientBatch(content, [partition_of(node) for node in nodes], self._num_nodes, dict(self._run_config))
 
 
 def _attempt(function: Callable[[ClientBatch], Answer | None] | None, batch: ClientBatch) -> Answer | None:
@@ -226,9 +222,7 @@ def _attempt(function: Callable[[ClientBatch], Answer | None] | None, batch: Cli
         with one_thread():
             return function(batch)
     except Exception as error:
-        _LOG.info(
-            "%d clients are asked one by one, for together they failed: %s", len(batch.partitions), error
-        )
+        _LOG.info("%d clients are asked one by one, for together they failed: %s", len(batch.partitions), error)
         return None
 
 
@@ -264,9 +258,7 @@ def load_client_app(client_app: ClientApp | str) -> ClientApp:
     try:
         app = getattr(import_module(module), attribute)
     except (ImportError, AttributeError, ValueError) as error:
-        raise BadInput(
-            f"client app {client_app!r} cannot be loaded ({error}): give 'module:attribute'"
-        ) from error
+        raise BadInput(f"client app {client_app!r} cannot be loaded ({error}): give 'module:attribute'") from error
     if not isinstance(app, ClientApp):
         raise BadInput(f"client app {client_app!r} is a {type(app).__name__}, not a flwr.clientapp.ClientApp")
     return app

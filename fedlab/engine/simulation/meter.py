@@ -121,12 +121,7 @@ class MeteredGrid(Grid):
         return self._grid.run
 
     def create_message(
-        self,
-        content: RecordDict,
-        message_type: str,
-        dst_node_id: int,
-        group_id: str,
-        ttl: float | None = None,
+        self, content: RecordDict, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None
     ) -> Message:
         """Create a message."""
         return self._grid.create_message(content, message_type, dst_node_id, group_id, ttl)
@@ -151,9 +146,7 @@ class MeteredGrid(Grid):
         self.traffic.bytes_up += _weight(replies)
         return replies
 
-    def send_and_receive(
-        self, messages: Iterable[Message], *, timeout: float | None = None
-    ) -> Iterable[Message]:
+    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
         """Send messages and return the list of replies."""
         return list(self.stream(messages, timeout=timeout))
 

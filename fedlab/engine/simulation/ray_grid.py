@@ -100,9 +100,7 @@ class RayGrid(SimulatedGrid):
             for node, state in self._states.items()
             if self._home[partition_of(node) // self.chunk] == worker
         }
-        return self._actor.remote(
-            self._client_app, self.num_nodes, self._run_config, self.run.run_id, self.plan, mine
-        )
+        return self._actor.remote(self._client_app, self.num_nodes, self._run_config, self.run.run_id, self.plan, mine)
 
     def _answers(
         self, messages: Sequence[Message], waiting: list[Call], partial_sum: NewSum | None, deadline: float

@@ -80,12 +80,7 @@ def homes(weights: np.ndarray, chunk: int, num_workers: int) -> np.ndarray:
 
 
 def calls(
-    partitions: np.ndarray,
-    places: np.ndarray,
-    weights: np.ndarray,
-    home: np.ndarray,
-    chunk: int,
-    by_block: bool,
+    partitions: np.ndarray, places: np.ndarray, weights: np.ndarray, home: np.ndarray, chunk: int, by_block: bool
 ) -> list[Call]:
     """Return the calls that answer the messages at `places`.
 

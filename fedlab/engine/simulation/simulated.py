@@ -184,12 +184,7 @@ class SimulatedGrid(Grid):
         return self._run
 
     def create_message(
-        self,
-        content: RecordDict,
-        message_type: str,
-        dst_node_id: int,
-        group_id: str,
-        ttl: float | None = None,
+        self, content: RecordDict, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None
     ) -> Message:
         """Create a message (deprecated in Flower in favour of `Message(...)`)."""
         return Message(content, dst_node_id, message_type, group_id=group_id, ttl=ttl)
@@ -209,9 +204,7 @@ class SimulatedGrid(Grid):
         """Return the replies to these messages, each once."""
         return [self._replies.pop(message_id) for message_id in message_ids if message_id in self._replies]
 
-    def send_and_receive(
-        self, messages: Iterable[Message], *, timeout: float | None = None
-    ) -> Iterable[Message]:
+    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
         """Send messages and return the list of replies; `stream` holds fewer at a time."""
         return list(self.stream(messages, timeout=timeout))
 

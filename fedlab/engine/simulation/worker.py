@@ -92,9 +92,7 @@ class Parcel:
         return _opened, (counts, light, places, buffers)
 
 
-def _lightened(
-    message: Message, position: int, places: list[Place], buffers: list[pickle.PickleBuffer]
-) -> Message:
+def _lightened(message: Message, position: int, places: list[Place], buffers: list[pickle.PickleBuffer]) -> Message:
     """Return the message without its large arrays, which are noted; a message is not changed."""
     if not message.has_content():
         return message
@@ -117,9 +115,7 @@ def _lightened(
     return lightened
 
 
-def _opened(
-    counts: list[int], light: list[Message], places: list[Place], buffers: list[Any]
-) -> list[list[Message]]:
+def _opened(counts: list[int], light: list[Message], places: list[Place], buffers: list[Any]) -> list[list[Message]]:
     for (position, name, key), buffer in zip(places, buffers, strict=True):
         record = records_of(light[position].content, ArrayRecord)[name]
         array = record[key]

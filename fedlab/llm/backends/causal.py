@@ -30,9 +30,7 @@ from fedlab.llm.language_model import Arrived, Completion, Prompt, Sampling, ref
 T = TypeVar("T")
 
 
-def load(
-    source: str, *, revision: str | None, adapter: Path | None, device: str, dtype: str
-) -> tuple[Any, Any]:
+def load(source: str, *, revision: str | None, adapter: Path | None, device: str, dtype: str) -> tuple[Any, Any]:
     """Load a network in evaluation mode and its tokenizer.
 
     Raises:
@@ -72,9 +70,7 @@ class Causal:
         for config in (network.config, network.config.get_text_config()):
             config.pad_token_id = None
 
-    def complete(
-        self, prompts: Sequence[Prompt], sampling: Sampling, seeds: Sequence[int], arrived: Arrived
-    ) -> None:
+    def complete(self, prompts: Sequence[Prompt], sampling: Sampling, seeds: Sequence[int], arrived: Arrived) -> None:
         """Write one text per prompt; see `LanguageModel`."""
         ids = [self._ids(prompt) for prompt in prompts]
         refuse_long([len(row) + sampling.max_tokens for row in ids], self.context, self.name)
@@ -105,9 +101,7 @@ class Causal:
         if isinstance(prompt, str):
             ids = list(self.tokenizer(prompt)["input_ids"])
         elif self.tokenizer.chat_template is None:
-            raise BadInput(
-                f"{self.name} has no chat template: give texts to continue (str), or a model tuned for chat"
-            )
+            raise BadInput(f"{self.name} has no chat template: give texts to continue (str), or a model tuned for chat")
         else:
             messages = [{"role": message.role, "content": message.content} for message in prompt]
             text = self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
@@ -165,9 +159,7 @@ class Causal:
         """Return rows of one width, and where they are tokens of a text."""
         width, end, device = max(map(len, rows)), self._end(), self.network.device
         gaps = [width - len(row) for row in rows]
-        filled = [
-            [end] * gap + row if left else row + [end] * gap for row, gap in zip(rows, gaps, strict=True)
-        ]
+        filled = [[end] * gap + row if left else row + [end] * gap for row, gap in zip(rows, gaps, strict=True)]
         mask = [[0] * gap + [1] * (width - gap) if left else [1] * (width - gap) + [0] * gap for gap in gaps]
         return torch.tensor(filled, device=device), torch.tensor(mask, device=device)
 

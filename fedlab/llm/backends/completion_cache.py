@@ -94,9 +94,7 @@ class Texts:
             except (ValueError, TypeError, KeyError, AttributeError):
                 self.damaged += 1
         if self.damaged:
-            _LOG.info(
-                "%d lines of %s are damaged: their texts will be asked for again", self.damaged, self.path
-            )
+            _LOG.info("%d lines of %s are damaged: their texts will be asked for again", self.damaged, self.path)
 
 
 class Answers(list[Completion]):

@@ -60,9 +60,7 @@ def at_once(
     try:
         for future in as_completed(futures):
             hand_over(future)
-    except (
-        BaseException
-    ):  # an interrupt: the texts that are being written were paid for, and are handed over too
+    except BaseException:  # an interrupt: the texts that are being written were paid for, and are handed over too
         stop.set()
         pool.shutdown(wait=True, cancel_futures=True)
         for future in futures:

@@ -109,18 +109,14 @@ class Endpoint(LanguageModel):
 
     def fingerprint(self) -> str:
         """Hash address, name and extra fields: an endpoint does not tell when it changes what is behind them."""
-        return fingerprint_of(
-            "endpoint", url=self.base_url, model=self.model, chat=self.chat, extra=self.extra
-        )
+        return fingerprint_of("endpoint", url=self.base_url, model=self.model, chat=self.chat, extra=self.extra)
 
     @property
     def follows_schema(self) -> bool:
         """Whether its texts follow a schema, as it was told."""
         return self.json_schema
 
-    def _complete(
-        self, prompts: Sequence[Prompt], sampling: Sampling, seeds: Sequence[int], arrived: Arrived
-    ) -> None:
+    def _complete(self, prompts: Sequence[Prompt], sampling: Sampling, seeds: Sequence[int], arrived: Arrived) -> None:
         client, stop = self._connected(), Event()
 
         def work(_: None, index: int) -> Completion:
@@ -192,9 +188,7 @@ class Endpoint(LanguageModel):
             self._client = client
         return self._client
 
-    def _completion(
-        self, client: Any, prompt: Prompt, sampling: Sampling, seed: int, stop: Event
-    ) -> Completion:
+    def _completion(self, client: Any, prompt: Prompt, sampling: Sampling, seed: int, stop: Event) -> Completion:
         request: dict[str, Any] = sampling.as_dict() | {"model": self.model, "seed": seed}
         top_k, schema = request.pop("top_k"), request.pop("schema", None)
         if not sampling.stop:

@@ -86,9 +86,7 @@ class Gguf(LanguageModel):
             return packaged_gemma()
         path = Path(self.path).expanduser()
         if not path.is_file():
-            raise BadInput(
-                f"no GGUF file at {self.path!r}: give an existing file, or null for the packaged Gemma"
-            )
+            raise BadInput(f"no GGUF file at {self.path!r}: give an existing file, or null for the packaged Gemma")
         return path.resolve()
 
     @property
@@ -96,9 +94,7 @@ class Gguf(LanguageModel):
         """Yes: llama.cpp makes a grammar of it."""
         return True
 
-    def _complete(
-        self, prompts: Sequence[Prompt], sampling: Sampling, seeds: Sequence[int], arrived: Arrived
-    ) -> None:
+    def _complete(self, prompts: Sequence[Prompt], sampling: Sampling, seeds: Sequence[int], arrived: Arrived) -> None:
         copies = self._loaded()
         if any(not isinstance(prompt, str) for prompt in prompts) and not _has_template(self.file()):
             raise BadInput(

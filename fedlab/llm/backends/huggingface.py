@@ -58,9 +58,7 @@ class HuggingFace(LocalModel):
     def fingerprint(self) -> str:
         """Hash the folder's files, or the commit the hub id resolves to, the adapter and the dtype."""
         # the packaged file says it without having been made a network
-        weights = (
-            file_digest(packaged_gemma()) if self.id is None else weights_of(*pinned(self.id, self.revision))
-        )
+        weights = file_digest(packaged_gemma()) if self.id is None else weights_of(*pinned(self.id, self.revision))
         return fingerprint_of("causal", weights=weights, adapter=self._adapter_digest(), dtype=self.dtype)
 
     def load(self) -> Causal:
@@ -74,9 +72,7 @@ class HuggingFace(LocalModel):
             from fedlab.llm.backends.causal import Causal, load
         source, commit = (str(gemma_folder()), None) if self.id is None else pinned(self.id, self.revision)
         adapter = self._adapter_folder()
-        network, tokenizer = load(
-            source, revision=commit, adapter=adapter, device=self.device, dtype=self.dtype
-        )
+        network, tokenizer = load(source, revision=commit, adapter=adapter, device=self.device, dtype=self.dtype)
         return Causal(name, network, tokenizer, self.batch, self.context)
 
     def _adapter_folder(self) -> Path | None:
@@ -84,9 +80,7 @@ class HuggingFace(LocalModel):
             return None
         folder = Path(self.adapter).expanduser().resolve()
         if not (folder / "adapter_config.json").is_file():
-            raise BadInput(
-                f"no adapter_config.json in {folder}: expected the folder peft's save_pretrained wrote"
-            )
+            raise BadInput(f"no adapter_config.json in {folder}: expected the folder peft's save_pretrained wrote")
         return folder
 
     def _adapter_digest(self) -> dict[str, str]:

@@ -31,13 +31,7 @@ class Llama:
     """
 
     def __init__(
-        self,
-        path: Path,
-        context: int,
-        slots: int,
-        threads: int,
-        gpu_layers: int,
-        public_port: int | None = None,
+        self, path: Path, context: int, slots: int, threads: int, gpu_layers: int, public_port: int | None = None
     ):
         with needs("a GGUF model"):
             from xllamacpp import CommonParams, Server  # pyright: ignore[reportAttributeAccessIssue]
@@ -80,9 +74,7 @@ class Llama:
             answer = self._server.handle_chat_completions({"messages": messages_of(prompt)} | options)
         (choice,), usage = _checked(answer)["choices"], answer["usage"]
         text = choice["message"]["content"] if "message" in choice else choice["text"]
-        return completion_of(
-            text, choice["finish_reason"], usage["completion_tokens"], usage["prompt_tokens"]
-        )
+        return completion_of(text, choice["finish_reason"], usage["completion_tokens"], usage["prompt_tokens"])
 
     def log_likelihood(self, prompt: str, continuation: str) -> tuple[float, int]:
         """Return the sum of log p over a continuation's tokens, and their number; a request for each."""

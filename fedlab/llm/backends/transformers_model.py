@@ -37,9 +37,7 @@ class LocalModel(LanguageModel):
         """Let the weights go."""
         self._loaded = None
 
-    def _complete(
-        self, prompts: Sequence[Prompt], sampling: Sampling, seeds: Sequence[int], arrived: Arrived
-    ) -> None:
+    def _complete(self, prompts: Sequence[Prompt], sampling: Sampling, seeds: Sequence[int], arrived: Arrived) -> None:
         self._model().complete(prompts, sampling, seeds, arrived)
 
     def _log_likelihood(

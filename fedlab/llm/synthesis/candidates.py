@@ -75,9 +75,7 @@ class CandidatePool:
         self.embedded = self._embedder.extract([one.text for one in kept]).astype(np.float32)
         kept = self._stay(kept, text_filter.meaning(self.embedded, seed))
         # A judge is asked last: it is paid for every text.
-        self.texts = self._stay(
-            kept, text_filter.eligible(kept, self.embedded, seed, writer.judge, writer.answer)
-        )
+        self.texts = self._stay(kept, text_filter.eligible(kept, self.embedded, seed, writer.judge, writer.answer))
         self.votes = np.zeros(len(self.texts))
         self._note(stage, len(new))
 
@@ -132,6 +130,4 @@ class CandidatePool:
     def _note(self, stage: str, came: int) -> None:
         samples = [[one.domain, one.label, one.text] for one in self.texts]
         step = max(1, len(samples) // SHOWN)
-        self.stages.append(
-            {"stage": stage, "came": came, "kept": len(samples), "samples": samples[::step][:SHOWN]}
-        )
+        self.stages.append({"stage": stage, "came": came, "kept": len(samples), "samples": samples[::step][:SHOWN]})

@@ -78,11 +78,7 @@ class Writer:
         self.dropped: Counter[str] = Counter()
 
     def write(
-        self,
-        wanted: Mapping[tuple[str, str], int],
-        demonstrations: Demonstrations,
-        seed: int,
-        emit: Emit | None = None,
+        self, wanted: Mapping[tuple[str, str], int], demonstrations: Demonstrations, seed: int, emit: Emit | None = None
     ) -> list[Text]:
         """Return texts; answers without one are counted in `dropped`.
 
@@ -132,9 +128,7 @@ class Writer:
         """Return what was asked and paid for."""
         return asdict(self._usage) | {"dropped": dict(self.dropped)}
 
-    def _answers(
-        self, prompts: Sequence[Prompt], sampling: Sampling, seed: int, emit: Emit | None
-    ) -> Answers:
+    def _answers(self, prompts: Sequence[Prompt], sampling: Sampling, seed: int, emit: Emit | None) -> Answers:
         """Ask for what was not paid for yet."""
         if self._kept is None:
             self._kept = Texts.of(self.llm) if self._folder is None else Texts(self._folder)

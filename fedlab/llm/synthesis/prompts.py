@@ -165,9 +165,7 @@ def _check(name: str, template: str, known: Sequence[str], *needed: str) -> None
     try:
         fields = [(word, spec, how) for _, word, spec, how in Formatter().parse(template) if word is not None]
     except ValueError as error:
-        raise BadInput(
-            f"template {name} {template!r}: {error}; write a brace that is no field twice"
-        ) from error
+        raise BadInput(f"template {name} {template!r}: {error}; write a brace that is no field twice") from error
     for word, spec, how in fields:
         if word not in known:
             raise unknown(f"field of the template {name}", word, known)

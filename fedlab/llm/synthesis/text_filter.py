@@ -132,11 +132,7 @@ class TextFilter:
         return stays
 
     def label_consistency(
-        self,
-        texts: Sequence[Text],
-        labels: Sequence[str],
-        question: Callable[[str, str], str],
-        likelihood: Likelihoods,
+        self, texts: Sequence[Text], labels: Sequence[str], question: Callable[[str, str], str], likelihood: Likelihoods
     ) -> list[Text]:
         """Return the texts whose label the language model finds no less likely than another.
 

@@ -86,9 +86,7 @@ class Adapters:
             BadInput: It has adapters already, LoRA does not know where to go, or a trainable part cannot be bounded.
         """
         if hasattr(model, "peft_config"):
-            raise BadInput(
-                "the model has adapters already: merge them (merge_and_unload()), or give its base model"
-            )
+            raise BadInput("the model has adapters already: merge them (merge_and_unload()), or give its base model")
         prepared = self._lora(model, seed) if self.kind == "lora" else self._unfrozen(model)
         for p in prepared.parameters():
             if p.requires_grad:
@@ -155,8 +153,6 @@ def _projections(model: nn.Module) -> tuple[str, ...]:
 
 def _sharing(model: nn.Module) -> nn.Module:
     """Return a copy whose weights are the model's own memory, with flags of its own."""
-    shared: dict[int, Any] = {
-        id(p): nn.Parameter(p.detach(), requires_grad=False) for p in model.parameters()
-    }
+    shared: dict[int, Any] = {id(p): nn.Parameter(p.detach(), requires_grad=False) for p in model.parameters()}
     shared |= {id(buffer): buffer for buffer in model.buffers()}
     return copy.deepcopy(model, shared)

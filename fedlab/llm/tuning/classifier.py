@@ -41,9 +41,7 @@ class Classifier(nn.Module):
 
     def means(self, tokens: Int64[Tensor, "n t"], mask: Int64[Tensor, "n t"]) -> Float[Tensor, "n d"]:
         """Return what an encoder's head reads."""
-        return masked_mean(
-            self.network(input_ids=tokens, attention_mask=mask).last_hidden_state, mask
-        ).float()
+        return masked_mean(self.network(input_ids=tokens, attention_mask=mask).last_hidden_state, mask).float()
 
     def parts(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
         """Return the parameters of the encoder, and those of what names a class."""
@@ -76,9 +74,7 @@ def load(source: str, *, revision: str | None, outputs: int, fingerprint: str) -
         if own:
             options |= {"num_labels": outputs, "ignore_mismatched_sizes": True}
         kind: Any = transformers.AutoModelForSequenceClassification if own else transformers.AutoModel
-        network, report = kind.from_pretrained(
-            source, dtype=torch.float32, output_loading_info=True, **options
-        )
+        network, report = kind.from_pretrained(source, dtype=torch.float32, output_loading_info=True, **options)
     missing = report["missing_keys"]
     refuse_incomplete(source, (name for name in missing if own or "pooler" not in name))
     # what was drawn at random: an encoder's pooler, which is not used, and the layer of a classifier of other classes

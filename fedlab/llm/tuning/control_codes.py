@@ -83,9 +83,7 @@ def examples_of(
     encoded = [encode(tokenizer, code, text, kind, room) for code, text in zip(codes, texts, strict=True)]
     start = getattr(model.config, "decoder_start_token_id", None) or 0
     device = next(model.parameters()).device
-    return Examples([item for item, _ in encoded], kind, device, start, learn_codes), sum(
-        cut for _, cut in encoded
-    )
+    return Examples([item for item, _ in encoded], kind, device, start, learn_codes), sum(cut for _, cut in encoded)
 
 
 def context_of(model: nn.Module) -> int:

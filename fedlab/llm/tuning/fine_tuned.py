@@ -239,6 +239,4 @@ def _check(whose: str, given: Labelled, num_classes: int) -> None:
     if len(given.texts) != len(labels):
         raise BadInput(f"{len(given.texts)} {whose} texts have {len(labels)} labels: give one for each")
     if len(labels) and not 0 <= labels.min() <= labels.max() < num_classes:
-        raise BadInput(
-            f"labels of {whose} texts lie in {labels.min()}..{labels.max()}, expected 0..{num_classes - 1}"
-        )
+        raise BadInput(f"labels of {whose} texts lie in {labels.min()}..{labels.max()}, expected 0..{num_classes - 1}")

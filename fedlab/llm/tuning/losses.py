@@ -94,9 +94,7 @@ class Examples:
             return Batch(tokens, mask, labels)
         pairs = [(item.source, item.target) for item in chosen if not isinstance(item.target, int)]
         if len(pairs) != len(chosen):
-            raise BadInput(
-                f"a {self.kind} model learns tokens, not a class: give each Example a target of tokens"
-            )
+            raise BadInput(f"a {self.kind} model learns tokens, not a class: give each Example a target of tokens")
         if self.kind == "causal":
             tokens, mask = self._padded([source + target for source, target in pairs], self.pad)
             targets = tokens.masked_fill(mask == 0, IGNORED)
@@ -152,9 +150,7 @@ LOSSES: dict[str, Losses] = {"causal": causal_losses, "seq2seq": seq2seq_losses,
 
 def own_means(logits: Float[Tensor, "n t v"], targets: Int64[Tensor, "n t"]) -> Float[Tensor, " n"]:
     """Return each text's mean over its own targets; 0 for a text that has none."""
-    each = cross_entropy(
-        _wide(logits).flatten(0, 1), targets.flatten(), reduction="none", ignore_index=IGNORED
-    )
+    each = cross_entropy(_wide(logits).flatten(0, 1), targets.flatten(), reduction="none", ignore_index=IGNORED)
     counts = (targets != IGNORED).sum(1)
     return each.view(targets.shape).sum(1) / counts.clamp(min=1)
 

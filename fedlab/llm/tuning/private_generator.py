@@ -78,9 +78,7 @@ class PrivateGenerator:
 
     def __post_init__(self) -> None:
         if (self.steps is None) == (self.epochs is None):
-            raise BadInput(
-                f"steps={self.steps} and epochs={self.epochs}: give one of the two, as a public number"
-            )
+            raise BadInput(f"steps={self.steps} and epochs={self.epochs}: give one of the two, as a public number")
         if self.epochs is not None:
             checks.number("epochs", self.epochs, above=0)
         check_budget(1.0 if self.noiseless else self.epsilon or 0.0, self.delta)
@@ -174,9 +172,7 @@ class PrivateGenerator:
             BadInput: Codes and texts do not belong together, or the model cannot be clipped text by text.
         """
         if kind_of(model) == "class":
-            raise BadInput(
-                f"{type(model).__name__} writes no texts: choose a model with a language-model head"
-            )
+            raise BadInput(f"{type(model).__name__} writes no texts: choose a model with a language-model head")
         refuse_unpaired(codes, texts)
         seeds = torch.randint(2**31, (2,), generator=generator).tolist()
         tuned = self.adapters.prepare(model, seeds[0])
@@ -185,9 +181,7 @@ class PrivateGenerator:
         optimizer = torch.optim.AdamW(trained, lr=self.learning_rate, weight_decay=0.0)
         with seeded(seeds[1]):  # dropout
             losses = LOSSES[examples.kind]
-            taken = self._rule(self.multiplier).train(
-                tuned, examples, losses, optimizer, generator, secure=secure
-            )
+            taken = self._rule(self.multiplier).train(tuned, examples, losses, optimizer, generator, secure=secure)
         return tuned.eval(), Tuned(taken, self.delta, len(texts), cut)
 
     def _rule(self, noise_multiplier: float) -> DPSGD:

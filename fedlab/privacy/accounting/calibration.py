@@ -51,9 +51,7 @@ class PrivacyCertificate:
     steps: int
 
 
-def certify(
-    noise_multiplier: float, sampling_probability: float, steps: int, delta: float
-) -> PrivacyCertificate:
+def certify(noise_multiplier: float, sampling_probability: float, steps: int, delta: float) -> PrivacyCertificate:
     """Return what these steps cost at delta.
 
     Args:
@@ -144,9 +142,7 @@ def check_noise(budget: PrivacyBudget, given: float | None) -> None:
         raise BadInput("give an epsilon, or a noise_multiplier: without either there is no noise to add")
 
 
-def multiplier_for(
-    budget: PrivacyBudget, given: float | None, sampling_probability: float, steps: int
-) -> float:
+def multiplier_for(budget: PrivacyBudget, given: float | None, sampling_probability: float, steps: int) -> float:
     """Return the noise multiplier that was given, or the one that keeps the budget; raises as `calibrate`."""
     if given is not None:
         return given

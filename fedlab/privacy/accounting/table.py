@@ -27,9 +27,7 @@ def headline(ledger: Ledger) -> str:
     budget, (epsilon, delta), number = ledger.budget, ledger.spent(), len(ledger.releases)
     cap = "no cap" if budget.epsilon is None else f"of {budget.epsilon:g}"
     releases = "1 release" if number == 1 else f"{number} releases"
-    return (
-        f"epsilon {epsilon:.4g} {cap} at delta {delta:g}, per {budget.unit} ({budget.relation}), {releases}"
-    )
+    return f"epsilon {epsilon:.4g} {cap} at delta {delta:g}, per {budget.unit} ({budget.relation}), {releases}"
 
 
 def releases(ledger: Ledger) -> Table:

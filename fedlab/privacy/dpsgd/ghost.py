@@ -130,9 +130,7 @@ class Ghost:
             return
         output = output if isinstance(output, Tensor) else output[0]
         if not seen or not isinstance(seen[0], Tensor):
-            raise BadInput(
-                f"{type(layer).__name__} is called without a tensor in first place: say clipping=hooks"
-            )
+            raise BadInput(f"{type(layer).__name__} is called without a tensor in first place: say clipping=hooks")
         self._uses.append(Use(layer, seen[0], output, (seen[0]._version, output._version)))
 
     def _trained(self, module: nn.Module) -> Iterator[nn.Module]:

@@ -37,9 +37,7 @@ def check_place(entropy: str, simulated: bool) -> None:
         BadInput: Seeded noise in a deployment.
     """
     if check_entropy(entropy) == "seeded" and not simulated:
-        raise BadInput(
-            "entropy=seeded: whoever knows the seed can take the noise off; in a deployment say entropy=os"
-        )
+        raise BadInput("entropy=seeded: whoever knows the seed can take the noise off; in a deployment say entropy=os")
 
 
 def seeded_note(entropy: str) -> str | None:

@@ -23,9 +23,7 @@ BLOCK = 4096
 """Private texts whose distances are in memory at a time."""
 
 
-def histogram(
-    private: Float32[np.ndarray, "n d"], candidates: Float32[np.ndarray, "k d"]
-) -> Float64[np.ndarray, " k"]:
+def histogram(private: Float32[np.ndarray, "n d"], candidates: Float32[np.ndarray, "k d"]) -> Float64[np.ndarray, " k"]:
     """Return how many private texts are nearest to each candidate; of equally near ones the first has the vote.
 
     Raises:

@@ -204,9 +204,7 @@ class Guarantee:
 
 
 @lru_cache(maxsize=64)
-def _variances(
-    epsilon: float, delta: float, sensitivity: float, d: int, c: int, scale: float
-) -> tuple[float, float]:
+def _variances(epsilon: float, delta: float, sensitivity: float, d: int, c: int, scale: float) -> tuple[float, float]:
     """Return mu_G and mu_C = mu_G / scale^2 of `Guarantee.variances`."""
     # In real units the noise has variance 1 before calibration, so sum v_i^2/mu_i = Delta^2 however it is split
     # between G and C. The rest is bounded as if each had all of it; beside G's diagonal the variance is half.

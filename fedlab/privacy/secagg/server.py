@@ -38,14 +38,7 @@ from jaxtyping import Int64
 from fedlab.errors import BadInput
 from fedlab.privacy.secagg.client import KEY_SHARE, PAIR, SEED_SHARE, Answer, upload_digest
 from fedlab.privacy.secagg.graph import Terms, in_one_piece
-from fedlab.privacy.secagg.key_agreement import (
-    DIGEST_BYTES,
-    KEY_BYTES,
-    TAG_BYTES,
-    digest,
-    pair_seed,
-    public_of,
-)
+from fedlab.privacy.secagg.key_agreement import DIGEST_BYTES, KEY_BYTES, TAG_BYTES, digest, pair_seed, public_of
 from fedlab.privacy.secagg.masks import add_mask
 from fedlab.privacy.secagg.shamir import SHARE_BYTES, combine
 
@@ -98,10 +91,7 @@ class SecureSum:
         self._check_enough(self.publics, "sent keys")
         self.graph = dict(self.terms.graph(self.publics, self.seed))
         return {
-            who: {
-                "neighbours": np.array(near, np.uint64),
-                "publics": np.stack([self.publics[other] for other in near]),
-            }
+            who: {"neighbours": np.array(near, np.uint64), "publics": np.stack([self.publics[other] for other in near])}
             for who, near in self.graph.items()
         }
 

@@ -50,10 +50,7 @@ class Solution:
                 "this is the minimum-norm solution (set a larger ridge, or ridge=gcv, for a regularised one)"
             )
         if self.condition * np.finfo(np.float64).eps > 1e-3:
-            return (
-                f"the system is ill-conditioned: condition {self.condition:.1e}; "
-                f"raise the ridge ({self.ridge:g})"
-            )
+            return f"the system is ill-conditioned: condition {self.condition:.1e}; raise the ridge ({self.ridge:g})"
         return None
 
 
@@ -96,9 +93,7 @@ def check_finite(gram: Tensor, cross: Tensor) -> None:
     """Refuse sums that left the range of float64."""
     # A sum of numbers is finite only if all of them are, and costs a tenth of asking each; it may overflow by itself.
     if not all(math.isfinite(float(sums.sum())) or bool(sums.isfinite().all()) for sums in (gram, cross)):
-        raise BadInput(
-            "the statistics overflow float64: scale the features (by a public constant) to about 1"
-        )
+        raise BadInput("the statistics overflow float64: scale the features (by a public constant) to about 1")
 
 
 def _minimum_norm(system: Tensor, cross: Tensor, ridge: float) -> Solution:

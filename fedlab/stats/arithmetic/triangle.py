@@ -37,9 +37,7 @@ def unflatten(flat: np.ndarray, n: int, d: int, kind: type) -> np.ndarray:
 def symmetric(flat: np.ndarray, d: int) -> np.ndarray:
     """Return the (d, d) matrix of these entries on and above its diagonal: int64, or float64."""
     matrix = unflatten(flat, d, d, np.float64 if flat.dtype.kind == "f" else np.int64)
-    for start in range(
-        0, d, BLOCK
-    ):  # a block is turned in the cache; a column would miss it with every entry
+    for start in range(0, d, BLOCK):  # a block is turned in the cache; a column would miss it with every entry
         end = start + BLOCK
         matrix[start:end, :start] = matrix[:start, start:end].T
         square = matrix[start:end, start:end]

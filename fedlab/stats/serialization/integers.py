@@ -62,9 +62,7 @@ class Layout:
         """
         name = type(statistics).__name__
         if type(statistics) not in KINDS or getattr(statistics, "weighting", None) is not None:
-            raise BadInput(
-                f"{name} cannot be masked: plain sums can, of methods that send them in one round, e.g. afl"
-            )
+            raise BadInput(f"{name} cannot be masked: plain sums can, of methods that send them in one round, e.g. afl")
         if statistics.scale is None:
             raise BadInput("statistics in float64 cannot be masked, only integers can: say mode=exact")
         kind = KINDS.index(type(statistics))

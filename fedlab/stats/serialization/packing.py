@@ -30,11 +30,7 @@ def pack(stats: GramStats) -> dict[str, np.ndarray]:
     d, c = stats.num_features, stats.num_classes
     cross, counts = stats.cross.cpu().numpy(), stats.class_counts.cpu().numpy()
     present = np.flatnonzero((counts != 0) | cross.any(axis=0))
-    packed = {
-        "classes": narrow(present),
-        "class_counts": narrow(counts[present]),
-        "cross": narrow(cross.T[present]),
-    }
+    packed = {"classes": narrow(present), "class_counts": narrow(counts[present]), "cross": narrow(cross.T[present])}
     rows = stats.rows
     if rows is not None and factor_is_smaller(len(rows), d) and _says_all(stats):
         packed["factor"] = _trapezoid(rows)
@@ -78,9 +74,7 @@ def unpack_sums(arrays: Mapping[str, np.ndarray]) -> tuple[GramStats, int]:
     """Return packed statistics but for their G, which is zero here, and the rows of their factor; check both."""
     lacking = [name for name in ORDER[:5] if name not in arrays]
     if lacking or ("gram" in arrays) == ("factor" in arrays):
-        raise BadInput(
-            f"packed statistics hold {sorted(arrays)}: expected {', '.join(ORDER[:5])} and gram or factor"
-        )
+        raise BadInput(f"packed statistics hold {sorted(arrays)}: expected {', '.join(ORDER[:5])} and gram or factor")
     expect("shape", arrays["shape"], 4, "i")
     expect("scale", arrays["scale"], 1)
     d, c, num_rows, saturated = (int(v) for v in arrays["shape"])
@@ -95,9 +89,7 @@ def unpack_sums(arrays: Mapping[str, np.ndarray]) -> tuple[GramStats, int]:
     check_classes(present, c)
     expect("class_counts", arrays["class_counts"], present.size, "i")
     if (arrays["class_counts"] < 0).any():
-        raise BadInput(
-            f"packed statistics count {arrays['class_counts'].tolist()} samples: expected no negative count"
-        )
+        raise BadInput(f"packed statistics count {arrays['class_counts'].tolist()} samples: expected no negative count")
     expect("cross", arrays["cross"], present.size * d, "i" if scale else "if")
     weighting = _weighting(arrays["weighting"], scale) if "weighting" in arrays else None
     cross = np.zeros((d, c), np.int64 if scale else np.float64)
@@ -174,9 +166,7 @@ def check_classes(present: np.ndarray, c: int) -> None:
     """Refuse what are no classes in rising order."""
     rising = (np.diff(present.astype(np.int64)) > 0).all()
     if present.size and not (rising and present[0] >= 0 and present[-1] < c):
-        raise BadInput(
-            f"packed statistics name the classes {present.tolist()}: expected them rising in 0..{c - 1}"
-        )
+        raise BadInput(f"packed statistics name the classes {present.tolist()}: expected them rising in 0..{c - 1}")
 
 
 def expect(name: str, array: np.ndarray, size: int, kinds: str = "if") -> None:

@@ -69,11 +69,7 @@ def test_there_is_a_configuration_for_every_source_and_partition():
 def test_listings_agree_with_the_data():
     data = Digits().load()
     entry = listing("digits")
-    assert (len(data.train) + len(data.test), data.num_classes, data.kind) == (
-        entry.samples,
-        entry.classes,
-        entry.kind,
-    )
+    assert (len(data.train) + len(data.test), data.num_classes, data.kind) == (entry.samples, entry.classes, entry.kind)
     with pytest.raises(BadInput, match="did you mean 'digits'"):
         listing("digit")
 

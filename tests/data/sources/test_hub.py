@@ -26,9 +26,7 @@ def saved(tmp_path):
     """Write splits with `save_to_disk`; return the folder."""
 
     def save(features=None, **splits):
-        tables = {
-            name: datasets.Dataset.from_dict(columns, features=features) for name, columns in splits.items()
-        }
+        tables = {name: datasets.Dataset.from_dict(columns, features=features) for name, columns in splits.items()}
         folder = tmp_path / "saved"
         datasets.DatasetDict(tables).save_to_disk(folder)
         return str(folder)

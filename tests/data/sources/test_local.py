@@ -91,10 +91,7 @@ def test_numpy_tables_images_and_texts(write):
         (archive(x=np.zeros((3, 2)), y=np.zeros(2)), "3 inputs but 2 labels"),
         (archive(x=np.zeros((3, 2, 2)), y=np.zeros(3)), "known are"),
         (archive(x=np.array([{}, []], dtype=object), y=np.zeros(2)), "cannot be read"),
-        (
-            archive(x=np.zeros((3, 2)), y=np.array([0, 1, 2]), classes=np.array(["a", "b"])),
-            r"outside \[0, 2\)",
-        ),
+        (archive(x=np.zeros((3, 2)), y=np.array([0, 1, 2]), classes=np.array(["a", "b"])), r"outside \[0, 2\)"),
         (archive(x=np.full((3, 2), np.nan), y=np.zeros(3)), "NaN or infinite"),
     ],
 )

@@ -40,10 +40,7 @@ def test_fetch_says_the_licence_first_and_keeps_archive_and_checksum(cache, clie
     assert verified(TOY, "toy") == path == cache / "toy" / "toy-1.0.tar.gz"
     assert path.read_bytes() == b"data"
     assert path.with_name("toy-1.0.tar.gz.sha256").read_text() == f"{DATA}  toy-1.0.tar.gz\n"
-    assert sorted(p.name for p in cache.rglob("*") if p.is_file()) == [
-        "toy-1.0.tar.gz",
-        "toy-1.0.tar.gz.sha256",
-    ]
+    assert sorted(p.name for p in cache.rglob("*") if p.is_file()) == ["toy-1.0.tar.gz", "toy-1.0.tar.gz.sha256"]
 
 
 def test_an_intact_archive_is_not_fetched_again_and_a_damaged_one_is(cache, client):
@@ -67,11 +64,7 @@ def test_another_file_than_was_published_is_not_kept(cache, client):
 
 
 def test_offline_gives_one_line_with_the_reason_and_the_remedy(cache, client):
-    client.content, client.code, client.stderr = (
-        None,
-        1,
-        "WARNING: retrying\nERROR: No matching distribution\nhint\n",
-    )
+    client.content, client.code, client.stderr = (None, 1, "WARNING: retrying\nERROR: No matching distribution\nhint\n")
     with pytest.raises(BadInput) as refusal:
         fetch(TOY, str)
     message = str(refusal.value)

@@ -20,9 +20,7 @@ def test_reviews_are_read_from_the_published_format(tiny_reviews):
     assert sorted(zip(data.test.groups["domain"].tolist(), data.test.labels.tolist(), strict=True)) == [
         (domain, label) for domain in ("amazon", "movie", "nyt", "tweets") for label in (0, 1)
     ]
-    for text, label, domain in zip(
-        data.train.inputs, data.train.labels, data.train.groups["domain"], strict=True
-    ):
+    for text, label, domain in zip(data.train.inputs, data.train.labels, data.train.groups["domain"], strict=True):
         assert text.startswith(f"{domain} caf\u00e9\u2028")
         assert label == 1 - int(text.split("\u2028")[1]) % 2
 
@@ -74,10 +72,7 @@ def test_one_vendor_alone(tiny_emoji):
         (lambda: Emoji(vendors=("gogle",)), "did you mean 'google'"),
         (lambda: Emoji(vendors=()), "at least one"),
         (lambda: Emoji(vendors=("google", "google")), "at most once"),
-        (
-            lambda: Reviews().load(),
-            r"dataset 'reviews' is not in the cache .*fedlab data fetch reviews` \(2.5 MB",
-        ),
+        (lambda: Reviews().load(), r"dataset 'reviews' is not in the cache .*fedlab data fetch reviews` \(2.5 MB"),
         (lambda: Emoji().load(), "fedlab data fetch emoji` .*Apache-2.0"),
     ],
 )

@@ -53,12 +53,7 @@ def test_a_class_that_only_the_test_split_has_is_never_judged():
 def test_who_lags_meets_later_what_the_others_met(digits):
     tasks = SampleIncremental(3).tasks(digits.dataset.train, digits.dataset.test, 10, 0)
     # Client 0 joins a step late, client 1 is away in the second step and brings both tasks in the third.
-    calendar = [
-        [(), (0,)] + [(0,)] * 18,
-        [(0,), ()] + [(1,)] * 18,
-        [(1,), (1, 2)] + [(2,)] * 18,
-        [(2,)] + [()] * 19,
-    ]
+    calendar = [[(), (0,)] + [(0,)] * 18, [(0,), ()] + [(1,)] * 18, [(1,), (1, 2)] + [(2,)] * 18, [(2,)] + [()] * 19]
     way = ClientStream(digits, tasks, calendar)
     assert len(way.met(0, 0)) == 0 and np.array_equal(way.met(0, 1), ClientStream(digits, tasks).met(0, 0))
     both = np.concatenate([ClientStream(digits, tasks).met(1, task) for task in (1, 2)])

@@ -72,11 +72,7 @@ def test_classes_come_once_and_what_is_left_over_comes_last(c, base, phases, see
 def test_classes_can_come_by_label_and_by_how_many_samples_they_have():
     labels = np.repeat([0, 1, 2, 3], [5, 9, 1, 7])
     split = Split(np.zeros((22, 1), np.float32), labels)
-    for order, expected in [
-        ("given", [0, 1, 2, 3]),
-        ("descending", [1, 3, 0, 2]),
-        ("ascending", [2, 0, 3, 1]),
-    ]:
+    for order, expected in [("given", [0, 1, 2, 3]), ("descending", [1, 3, 0, 2]), ("ascending", [2, 0, 3, 1])]:
         tasks = ClassIncremental(3, 1, order).tasks(split, split, 4, 5)
         assert [labels[rows[0]] for rows in tasks.rows] == expected
 
@@ -92,9 +88,7 @@ def test_when_a_sample_comes_has_nothing_to_do_with_who_holds_it(partition):
     train = drawn(1000, 4, 0)
     parts = partition.split(train.labels, train.groups, 10, 7)
     phases = SampleIncremental(5).tasks(train, train, 4, 7).rows
-    met = np.array(
-        [[len(np.intersect1d(part, phase)) for phase in phases] for part in parts if len(part) > 40]
-    )
+    met = np.array([[len(np.intersect1d(part, phase)) for phase in phases] for part in parts if len(part) > 40])
     share = met / met.sum(1, keepdims=True)
     assert len(met) > 3 and np.abs(share - 0.2).max() < 0.2
 
@@ -154,9 +148,7 @@ def test_what_cannot_come_is_refused(build, said):
         build().tasks(drawn(50, 10, 0), drawn(50, 10, 1), 10, 0)
 
 
-@pytest.mark.parametrize(
-    "stream", [ClassIncremental(), SampleIncremental(), Online(), LongTailed(), SiBlurry()]
-)
+@pytest.mark.parametrize("stream", [ClassIncremental(), SampleIncremental(), Online(), LongTailed(), SiBlurry()])
 def test_a_seed_below_zero_is_refused(stream):
     with pytest.raises(BadInput, match="seed=-1 must be a whole number >= 0"):
         stream.tasks(drawn(50, 10, 0), drawn(50, 10, 1), 10, -1)

@@ -67,9 +67,7 @@ def test_blocks_give_what_every_reply_gives(kind):
 
 def test_the_mean_weighs_by_samples():
     rng = np.random.default_rng(0)
-    models = [
-        {name: rng.normal(size=a.shape).astype(np.float32) for name, a in START.items()} for _ in range(4)
-    ]
+    models = [{name: rng.normal(size=a.shape).astype(np.float32) for name, a in START.items()} for _ in range(4)]
     counts, losses = [3, 0, 5, 1], [0.5, 99.0, 0.25, 1.0]
     mean = WeightedMean("arrays", LAYOUT)
     for model, n, loss in zip(models, counts, losses, strict=True):

@@ -87,15 +87,11 @@ def test_who_is_asked_is_charged_first_and_answers_are_taken_in_by_node_or_as_th
 
 
 def test_an_answer_that_is_none_is_its_clients_failure():
-    with pytest.raises(
-        ClientFailed, match=r"client 3 failed: .*its reply was refused: its number is not wanted"
-    ):
+    with pytest.raises(ClientFailed, match=r"client 3 failed: .*its reply was refused: its number is not wanted"):
         run_rounds(Poll(unwanted=[3]), MeteredGrid(grid()), ArrayRecord(), 1)
     history = run_rounds(Poll(unwanted=[3]), MeteredGrid(grid()), ArrayRecord(), 2, tolerate=0.25)
     assert list(history.failures) == ["3"] and from_record(history.arrays)["numbers"].tolist() == [0, 2, 4]
-    with pytest.raises(
-        ClientFailed, match=r"client 1 failed: .*its reply was refused: no 'number' in the reply"
-    ):
+    with pytest.raises(ClientFailed, match=r"client 1 failed: .*its reply was refused: no 'number' in the reply"):
         run_rounds(Poll(), MeteredGrid(grid(silent=[1])), ArrayRecord(), 1)
 
 

@@ -126,18 +126,14 @@ def test_the_clients_own_evaluation_is_kept():
 def test_rounds_are_told_with_the_servers_own_metrics():
     grid, told = clients(), []
     grid.emit = lambda kind, **fields: told.append(fields) if kind == "round" else None
-    history = run(
-        grid, rounds=2, evaluate=lambda _, arrays: {"accuracy": float(from_record(arrays)["w"][0, 0])}
-    )
+    history = run(grid, rounds=2, evaluate=lambda _, arrays: {"accuracy": float(from_record(arrays)["w"][0, 0])})
     assert [(event["round"], event["accuracy"]) for event in told] == [(0, 0.0), (1, 2.0), (2, 4.0)]
     assert [event["bytes_up"] for event in told] == sorted(event["bytes_up"] for event in told)
     assert set(history.seconds) == {"train", "aggregate", "evaluate"} and min(history.seconds.values()) >= 0
 
 
 def test_a_failing_client_stops_the_run_with_its_name_and_traceback():
-    with pytest.raises(
-        ClientFailed, match=r"client 3 failed: Traceback[\s\S]+ValueError: bad sample in 3"
-    ) as caught:
+    with pytest.raises(ClientFailed, match=r"client 3 failed: Traceback[\s\S]+ValueError: bad sample in 3") as caught:
         run(clients(fail=[3]))
     assert (caught.value.client, caught.value.others) == ("3", ())
 
@@ -204,9 +200,7 @@ def test_late_clients_stop_the_run_unless_tolerated(clock):
     history = run(clients(slow=[4]), _InOrder(), timeout=0.3, tolerate=0.2)
     assert np.allclose(from_record(history.arrays)["w"], START["w"] + 1.5)
     # One failed and one late are two, and only one may be missing.
-    with pytest.raises(
-        BadInput, match=r"1 of 5 clients did not answer within 0.3 s, 1 failed: .*now 1 of the"
-    ):
+    with pytest.raises(BadInput, match=r"1 of 5 clients did not answer within 0.3 s, 1 failed: .*now 1 of the"):
         run(clients(fail=[0], slow=[4]), _InOrder(), timeout=0.3, tolerate=0.2)
 
 

@@ -108,14 +108,8 @@ def test_an_override_that_says_nothing_is_refused(mine, overrides, said):
         (PROJECT, r"describes no Flower app \(.*Missing \[tool.flwr.app.components\] section\)"),
         (PROJECT + "[tool.flwr.app.components]\nserverapp = 'a:b'", '"clientapp" missing in'),
         (PROJECT + "[tool.flwr.app.components]\nagentapp = 'a:b'", "serverapp = None names no component"),
-        (
-            PROJECT + COMPONENTS.replace("client:app", "client"),
-            "clientapp = 'mine.client' names no component",
-        ),
-        (
-            PROJECT + COMPONENTS + "[tool.flwr.app.config]\nsizes = [1]",
-            "value for key sizes needs to be of type",
-        ),
+        (PROJECT + COMPONENTS.replace("client:app", "client"), "clientapp = 'mine.client' names no component"),
+        (PROJECT + COMPONENTS + "[tool.flwr.app.config]\nsizes = [1]", "value for key sizes needs to be of type"),
         ("[project]\nname = 'mine'", r'"version" missing in \[project\]; Missing \[tool.flwr.app\] section'),
         ("name =", "describes no Flower app"),
     ],
@@ -157,10 +151,7 @@ def test_a_folder_that_is_not_there_is_refused(tmp_path):
     ("source", "said"),
     [
         ("\nimport json\nx = {}\nx['a']\n", r"mine/client\.py:4: KeyError: 'a'; an app must import without"),
-        (
-            "\nimport json\njson.loads('{')\n",
-            r"mine/client\.py:3: json\S*JSONDecodeError: Expecting property",
-        ),
+        ("\nimport json\njson.loads('{')\n", r"mine/client\.py:3: json\S*JSONDecodeError: Expecting property"),
         ("\nfrom mine import broken\n", r"mine/broken\.py:2: ZeroDivisionError: division by zero"),
         ("\n\ndef f(:\n", r"mine/client\.py:3: SyntaxError: invalid syntax"),
         ("import not_installed_here\n", r"client\.py:1: ModuleNotFoundError: .*; install what the app needs"),
@@ -182,9 +173,7 @@ def test_a_module_of_the_same_name_from_elsewhere_is_not_taken_for_the_apps(mine
     other = tmp_path_factory.mktemp("other")
     (other / "pyproject.toml").write_text(PROJECT + COMPONENTS)
     (other / "mine").mkdir()
-    with pytest.raises(
-        BadInput, match=f"{mine}.* is already loaded under that name: run one app per process"
-    ):
+    with pytest.raises(BadInput, match=f"{mine}.* is already loaded under that name: run one app per process"):
         FlowerApp.read(other).client()
 
 

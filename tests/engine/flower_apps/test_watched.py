@@ -73,21 +73,15 @@ def test_pushed_messages_and_pulled_replies_are_counted(grid, told):
 def test_the_first_traceback_is_told_and_the_strategy_gets_a_line_of_each(grid, told):
     replies = list(grid.send_and_receive([m for m in messages(grid, "fail", partition=1) for _ in range(3)]))
     assert [reply.has_error() for reply in replies] == [False] * 3 + [True] * 3 + [False] * 9
-    assert {reply.error.reason for reply in replies if reply.has_error()} == {
-        "ValueError: no such sample: 42"
-    }
+    assert {reply.error.reason for reply in replies if reply.has_error()} == {"ValueError: no such sample: 42"}
     (failed,) = [fields for kind, fields in told if kind == "failed"]
-    assert (
-        failed["client"] == "1" and failed["reason"].startswith("Traceback") and "in fail" in failed["reason"]
-    )
+    assert failed["client"] == "1" and failed["reason"].startswith("Traceback") and "in fail" in failed["reason"]
     assert grid.errors == 3
 
 
 def test_threads_may_share_it(grid, told):
     with ThreadPoolExecutor(4) as pool:
-        answered = pool.map(
-            lambda message: len(list(grid.send_and_receive([message]))), messages(grid, "who") * 20
-        )
+        answered = pool.map(lambda message: len(list(grid.send_and_receive([message]))), messages(grid, "who") * 20)
         assert sum(answered) == 20 * NODES
     assert grid.sent["query.who"] == 20 * NODES
     assert all(0 < fields["done"] <= fields["total"] for _, fields in told)
@@ -120,9 +114,7 @@ def test_clients_that_do_not_clip_are_found_out_once(told):
     private_run(told, [], fixed)
     (warning,) = [fields["message"] for kind, fields in told if kind == "warning"]
     # Sixteen numbers, each moved by 3.
-    assert re.search(
-        r"clip their updates to 0.5, but client \d sent one of norm 12: differential pri", warning
-    )
+    assert re.search(r"clip their updates to 0.5, but client \d sent one of norm 12: differential pri", warning)
 
 
 def test_a_strategy_that_wants_more_nodes_than_there_are_does_not_wait_for_ever(grid, monkeypatch, clock):

@@ -22,9 +22,7 @@ def test_flower_still_reads_the_identity_that_become_sets():
         message = Message(RecordDict(), 7, "train")
     except Exception as error:
         pytest.fail(MOVED.format(what="TaskIdentity") + f" ({error!r})")
-    assert (message.metadata.run_id, message.metadata.src_node_id) == (41, 43), MOVED.format(
-        what="TaskIdentity"
-    )
+    assert (message.metadata.run_id, message.metadata.src_node_id) == (41, 43), MOVED.format(what="TaskIdentity")
 
 
 def test_flower_still_keeps_the_message_id_where_stamp_writes_it():
@@ -41,11 +39,7 @@ def test_flower_still_keeps_the_message_id_where_stamp_writes_it():
 def test_flower_still_keeps_the_content_where_private_copy_writes_it():
     identity.become(1, 1)
     content = RecordDict(
-        {
-            "arrays": to_record({"w": [1.0]}),
-            "m": MetricRecord({"a": [1, 2]}),
-            "c": ConfigRecord({"b": ["x"], "s": "y"}),
-        }
+        {"arrays": to_record({"w": [1.0]}), "m": MetricRecord({"a": [1, 2]}), "c": ConfigRecord({"b": ["x"], "s": "y"})}
     )
     before = copy.deepcopy(content)
     message = Message(content, 7, "train")
@@ -70,7 +64,5 @@ def test_a_second_grid_does_not_break_the_first(app):
     first, second = LocalGrid(app, 2), LocalGrid(app, 3)
     assert first.run.run_id != second.run.run_id
     for grid in (first, second, first):
-        replies = grid.send_and_receive(
-            [Message(RecordDict(), node, "query.who") for node in grid.get_node_ids()]
-        )
+        replies = grid.send_and_receive([Message(RecordDict(), node, "query.who") for node in grid.get_node_ids()])
         assert [reply.has_content() for reply in replies] == [True] * grid.num_nodes

@@ -55,9 +55,7 @@ def test_float_sums_have_the_same_bits_on_any_number_of_workers(app, ray_runtime
     bits = set()
     for grid in grids:
         with grid:
-            sums = [
-                from_record(r.content["arrays"])["w"] for r in grid.stream(to_all(grid), partial_sum=ArraySum)
-            ]
+            sums = [from_record(r.content["arrays"])["w"] for r in grid.stream(to_all(grid), partial_sum=ArraySum)]
             bits.add(b"".join(array.tobytes() for array in sums))
     assert len(bits) == 1
 
@@ -140,8 +138,6 @@ def test_statistics_of_every_kind_are_added_where_they_are_made(kind):
     assert all(
         np.array_equal(a, b)
         for a, b in zip(
-            from_record(before["arrays"]).values(),
-            from_record(everyone.content()["arrays"]).values(),
-            strict=True,
+            from_record(before["arrays"]).values(), from_record(everyone.content()["arrays"]).values(), strict=True
         )
     )

@@ -99,10 +99,7 @@ def run(strategy, rounds=ROUNDS, checkpoints=None, seed=3, tell=lambda *_, **__:
 
 KINDS = {
     kind.__name__: lambda kind=kind, **more: kind(**SMALL, **more)
-    for kind in (
-        *(FedAvg, FedAvgM, FedAdam, FedAdagrad, FedYogi, FedMedian, FedTrimmedAvg),
-        *(Krum, MultiKrum, Bulyan),
-    )
+    for kind in (*(FedAvg, FedAvgM, FedAdam, FedAdagrad, FedYogi, FedMedian, FedTrimmedAvg), *(Krum, MultiKrum, Bulyan))
 } | {
     "FedAvgM 0.9": lambda: FedAvgM(**SMALL, server_momentum=0.9),
     "FedProx": lambda: FedProx(**SMALL, proximal_mu=0.1),
@@ -115,9 +112,7 @@ KINDS = {
 @pytest.mark.parametrize("name", KINDS)
 def test_a_run_that_goes_on_ends_with_the_bits_of_one_that_was_never_interrupted(name, tmp_path):
     whole = run(KINDS[name]())
-    assert (
-        run(KINDS[name](), checkpoints=Checkpoints(tmp_path / "whole", "c")) == whole
-    )  # watching changes nothing
+    assert run(KINDS[name](), checkpoints=Checkpoints(tmp_path / "whole", "c")) == whole  # watching changes nothing
     kept = Checkpoints(tmp_path / "part", "c")
     run(KINDS[name](), rounds=3, checkpoints=kept)
     told = []
@@ -177,9 +172,7 @@ def uninterrupted():
 
 
 @pytest.mark.parametrize("how", ["missing", "longer", *["cut"] * 5, *["altered"] * 5])
-def test_a_damaged_checkpoint_is_recognised_and_the_one_before_it_is_used(
-    tmp_path, how, uninterrupted, request
-):
+def test_a_damaged_checkpoint_is_recognised_and_the_one_before_it_is_used(tmp_path, how, uninterrupted, request):
     rng = random.Random(request.node.name)
     interrupted(tmp_path)
     damage(newest(tmp_path), how, rng)
@@ -232,9 +225,7 @@ def test_a_full_disk_is_one_message_and_the_former_checkpoint_stays_whole(tmp_pa
 
 def test_a_checkpoint_of_other_settings_or_another_format_is_refused(tmp_path, monkeypatch):
     interrupted(tmp_path)
-    with pytest.raises(
-        BadInput, match="of another experiment or of other settings: continue the run it belongs"
-    ):
+    with pytest.raises(BadInput, match="of another experiment or of other settings: continue the run it belongs"):
         run(fedadam(), checkpoints=Checkpoints(tmp_path, "d"))
     monkeypatch.setattr(checkpoint, "FORMAT", 2)
     with pytest.raises(BadInput, match=r"was written in format 1, this version reads 2: .*manifest\.json"):
@@ -268,12 +259,8 @@ def test_what_cannot_be_kept_is_said_once(tmp_path):
             self.lock = threading.Lock()
 
     told = []
-    run(
-        Locked(), checkpoints=Checkpoints(tmp_path, "c"), tell=lambda kind, **f: told.append(f.get("message"))
-    )
-    assert [m for m in told if m] == [
-        "a checkpoint cannot keep strategy.lock: a resumed run has it as it began"
-    ]
+    run(Locked(), checkpoints=Checkpoints(tmp_path, "c"), tell=lambda kind, **f: told.append(f.get("message")))
+    assert [m for m in told if m] == ["a checkpoint cannot keep strategy.lock: a resumed run has it as it began"]
 
 
 def test_anyone_can_read_a_checkpoint(tmp_path):
@@ -281,9 +268,7 @@ def test_anyone_can_read_a_checkpoint(tmp_path):
 
     interrupted(tmp_path)
     with safe_open(newest(tmp_path), "numpy") as file:
-        assert {"strategy.m_t.w", "strategy.v_t.w", "strategy.current_arrays.w", "history.arrays.w"} <= {
-            *file.keys()
-        }
+        assert {"strategy.m_t.w", "strategy.v_t.w", "strategy.current_arrays.w", "history.arrays.w"} <= {*file.keys()}
         assert json.loads(file.metadata()["state"])
 
 

@@ -152,16 +152,8 @@ def test_statistics_come_back_to_the_bit():
 
 
 def test_generators_go_on_where_they_were():
-    makers = (
-        lambda: random.Random(1),
-        lambda: np.random.default_rng(1),
-        lambda: torch.Generator().manual_seed(1),
-    )
-    draws = (
-        lambda g: g.random(),
-        lambda g: float(g.normal()),
-        lambda g: float(torch.rand(1, generator=g)),
-    )
+    makers = (lambda: random.Random(1), lambda: np.random.default_rng(1), lambda: torch.Generator().manual_seed(1))
+    draws = (lambda g: g.random(), lambda g: float(g.normal()), lambda g: float(torch.rand(1, generator=g)))
     for make, draw in zip(makers, draws, strict=True):
         former, fresh = make(), make()
         draw(former)
@@ -172,20 +164,10 @@ def test_generators_go_on_where_they_were():
 def test_an_object_is_changed_where_it_stands_and_keeps_what_cannot_be_written():
     step = {"m": np.arange(3.0)}
     former = Plain(
-        m_t=step,
-        inner=Plain(rounds=7),
-        function=len,
-        knowing=Knowing(3),
-        count=Count(2, [1]),
-        lock=threading.Lock(),
+        m_t=step, inner=Plain(rounds=7), function=len, knowing=Knowing(3), count=Count(2, [1]), lock=threading.Lock()
     )
     here = Plain(
-        m_t=None,
-        inner=Plain(rounds=0),
-        function=max,
-        knowing=Knowing(0),
-        count=Count(),
-        lock=threading.Lock(),
+        m_t=None, inner=Plain(rounds=0), function=max, knowing=Knowing(0), count=Count(), lock=threading.Lock()
     )
     inner, knowing, count, lock = here.inner, here.knowing, here.count, here.lock
     back, left_out = through({"strategy": former}, {"strategy": here})

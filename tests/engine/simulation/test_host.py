@@ -11,17 +11,11 @@ from fedlab.errors import BadInput
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        (
-            "no.such.module:app",
-            r"client app 'no.such.module:app' cannot be loaded \(No module named 'no'\): give",
-        ),
+        ("no.such.module:app", r"client app 'no.such.module:app' cannot be loaded \(No module named 'no'\): give"),
         ("clients.app:nothing", r"cannot be loaded \(module 'clients.app' has no attribute 'nothing'\)"),
         ("clients.app", r"client app 'clients.app' cannot be loaded"),
         (":app", r"client app ':app' cannot be loaded"),
-        (
-            "strategies.app:app",
-            "client app 'strategies.app:app' is a ServerApp, not a flwr.clientapp.ClientApp",
-        ),
+        ("strategies.app:app", "client app 'strategies.app:app' is a ServerApp, not a flwr.clientapp.ClientApp"),
     ],
 )
 def test_what_is_no_client_app_is_refused(name, message):
@@ -49,9 +43,7 @@ def test_a_client_has_one_thread_and_the_caller_keeps_its_own():
     torch.set_num_threads(2)
     try:
         grid = LocalGrid(app, 2)
-        assert all(
-            r.has_error() for r in grid.send_and_receive([Message(RecordDict(), k, "query") for k in (2, 3)])
-        )
+        assert all(r.has_error() for r in grid.send_and_receive([Message(RecordDict(), k, "query") for k in (2, 3)]))
         assert (seen, torch.get_num_threads()) == ([1, 1], 2)
     finally:
         torch.set_num_threads(before)

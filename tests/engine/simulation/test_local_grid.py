@@ -50,9 +50,7 @@ def test_replies_come_in_the_order_of_the_messages(grid, order):
 
 
 def test_the_group_is_copied_to_the_reply(grid):
-    messages = [
-        Message(RecordDict(), node, "query.who", group_id=f"round {node}") for node in grid.get_node_ids()
-    ]
+    messages = [Message(RecordDict(), node, "query.who", group_id=f"round {node}") for node in grid.get_node_ids()]
     replies = grid.send_and_receive(messages)
     assert [reply.metadata.group_id for reply in replies] == [m.metadata.group_id for m in messages]
 
@@ -70,9 +68,7 @@ def test_a_node_stays_in_its_process(grid, ask):
 
 
 def test_a_client_that_changes_its_message_changes_nobody_elses(grid):
-    content = RecordDict(
-        {"config": ConfigRecord({"list": [1, 2]}), "arrays": to_record({"w": np.ones((2, 2))})}
-    )
+    content = RecordDict({"config": ConfigRecord({"list": [1, 2]}), "arrays": to_record({"w": np.ones((2, 2))})})
     messages = [Message(content, node, "query.vandal") for node in grid.get_node_ids()]
     assert metrics(grid.send_and_receive(messages), "intact") == [1] * 7
     assert content["config"] == {"list": [1, 2]}
@@ -100,9 +96,7 @@ def test_an_exception_becomes_an_error_reply_with_its_traceback(grid, ask):
 def test_whatever_a_client_does_instead_of_answering_is_an_error_reply(grid, action, reason):
     replies = grid.send_and_receive([Message(RecordDict(), node_of(k), action) for k in (0, 1)])
     assert [reply.error.reason.rstrip().splitlines()[-1] for reply in replies] == [reason] * 2
-    assert metrics(grid.send_and_receive([Message(RecordDict(), node_of(0), "query.who")]), "partition") == [
-        0
-    ]
+    assert metrics(grid.send_and_receive([Message(RecordDict(), node_of(0), "query.who")]), "partition") == [0]
 
 
 def test_an_unknown_node_is_an_error_reply_and_the_others_answer(grid):
@@ -115,9 +109,7 @@ def test_an_unknown_node_is_an_error_reply_and_the_others_answer(grid):
 
 
 def test_pushed_messages_are_pulled_once_each(grid, ask):
-    ids = list(
-        grid.push_messages(iter(ask(grid, "who")))
-    )  # an iterator: Flower's own walks its argument twice
+    ids = list(grid.push_messages(iter(ask(grid, "who"))))  # an iterator: Flower's own walks its argument twice
     assert len(set(ids)) == 7
     assert metrics(list(grid.pull_messages([ids[2], ids[0], "unheard of"])), "partition") == [2, 0]
     assert metrics(list(grid.pull_messages(ids)), "partition") == [1, 3, 4, 5, 6]
@@ -198,9 +190,7 @@ def test_flowers_own_loop_gives_the_same_bits_on_every_grid(grid, request):
         start,
         num_rounds=3,
         timeout=60,
-        evaluate_fn=lambda server_round, arrays: (
-            seen.append(server_round) or MetricRecord({"round": server_round})
-        ),
+        evaluate_fn=lambda server_round, arrays: seen.append(server_round) or MetricRecord({"round": server_round}),
     )
     assert seen == [0, 1, 2, 3]
     assert list(result.train_metrics_clientapp) == list(result.evaluate_metrics_clientapp) == [1, 2, 3]

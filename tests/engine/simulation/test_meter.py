@@ -54,9 +54,7 @@ def test_progress_is_told_after_every_reply(metered):
 
 
 def test_errors_weigh_nothing_but_are_passed_on(metered):
-    replies = list(
-        metered.stream([Message(RecordDict(), node, "query.leave") for node in metered.get_node_ids()])
-    )
+    replies = list(metered.stream([Message(RecordDict(), node, "query.leave") for node in metered.get_node_ids()]))
     assert all(reply.has_error() for reply in replies) and len(replies) == 4
     assert metered.traffic.bytes_up == 0
 

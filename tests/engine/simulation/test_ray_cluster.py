@@ -40,14 +40,8 @@ def make_app() -> ClientApp:
         context.state["seen"] = MetricRecord({"times": seen + 1})
         time.sleep(message.content["config"]["seconds"])
         where = ray.util.get_node_ip_address()
-        told = {
-            "partition": int(context.node_config["partition-id"]),
-            "times": seen + 1,
-            "worker": where == WORKER,
-        }
-        return Message(
-            RecordDict({"told": MetricRecord({k: int(v) for k, v in told.items()})}), reply_to=message
-        )
+        told = {"partition": int(context.node_config["partition-id"]), "times": seen + 1, "worker": where == WORKER}
+        return Message(RecordDict({"told": MetricRecord({k: int(v) for k, v in told.items()})}), reply_to=message)
 
     return app
 
@@ -133,16 +127,11 @@ def test_a_machine_that_dies_in_the_round_does_not_change_the_result(cluster):
     with RayGrid(make_app(), 8, num_workers=2, chunk=1) as grid:
         told = [reply.content["told"] for reply in grid.stream(ask(0.0))]
         assert [t["partition"] for t in told] == list(range(8)) and {t["times"] for t in told} == {1}
-        assert {t["worker"] for t in told} == {
-            0,
-            1,
-        }  # the nodes of the federation are spread over both machines
+        assert {t["worker"] for t in told} == {0, 1}  # the nodes of the federation are spread over both machines
         replies = grid.stream(ask(0.5))
         told = [next(replies).content["told"]]
         end(cluster)
         told += [reply.content["told"] for reply in replies]
         assert [t["partition"] for t in told] == list(range(8))
-        assert {t["times"] for t in told} == {
-            2
-        }  # nothing that a client remembered is lost, nothing is done twice
+        assert {t["times"] for t in told} == {2}  # nothing that a client remembered is lost, nothing is done twice
         assert grid.restarts >= 1 and told[-1]["worker"] == 0

@@ -68,18 +68,14 @@ def test_a_worker_that_is_killed_is_replaced_and_nothing_is_lost(ray_runtime, ap
 @pytest.mark.slow
 def test_clients_that_kill_every_worker_are_one_clear_message(ray_runtime, app, ask):
     with RayGrid(app, 3, num_workers=1, cpus_per_worker=0.5, chunk=1) as grid:
-        with pytest.raises(
-            BadInput, match=r"^a Ray worker died 3 times over the same 1 clients \(.+\): often mem"
-        ):
+        with pytest.raises(BadInput, match=r"^a Ray worker died 3 times over the same 1 clients \(.+\): often mem"):
             list(grid.stream(ask(grid, "suicide", partition=1)))
         # Once more where the first of them dies before the answer to the call before it is on its way.
         assert grid.restarts in (2, 3)
 
 
 def test_more_workers_than_cpus_are_refused(ray_runtime, app):
-    with pytest.raises(
-        BadInput, match=r"4 workers want 4 CPUs, Ray offers 3: lower engine.num_workers or engine.cpus"
-    ):
+    with pytest.raises(BadInput, match=r"4 workers want 4 CPUs, Ray offers 3: lower engine.num_workers or engine.cpus"):
         RayGrid(app, 9, num_workers=4)
     with pytest.raises(BadInput, match=r"2 workers want 1 GPUs, Ray offers 0: .*engine.gpus_per_worker"):
         RayGrid(app, 9, num_workers=2, gpus_per_worker=0.5)
@@ -97,8 +93,7 @@ def test_a_closed_grid_says_so(ray_runtime, app):
 
 
 @pytest.mark.parametrize(
-    "wrong",
-    [{"num_workers": 0}, {"chunk": 0}, {"cpus_per_worker": -1}, {"gpus_per_worker": float("nan")}],
+    "wrong", [{"num_workers": 0}, {"chunk": 0}, {"cpus_per_worker": -1}, {"gpus_per_worker": float("nan")}]
 )
 def test_nothing_is_started_for_a_wrong_setting(app, wrong):
     with pytest.raises(BadInput, match=r"must be a (whole number >= 1|finite number >= 0)"):
@@ -208,11 +203,7 @@ def test_ctrl_c_in_the_middle_of_a_stream_ends_the_ray_that_the_grid_started(tmp
         )
     )
     process = subprocess.Popen(
-        [sys.executable, str(script)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
+        [sys.executable, str(script)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
     try:
         assert process.stdout is not None

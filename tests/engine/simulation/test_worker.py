@@ -29,17 +29,10 @@ def test_a_view_is_the_array(array):
         assert not seen.flags.writeable and np.shares_memory(seen, np.frombuffer(sent.data, np.uint8))
 
 
-@pytest.mark.parametrize(
-    "array", [np.arange(6.0), np.float32(3), np.zeros((0, 2)), np.ones((2, 3), np.int8).T]
-)
+@pytest.mark.parametrize("array", [np.arange(6.0), np.float32(3), np.zeros((0, 2)), np.ones((2, 3), np.int8).T])
 def test_encoding_is_flowers_own(array):
     ours, theirs = encoded(np.asarray(array)), Array(np.ascontiguousarray(array).reshape(np.shape(array)))
-    assert (ours.dtype, ours.shape, ours.stype, ours.data) == (
-        theirs.dtype,
-        theirs.shape,
-        theirs.stype,
-        theirs.data,
-    )
+    assert (ours.dtype, ours.shape, ours.stype, ours.data) == (theirs.dtype, theirs.shape, theirs.stype, theirs.data)
 
 
 def test_a_parcel_brings_every_reply_as_it_was(grid, ask):
@@ -51,10 +44,7 @@ def test_a_parcel_brings_every_reply_as_it_was(grid, ask):
     buffers = []
     sent = pickle.dumps(Parcel(answered), protocol=5, buffer_callback=buffers.append)
     assert len(sent) < 10_000 and sum(len(b.raw()) for b in buffers) > 2 * big.nbytes
-    for opened in (
-        pickle.loads(sent, buffers=buffers),
-        pickle.loads(pickle.dumps(Parcel(answered), protocol=5)),
-    ):
+    for opened in (pickle.loads(sent, buffers=buffers), pickle.loads(pickle.dumps(Parcel(answered), protocol=5))):
         assert [len(some) for some in opened] == [1, 2, 0]
         for got, wanted in zip([*opened[0], *opened[1]], [replies[0], replies[1], replies[1]], strict=True):
             assert got.metadata.reply_to_message_id == wanted.metadata.reply_to_message_id

@@ -28,9 +28,7 @@ def test_an_app_runs_and_is_summarised(capsys, tmp_path):
     assert "the model is [" in said.out and not said.err.count("fedlab:")
     summary = said.out.splitlines()[-1]
     assert summary.startswith("numbers on 6 nodes: 4 rounds, 24 train, 24 evaluate messages, 0 errors, ")
-    assert re.search(
-        r" [\d.]+ kB to the nodes, [\d.]+ kB back, [\d.]+ s \([\d.]+ s waiting for nodes\)$", summary
-    )
+    assert re.search(r" [\d.]+ kB to the nodes, [\d.]+ kB back, [\d.]+ s \([\d.]+ s waiting for nodes\)$", summary)
     assert np.load(tmp_path / "out.npz")["losses"].shape == (4,)
 
 

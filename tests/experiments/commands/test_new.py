@@ -20,17 +20,13 @@ FOLDERS = ("fedlab", "strategies", "clients", "conf", "experiments", "tests")
 @pytest.fixture
 def checkout(tmp_path):
     for folder in FOLDERS:
-        shutil.copytree(
-            ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__", "figures")
-        )
+        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__", "figures"))
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
     return tmp_path
 
 
 def listing(folder):
-    return {
-        path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and ".pyc" not in path.name
-    }
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and ".pyc" not in path.name}
 
 
 def run(checkout, *words):
@@ -82,10 +78,7 @@ def test_its_row_keeps_the_lists_in_order(name):
     [
         (["afl"], "'afl' is in clients/afl.py, strategies/afl.py, conf/methods/afl.yaml"),
         (["app"], "in clients/app.py, strategies/app.py already: take another name"),
-        (
-            ["fedavg"],
-            "in conf/methods/fedavg.yaml, tests/conformance/methods.py, experiments/README.md already",
-        ),
+        (["fedavg"], "in conf/methods/fedavg.yaml, tests/conformance/methods.py, experiments/README.md already"),
         (["class"], "'class' cannot name a method: take words of lower-case letters"),
         (["none"], "cannot name a method"),
         (["exception"], "cannot name a method"),
@@ -134,7 +127,5 @@ def test_a_list_that_was_rewritten_is_left_alone(checkout):
 def test_where_one_file_cannot_be_written_none_is(tmp_path):
     (tmp_path / "kept").write_text("old")
     with pytest.raises(BadInput, match="nothing was written"):
-        write_together(
-            {tmp_path / "kept": "new", tmp_path / "new": "new", tmp_path / "missing" / "file": "new"}
-        )
+        write_together({tmp_path / "kept": "new", tmp_path / "new": "new", tmp_path / "missing" / "file": "new"})
     assert {path: path.read_text() for path in tmp_path.iterdir()} == {tmp_path / "kept": "old"}

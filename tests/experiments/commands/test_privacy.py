@@ -100,9 +100,7 @@ def test_show_gathers_rounds_and_groups_clients(tmp_path, capsys, monkeypatch):
     with Ledger(PrivacyBudget(epsilon=8.0), tmp_path / "privacy" / "steps.jsonl") as ledger:
         for number in range(1, 4):
             kind = {"noise_multiplier": 1.5, "sampling_probability": 0.01, "steps": 10}
-            ledger.charge(
-                Release(f"{number}", f"round {number}", "subsampled_gaussian", **kind, clients=(0, 1))
-            )
+            ledger.charge(Release(f"{number}", f"round {number}", "subsampled_gaussian", **kind, clients=(0, 1)))
         ledger.charge(Release("v", "votes [x]", "pure", epsilon=0.25, clients=(1, 2)))
     with Ledger(PrivacyBudget(unit="client"), tmp_path / "privacy.jsonl"):
         pass
@@ -140,14 +138,7 @@ def test_a_plan_says_noise_and_what_to_change(capsys, monkeypatch):
     own = Guarantee(epsilon=1.0, delta=1e-5).deviations[0]
     for number in (3.731, own, 3 * own, 3 * own * 8):  # m, s, s sqrt(k), s sqrt(k) sqrt(2 d)
         assert f"{number:.4g}" in out
-    for change in (
-        "as asked",
-        "four times the samples",
-        "d=8",
-        "trust=distributed",
-        "trust=central",
-        "epsilon=2",
-    ):
+    for change in ("as asked", "four times the samples", "d=8", "trust=distributed", "trust=central", "epsilon=2"):
         assert change in out
     assert "synthetic" in out
 

@@ -26,9 +26,7 @@ from fedlab.data.sources.published import EMOJI, REVIEWS
         ),
     ],
 )
-def test_the_federation_finds_the_head_that_all_the_data_give(
-    tmp_path, experiment, package, extra, part, floor
-):
+def test_the_federation_finds_the_head_that_all_the_data_give(tmp_path, experiment, package, extra, part, floor):
     pytest.importorskip(extra, reason=f"an extra is not installed: {extra}")
     if not is_cached(package):
         name = experiment.removeprefix("afl_")

@@ -125,11 +125,7 @@ def test_a_client_whose_training_diverges_is_named(tmp_path, capsys):
     diverging = ["methods=[fedavg]", "gradient.learning_rate=1e38", "clients=3", "rounds=2"]
     assert main(["run", f"hydra.run.dir={tmp_path}", "features.expansion.width=64", *diverging]) == 2
     said = capsys.readouterr().err
-    assert (
-        "its reply was refused" in said
-        and "holds NaN or infinite numbers" in said
-        and "local training" in said
-    )
+    assert "its reply was refused" in said and "holds NaN or infinite numbers" in said and "local training" in said
 
 
 @pytest.mark.slow
@@ -196,10 +192,7 @@ def test_a_sweep_survives_one_bad_job(tmp_path, capsys):
         (["cohort.minimum=0"], "cohort.minimum=0"),
         (["analytic.bits=few"], "analytic.bits=few is not an integer"),
         (["source=csv", "source.path=null", "source.label=y"], "source.path=None is not a text"),
-        (
-            ["source=csv", "source.path=a.csv", "source.label=3"],
-            "as a text it is written source.label=\"'3'\"",
-        ),
+        (["source=csv", "source.path=a.csv", "source.label=3"], "as a text it is written source.label=\"'3'\""),
     ],
 )
 def test_bad_input_is_one_message_and_exit_code_2(tmp_path, capsys, overrides, said):
@@ -230,9 +223,7 @@ def test_a_run_prints_where_letters_are_few_and_where_nobody_listens(tmp_path):
     assert (tmp_path / "closed" / "results.json").exists()
 
 
-@pytest.mark.parametrize(
-    ("words", "said"), [(["rnu"], "did you mean 'run'?"), (["data", "show", "digit"], "digits")]
-)
+@pytest.mark.parametrize(("words", "said"), [(["rnu"], "did you mean 'run'?"), (["data", "show", "digit"], "digits")])
 def test_unknown_words_are_met_with_the_known_ones(capsys, words, said):
     assert main(words) == 2
     assert said in capsys.readouterr().err
@@ -294,14 +285,7 @@ def test_debug_shows_the_traceback(monkeypatch):
 
 
 def test_ctrl_c_ends_clean_and_leaves_readable_events(tmp_path):
-    command = [
-        sys.executable,
-        "-m",
-        "experiments.main",
-        "run",
-        "methods=[fedavg]",
-        f"hydra.run.dir={tmp_path / 'run'}",
-    ]
+    command = [sys.executable, "-m", "experiments.main", "run", "methods=[fedavg]", f"hydra.run.dir={tmp_path / 'run'}"]
     process = subprocess.Popen(
         [*command, "rounds=100000"], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
     )
@@ -329,12 +313,7 @@ def test_a_client_that_refused_its_input_is_quoted_and_any_other_exception_is_sh
 
 def test_simulate_takes_the_same_names(tmp_path):
     result = fedlab.simulate(
-        "afl_digits",
-        clients=5,
-        methods=["afl"],
-        partition="iid",
-        features__expansion__width=64,
-        directory=tmp_path,
+        "afl_digits", clients=5, methods=["afl"], partition="iid", features__expansion__width=64, directory=tmp_path
     )
     assert result["afl"]["clients"] == 5 and "afl" in str(result.table())
     assert result.directory == tmp_path

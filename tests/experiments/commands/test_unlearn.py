@@ -64,10 +64,7 @@ def test_the_experiment_shows_that_a_deletion_is_the_federation_without(ended):
     before, deleted, again = study["rows"]
     assert study["equal"] and deleted["head_sha256"] == again["head_sha256"] != before["head_sha256"]
     assert deleted["head_sha256"] == study["certificate"]["head_after"] == head_of(ended.path)
-    assert (
-        deleted["accuracy"] == again["accuracy"]
-        and deleted["samples"] == again["samples"] < before["samples"]
-    )
+    assert deleted["accuracy"] == again["accuracy"] and deleted["samples"] == again["samples"] < before["samples"]
     assert len(study["clients"]) == 2
     assert study["times_as_fast"] == pytest.approx(again["seconds"] / deleted["seconds"])
     assert set(ended.results["methods"]) == {"afl", "afl without them"}
@@ -93,19 +90,13 @@ def test_clients_samples_and_the_rest_of_a_client_leave(copy, ended, tmp_path, c
     assert "equal, difference 0.0e+00" in capsys.readouterr().out
     rows = tmp_path / "rows.txt"
     rows.write_text("\n".join(map(str, rows_of(third, 5))))
-    assert (
-        main(["unlearn", str(copy), "--client", str(third), "--samples", str(rows), "--verify", "data"]) == 0
-    )
+    assert main(["unlearn", str(copy), "--client", str(third), "--samples", str(rows), "--verify", "data"]) == 0
     with_some = head_of(copy)
     assert main(["unlearn", str(copy), "--client", str(third)]) == 0
     assert main(["unlearn", str(copy), "--verify", "data"]) == 0
     told = certificates(copy)
     assert [one["clients"] for one in told[1:]] == [[first, second], [third], [third]]
-    assert (
-        told[2]["rows"] == sorted(rows_of(third, 5))
-        and told[2]["samples"] == 5
-        and told[2]["retrained"]["equal"]
-    )
+    assert told[2]["rows"] == sorted(rows_of(third, 5)) and told[2]["samples"] == 5 and told[2]["retrained"]["equal"]
     assert told[2]["head_after"] == with_some and told[3]["head_after"] == head_of(copy)
     assert len({one["head_after"] for one in told}) == 4
     with safe_open(copy / "model.safetensors", "numpy") as model:
@@ -117,14 +108,8 @@ REFUSED = {
     "unknown": (["--client", "20"], "client 20 was never added"),
     "deleted before": (["--client", "{gone}"], "client {gone} was deleted before"),
     "a sample of another": (["--client", "{stay}", "--samples", "{strange}"], "is not among the"),
-    "a sample of a deleted client": (
-        ["--client", "{gone}", "--samples", "{rows}"],
-        "client {gone} was deleted",
-    ),
-    "no such split row": (
-        ["--client", "{stay}", "--samples", "{huge}"],
-        "row 99999 of the training split is not",
-    ),
+    "a sample of a deleted client": (["--client", "{gone}", "--samples", "{rows}"], "client {gone} was deleted"),
+    "no such split row": (["--client", "{stay}", "--samples", "{huge}"], "row 99999 of the training split is not"),
     "no rows": (["--client", "{stay}", "--samples", "{words}"], "names no rows"),
     "samples of two": (["--client", "{stay}", "{gone}", "--samples", "{rows}"], "needs the one client"),
     "no such method": (["--method", "afk"], "unknown method 'afk': known are afl"),

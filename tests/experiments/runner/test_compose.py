@@ -36,9 +36,7 @@ def test_every_method_is_described_by_plain_values(method):
     described = describe(cfg, method)
     assert json.loads(json.dumps(described)) == described
     if described["strategy"] and "min_train_nodes" in described["strategy"]:
-        assert described["strategy"]["min_train_nodes"] == 7, (
-            "a cohort never waits for clients that do not exist"
-        )
+        assert described["strategy"]["min_train_nodes"] == 7, "a cohort never waits for clients that do not exist"
 
 
 @pytest.mark.parametrize("small", options("small_model"))

@@ -8,15 +8,7 @@ import pytest
 
 from experiments.main import main
 from experiments.runner.compose import compose
-from experiments.runner.old_names import (
-    KEYS,
-    LEARNERS,
-    MODULES,
-    new_key,
-    new_override,
-    new_target,
-    translated,
-)
+from experiments.runner.old_names import KEYS, LEARNERS, MODULES, new_key, new_override, new_target, translated
 from fedlab.errors import BadInput
 
 RENAMED = {
@@ -61,16 +53,10 @@ def test_learners_are_where_they_are_said_to_be():
 
 def test_keys_are_translated_below_new_keys_and_new_ones_stay():
     assert new_key("methods.fdkt.model.written") == "methods.fdkt.client.samples_per_class"
-    assert (
-        new_key("methods.fdkt.strategy.writer.llm.patience") == "methods.fdkt.strategy.writer.llm.retry_for"
-    )
+    assert new_key("methods.fdkt.strategy.writer.llm.patience") == "methods.fdkt.strategy.writer.llm.retry_for"
     assert new_key("small_model.training.patience") == "small_model.training.patience"
     assert new_key("source.each") == "source.each"
     assert new_override("~attendance.lag") == "~availability.lag"
     new = translated({"methods": {"fdkt": {"model": {"written": 1}}}, "attendance": {"lag": 0}, "llm": None})
-    assert new == {
-        "methods": {"fdkt": {"client": {"samples_per_class": 1}}},
-        "availability": {"lag": 0},
-        "llm": None,
-    }
+    assert new == {"methods": {"fdkt": {"client": {"samples_per_class": 1}}}, "availability": {"lag": 0}, "llm": None}
     assert translated(new) == new and len(KEYS) == len(RENAMED)

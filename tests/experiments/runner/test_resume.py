@@ -119,9 +119,7 @@ def wait_for(forge: Forge, come: Callable[[], object]) -> None:
         time.sleep(0.002)
 
 
-def stopped(
-    forge: Forge, directory: Path, with_signal: int, at: str = "checkpoints/fedavg/round-000003*"
-) -> int:
+def stopped(forge: Forge, directory: Path, with_signal: int, at: str = "checkpoints/fedavg/round-000003*") -> int:
     """Start a run, stop it when it has come so far, and return its exit code."""
     pid = forge.start(*SMALL, METHODS, f"hydra.run.dir={directory}")
     wait_for(forge, lambda: list(directory.glob(at)))
@@ -239,19 +237,11 @@ def _another_version(manifest: dict) -> dict:
         ([], lambda d: (d / "config.yaml").unlink(), "is no run directory (config.yaml: No such file"),
         ([], lambda d: (d / "config.yaml").write_text("a: [1"), "config.yaml is damaged"),
         ([], lambda d: (d / "overrides.yaml").write_text("3"), "overrides.yaml holds no list"),
-        (
-            [],
-            lambda d: (d / "overrides.yaml").write_text("[1, {a: b}]"),
-            "overrides.yaml is damaged (1 is no",
-        ),
+        ([], lambda d: (d / "overrides.yaml").write_text("[1, {a: b}]"), "overrides.yaml is damaged (1 is no"),
         ([], lambda d: _change(d, "config.yaml", lambda c: c | {"engine": 3}), "engine=3 then, {"),
         (["~engine"], None, "engine"),
         ([], lambda d: _change(d, "overrides.yaml", lambda o: [*o, "seed=1"]), "seed=0 then, 1 now"),
-        (
-            [],
-            lambda d: _change(d, "config.yaml", lambda c: c | {"name": "other"}),
-            "name=other then, afl_digits now",
-        ),
+        ([], lambda d: _change(d, "config.yaml", lambda c: c | {"name": "other"}), "name=other then, afl_digits now"),
         ([], lambda d: _change(d, "manifest.json", _another_version), "was begun with fedlab-analytic 9.9"),
     ],
 )

@@ -51,23 +51,17 @@ def test_no_config_states_a_default_again(file):
     for node in nodes(yaml.safe_load(file.read_text())):
         if node["_target_"] in TARGETS:
             defaults = defaults_of(node["_target_"])
-            again = [
-                key for key, value in node.items() if key in defaults and repr(value) == repr(defaults[key])
-            ]
+            again = [key for key, value in node.items() if key in defaults and repr(value) == repr(defaults[key])]
             assert not again, f"say _signature_ instead of {again}"
 
 
 def test_what_is_filled_in_can_be_overridden_and_follows_the_class_that_was_chosen():
-    cfg = compose(
-        ["stream=class_incremental", "methods=[gkeal,acil]", "methods.gkeal.client.expansion.high=2"]
-    )
+    cfg = compose(["stream=class_incremental", "methods=[gkeal,acil]", "methods.gkeal.client.expansion.high=2"])
     assert cfg.stream == {
         "_target_": "fedlab.data.streams.tasks.ClassIncremental", "phases": 5, "base": 0.5, "order": "shuffled",
     }  # fmt: skip
     assert cfg.methods.gkeal.client.expansion.high == 2 and cfg.methods.gkeal.client.bits == cfg.analytic.bits
-    with pytest.raises(
-        BadInput, match=r"unknown key 'stream\.phase': known here are .*did you mean 'phases'"
-    ):
+    with pytest.raises(BadInput, match=r"unknown key 'stream\.phase': known here are .*did you mean 'phases'"):
         compose(["stream=class_incremental", "stream.phase=3"])
 
 

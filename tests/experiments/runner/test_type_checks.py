@@ -42,6 +42,4 @@ def test_what_a_setting_may_be_instead_is_listed():
 
 
 def test_a_class_that_cannot_be_imported_is_left_to_whoever_calls_it():
-    check_types(
-        {"part": {"_target_": "nowhere.Nothing", "size": "big"}, "others": [{"_target_": "os.nothing"}]}
-    )
+    check_types({"part": {"_target_": "nowhere.Nothing", "size": "big"}, "others": [{"_target_": "os.nothing"}]})

@@ -89,13 +89,7 @@ def test_odd_ones_are_refused(capsys, tmp_path, override: str, said: str):
 
 def test_projections(tmp_path):
     words = ["experiment=dp_projections", "source=digits", "features=identity", "clients=4"]
-    sizes = [
-        "study.train=900",
-        "study.public=200",
-        "study.seeds=[0,1]",
-        "study.epsilon=[1e5]",
-        "study.widths=[32]",
-    ]
+    sizes = ["study.train=900", "study.public=200", "study.seeds=[0,1]", "study.epsilon=[1e5]", "study.widths=[32]"]
     results = run(tmp_path / "run", *words, *sizes, "privacy.clip=8")
     summary = {row["projection"]: row for row in results["study"]["summary"]}
     assert list(summary) == ["none", "all features", "public Gram", "principal 32", "random 32"]

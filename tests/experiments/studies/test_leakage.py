@@ -43,9 +43,7 @@ def test_every_attack_meets_every_view(run, rows):
     assert (run / "figures" / "leakage.png").exists() and load_file(run / "model.safetensors")
     for row in rows.values():
         assert row["low"] <= row["leaked"] <= row["high"]
-        assert row["leaked"] == pytest.approx(
-            (row["success"] - row["chance"]) / (1 - row["chance"]), abs=1e-3
-        )
+        assert row["leaked"] == pytest.approx((row["success"] - row["chance"]) / (1 - row["chance"]), abs=1e-3)
 
 
 def test_a_sample_alone_is_read_and_protection_leaves_a_guess(rows):

@@ -41,9 +41,7 @@ def test_a_stream_leaves_its_marks_and_its_figures(everything):
     for name, method in results["methods"].items():
         metrics = method["metrics"]
         assert set(metrics) >= STREAMED, name
-        assert [set(step) for step in metrics["steps"]] == [
-            {"accuracy", "balanced_accuracy", "samples", "tasks"}
-        ] * 4
+        assert [set(step) for step in metrics["steps"]] == [{"accuracy", "balanced_accuracy", "samples", "tasks"}] * 4
         assert metrics["steps"][-1]["accuracy"] == method["accuracy"], name
         assert metrics["steps"][-1]["samples"] == sum(metrics["class_counts"]) == 1437
         assert [len(step["tasks"]) for step in metrics["steps"]] == [4] * 4
@@ -133,10 +131,7 @@ def test_what_both_apps_need_of_a_stream_is_in_its_description():
         (["stream.base=eleven"], "stream.base=eleven is not a number"),
         (["methods=[dsal]", "ridge=gcv"], "methods.dsal.strategy.memory.ridge=gcv is not a number"),
         (["stream=domain_incremental"], "domain"),
-        (
-            ["methods=[dsal]", "methods.dsal.strategy.memory.ratio=-1.0"],
-            "ratio=-1.0 must be a finite number >= 0",
-        ),
+        (["methods=[dsal]", "methods.dsal.strategy.memory.ratio=-1.0"], "ratio=-1.0 must be a finite number >= 0"),
         (
             ["methods=[air_two_rounds]", "methods.air_two_rounds.strategy.tau=-1.0"],
             "tau=-1.0 must be a finite number in [0, 2]",
@@ -156,9 +151,7 @@ def test_what_cannot_be_is_said_in_one_message(tmp_path, capsys, overrides, said
     small = [
         word
         for word in SMALL
-        if not (
-            word.startswith("stream.") and any(o == "~stream" or o.startswith("stream=") for o in overrides)
-        )
+        if not (word.startswith("stream.") and any(o == "~stream" or o.startswith("stream=") for o in overrides))
     ]
     assert main(["run", *small, f"hydra.run.dir={tmp_path}", *overrides]) == 2
     error = capsys.readouterr().err

@@ -31,12 +31,7 @@ def test_invariance_has_one_head_in_exact_mode(tmp_path):
 
 def test_the_study_would_notice_a_broken_invariance(tmp_path):
     # float64 sums round differently in every cell: the study must count more than one head.
-    small = [
-        "features.expansion.width=64",
-        "study.clients=[1,10,100]",
-        "study.alpha=[0.01,iid]",
-        "mode=float64",
-    ]
+    small = ["features.expansion.width=64", "study.clients=[1,10,100]", "study.alpha=[0.01,iid]", "mode=float64"]
     found = study(tmp_path, "experiment=afl_invariance", *small)
     assert found["heads"] > 1
     assert len({row["accuracy"] for row in found["rows"]}) == 1
@@ -46,9 +41,7 @@ def test_dummy_data_stays_exact_where_the_law_without_intermediary_fails(tmp_pat
     small = ["study.samples=1000", "study.features=64", "study.clients=[2,10,50]"]
     rows = study(tmp_path, "experiment=afl_dummy", *small)["rows"]
     assert all(row["error"] < 1e-10 for row in rows)
-    assert rows[-1]["pairwise_error_without_ridge"] > 1e-3, (
-        "50 clients of 20 samples at d=64 are rank-deficient"
-    )
+    assert rows[-1]["pairwise_error_without_ridge"] > 1e-3, "50 clients of 20 samples at d=64 are rank-deficient"
 
 
 def test_without_a_ridge_the_law_takes_the_pseudo_inverse():

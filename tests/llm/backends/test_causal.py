@@ -50,9 +50,7 @@ def test_a_tokenizer_learns_pairs_from_texts():
 
 def test_texts_and_what_they_took(model):
     told, progress = [], []
-    answers = model.complete(
-        PROMPTS, SAMPLING, SEEDS, lambda *p: progress.append(p), arrived=lambda *a: told.append(a)
-    )
+    answers = model.complete(PROMPTS, SAMPLING, SEEDS, lambda *p: progress.append(p), arrived=lambda *a: told.append(a))
     assert progress == [(1, 4), (2, 4), (3, 4), (4, 4)]
     assert sorted(told, key=lambda pair: pair[0]) == list(enumerate(answers))
     assert [a.prompt_tokens for a in answers] == [12, 1, 1, len(PROMPTS[3].encode())]
@@ -139,9 +137,7 @@ def test_likelihoods_are_those_of_the_network(model):
 
 
 def test_what_does_not_fit_is_counted(model):
-    with pytest.raises(
-        BadInput, match=r"2 of 3 prompts do not fit \(first: prompt 0, 212 tokens .* is 128\)"
-    ):
+    with pytest.raises(BadInput, match=r"2 of 3 prompts do not fit \(first: prompt 0, 212 tokens .* is 128\)"):
         model.complete(["a" * 200, "b", "c" * 120], SAMPLING, [1, 2, 3])
     with pytest.raises(BadInput, match="1 of 1 prompts do not fit"):
         model.log_likelihood(["a" * 100], ["b" * 100])

@@ -26,17 +26,9 @@ def make():
     made = []
 
     def make(server, **options):
-        options = {
-            "key": None,
-            "backoff": 0.01,
-            "longest": 0.05,
-            "retry_for": 60.0,
-            "concurrent": 2,
-        } | options
+        options = {"key": None, "backoff": 0.01, "longest": 0.05, "retry_for": 60.0, "concurrent": 2} | options
         warnings = []
-        model = Endpoint(
-            server if isinstance(server, str) else server.url, "m", warn=warnings.append, **options
-        )
+        model = Endpoint(server if isinstance(server, str) else server.url, "m", warn=warnings.append, **options)
         made.append(model)
         return model, warnings
 
@@ -129,8 +121,7 @@ def test_what_passes_is_waited_for(server, make, trouble, name):
 
 
 @pytest.mark.parametrize(
-    ("status", "remedy"),
-    [(400, "shorten the prompt"), (401, "check the key"), (403, "may do"), (404, "model's name")],
+    ("status", "remedy"), [(400, "shorten the prompt"), (401, "check the key"), (403, "may do"), (404, "model's name")]
 )
 def test_what_does_not_pass_is_said_at_once(server, make, status, remedy):
     model, _ = make(server, concurrent=1)
@@ -146,9 +137,7 @@ def test_what_was_on_its_way_when_another_failed_is_told(server, make):
     server.together, server.script, server.later = 2, [400, "later"], lambda: model.troubles["refused"]
     told = []
     with pytest.raises(BadInput, match="refused with 400"):
-        model.complete(
-            ["a", "a", "a", "a"], SAMPLING, [1] * 4, arrived=lambda _, answer: told.append(answer.text)
-        )
+        model.complete(["a", "a", "a", "a"], SAMPLING, [1] * 4, arrived=lambda _, answer: told.append(answer.text))
     assert told == ["a/1"] and len(server.asked) == 2
 
 

@@ -27,9 +27,7 @@ TEXTS = [Text(text, *code) for code, texts in SAID.items() for text in texts]
 def make(tmp_path):
     def make(**options):
         names = {name: f"about {name}" for name in ("food", "music")}
-        prompts = Prompts(
-            "{text}", names, judge="{texts}", demonstrations={"food": {"positive": ["shown as it is"]}}
-        )
+        prompts = Prompts("{text}", names, judge="{texts}", demonstrations={"food": {"positive": ["shown as it is"]}})
         writer = Writer(Phrasebook(), prompts, cache=str(tmp_path))
         return CandidatePool(TextFilter(**options), writer, HashedWords(), ["negative", "positive"])
 
@@ -42,14 +40,8 @@ def test_a_pool_sifts_what_comes_with_what_it_has(make):
     pool.add([*TEXTS, Text("Shown as it is.", "food", "positive")], "first", 0)
     assert pool.texts == TEXTS and pool.by_code() == SAID
     assert pool.embedded.shape[0] == len(pool.votes) == 6 and pool.rows("music").tolist() == [5]
-    pool.add(
-        [Text("The soup was LOVELY", "food", "positive"), Text("so short", "food", "positive")], "second", 0
-    )
-    assert (
-        pool.texts == TEXTS
-        and pool.text_filter.dropped["repeated"] == 2
-        and pool.text_filter.dropped["short"] == 1
-    )
+    pool.add([Text("The soup was LOVELY", "food", "positive"), Text("so short", "food", "positive")], "second", 0)
+    assert pool.texts == TEXTS and pool.text_filter.dropped["repeated"] == 2 and pool.text_filter.dropped["short"] == 1
     assert [(s["stage"], s["came"], s["kept"]) for s in pool.stages] == [("first", 7, 6), ("second", 2, 6)]
 
 
@@ -64,12 +56,7 @@ def test_the_most_voted_of_each_domain_and_label_stay_in_the_order_of_their_vote
     assert pool.texts == [TEXTS[row] for row in (3, 1, 2, 5)] and pool.votes.tolist() == [5.0, 3.0, 2.0, -1.0]
     assert np.array_equal(pool.embedded, embedded[[3, 1, 2, 5]]) and pool.text_filter.dropped["outvoted"] == 2
     model = pool.model()
-    assert unpack_texts(model) == [one.text for one in pool.texts] and model["labels"].tolist() == [
-        0,
-        1,
-        1,
-        1,
-    ]
+    assert unpack_texts(model) == [one.text for one in pool.texts] and model["labels"].tolist() == [0, 1, 1, 1]
 
 
 def test_a_judge_is_heard_and_a_pool_is_taken_up_again_where_it_was_left(make):

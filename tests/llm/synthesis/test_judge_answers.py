@@ -87,8 +87,7 @@ def test_of_an_answer_that_was_cut_whole_lines_count():
 
 
 @pytest.mark.parametrize(
-    ("text", "numbers"),
-    [('{"eligible": [1, 3]}', [1, 3]), ('{"eligible": []}', []), (' {"eligible":[5]}\n', [5])],
+    ("text", "numbers"), [('{"eligible": [1, 3]}', [1, 3]), ('{"eligible": []}', []), (' {"eligible":[5]}\n', [5])]
 )
 def test_an_answer_by_schema_is_read_as_such(text, numbers):
     assert read(text) == (numbers, {})

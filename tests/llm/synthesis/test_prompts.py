@@ -41,10 +41,7 @@ def test_a_chat_shows_the_records_and_asks():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (
-            {"record": "{labl}: {text}"},
-            r"unknown field .*record 'labl': known are domain, label, text; did you",
-        ),
+        ({"record": "{labl}: {text}"}, r"unknown field .*record 'labl': known are domain, label, text; did you"),
         ({"record": "{label}:"}, r"has \{text\} 0 times: once is needed"),
         ({"record": "{text} {text}"}, "2 times: once"),
         ({"record": "{text!r}"}, r"write the field as \{text\}"),
@@ -70,16 +67,12 @@ def test_a_judge_sees_every_text_by_its_number():
     (message,) = asks.which([("film", "pos", "A\n joy."), ("film_plot", "neg", "A {bore}.")])
     expected = "Judge:\n1. (Film, positive) A joy.\n2. (Film plot, negative) A {bore}.\nWhich?"
     assert message == Message("user", expected)
-    with pytest.raises(
-        BadInput, match=r"no template judge: write one .*\{texts\}.* or choose judge=likelihood"
-    ):
+    with pytest.raises(BadInput, match=r"no template judge: write one .*\{texts\}.* or choose judge=likelihood"):
         REVIEWS.which([("film", "pos", "A joy.")])
 
 
 def test_unknown_names_are_refused_with_the_known_ones():
-    with pytest.raises(
-        BadInput, match="unknown domain 'films': known are film, film_plot; did you mean 'film'"
-    ):
+    with pytest.raises(BadInput, match="unknown domain 'films': known are film, film_plot; did you mean 'film'"):
         REVIEWS.prompt("films", "pos", ())
     with pytest.raises(BadInput, match="unknown label 'po': known are neg, pos"):
         REVIEWS.prompt("film", "po", ())
@@ -196,9 +189,7 @@ def test_unknown_roles_and_finishes_are_refused():
 def test_codes_name_each_label_and_then_none():
     plain = Prompts("- {text}", domains={"shop": "review"}, labels={"good": "kind"})
     assert plain.codes("shop", ["good"]) == ["review | kind", "review"]
-    said = Prompts(
-        "- {text}", domains={"shop": "review"}, code="A {label} {domain}:", code_alone="A {domain}:"
-    )
+    said = Prompts("- {text}", domains={"shop": "review"}, code="A {label} {domain}:", code_alone="A {domain}:")
     assert said.codes("shop", ["good", "bad"]) == ["A good review:", "A bad review:", "A review:"]
     for wrong, named in (({"code": "A {domain}:"}, "label"), ({"code_alone": "A {label}:"}, "label")):
         with pytest.raises(BadInput, match=named):

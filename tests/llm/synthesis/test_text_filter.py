@@ -19,10 +19,7 @@ def test_short_texts_and_repetitions_go():
         known=["Shown in the prompt."],
     )
     assert [one.text for one in kept] == ["a fine film", "another fine film"]
-    assert (
-        text_filter.dropped == {"short": 2, "repeated": 2}
-        and counted(text_filter.dropped) == "2 repeated, 2 short"
-    )
+    assert text_filter.dropped == {"short": 2, "repeated": 2} and counted(text_filter.dropped) == "2 repeated, 2 short"
     assert not text_filter.fresh().dropped and text_filter.fresh() == text_filter
 
 
@@ -30,10 +27,7 @@ def test_what_means_the_same_goes_and_drops_nobody_itself():
     angles = np.deg2rad([0, 10, 20, 90])  # 0 and 20 are apart, each near to 10
     embedded = np.stack([np.cos(angles), np.sin(angles)], 1).astype(np.float32)
     text_filter = TextFilter(similarity=float(np.cos(np.deg2rad(15))))
-    assert (
-        text_filter.meaning(embedded, 0).tolist() == [True, False, True, True]
-        and text_filter.dropped["near"] == 1
-    )
+    assert text_filter.meaning(embedded, 0).tolist() == [True, False, True, True] and text_filter.dropped["near"] == 1
     assert TextFilter(similarity=1).meaning(embedded, 0).all()
     assert TextFilter().meaning(embedded[:0], 0).tolist() == []
 
@@ -45,9 +39,7 @@ def test_clusters_keep_the_most_typical():
     text_filter = TextFilter(similarity=1, per_cluster=1)
     stays = text_filter.meaning(embedded, 0)
     assert stays.reshape(3, 4).sum(1).tolist() == [1, 1, 1] and text_filter.dropped["crowded"] == 9
-    nearest = np.linalg.norm(
-        embedded.reshape(3, 4, 3) - embedded.reshape(3, 4, 3).mean(1, keepdims=True), axis=2
-    )
+    nearest = np.linalg.norm(embedded.reshape(3, 4, 3) - embedded.reshape(3, 4, 3).mean(1, keepdims=True), axis=2)
     assert (stays.reshape(3, 4).argmax(1) == nearest.argmin(1)).all()
 
 
@@ -59,15 +51,10 @@ def test_a_doubted_label_goes_whatever_the_model_prefers():
         return np.array([says[p.split()[0]][a == " bad"] for p, a in zip(prompts, answers, strict=True)])
 
     text_filter = TextFilter(judge="likelihood")
-    kept = text_filter.label_consistency(
-        told, ["good", "bad"], lambda domain, text: f"{text} of {domain}:", likelihood
-    )
+    kept = text_filter.label_consistency(told, ["good", "bad"], lambda domain, text: f"{text} of {domain}:", likelihood)
     assert [one.text for one in kept] == ["fine", "dull"] and text_filter.dropped["doubtful"] == 1
     for other in (None, "chat"):
-        assert (
-            TextFilter(judge=other).label_consistency(told, ["good", "bad"], lambda *_: "", likelihood)
-            == told
-        )
+        assert TextFilter(judge=other).label_consistency(told, ["good", "bad"], lambda *_: "", likelihood) == told
 
 
 def embeddings(clusters: int, each: int) -> np.ndarray:
@@ -128,8 +115,7 @@ def test_without_a_judge_nobody_is_asked():
 
 
 @pytest.mark.parametrize(
-    "wrong",
-    [{"min_words": 0}, {"similarity": 1.5}, {"similarity": -1}, {"per_cluster": 0}, {"judge": "jury"}],
+    "wrong", [{"min_words": 0}, {"similarity": 1.5}, {"similarity": -1}, {"per_cluster": 0}, {"judge": "jury"}]
 )
 def test_bad_input(wrong):
     with pytest.raises(BadInput, match=next(iter(wrong))):

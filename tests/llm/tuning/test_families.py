@@ -47,9 +47,7 @@ def trained(module):
 
 def by_hand(model, data):
     loss, named = LOSSES[data.kind], trained(model)
-    gradients = [
-        torch.autograd.grad(loss(model, data[[row]]).sum(), list(named.values())) for row in range(len(data))
-    ]
+    gradients = [torch.autograd.grad(loss(model, data[[row]]).sum(), list(named.values())) for row in range(len(data))]
     norms = [math.sqrt(sum(float(g.double().square().sum()) for g in gradient)) for gradient in gradients]
     clip = float(np.median(norms))  # half of them are clipped
     total = {name: torch.zeros_like(p) for name, p in named.items()}

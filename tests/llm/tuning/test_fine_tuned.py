@@ -28,9 +28,7 @@ def texts_of(n: int, seed: int, classes: int = 2, wrong: float = 0.0) -> Labelle
     rng = np.random.default_rng(seed)
     labels = np.arange(n) % classes
     telling = ("good", "bad", "shop")
-    texts = [
-        " ".join(rng.permutation([telling[y], *(f"w{i}" for i in rng.integers(0, 71, 5))])) for y in labels
-    ]
+    texts = [" ".join(rng.permutation([telling[y], *(f"w{i}" for i in rng.integers(0, 71, 5))])) for y in labels]
     said = np.where(rng.random(n) < wrong, (labels + 1) % classes, labels)
     return Labelled(np.zeros((n, 1), np.float32), said, texts)
 
@@ -119,11 +117,7 @@ def test_a_step_follows_the_gradient_of_the_weighted_mean(folder):
     # gradient = sum of w_i (softmax - one-hot) / (n + w m): the class of more weight gains.
     def gains(weight: float) -> np.ndarray:
         small = FineTuned(
-            id=folder,
-            weight=weight,
-            probe=False,
-            validation=0.0,
-            training=Training(epochs=1, batch=99, warmup=0.0),
+            id=folder, weight=weight, probe=False, validation=0.0, training=Training(epochs=1, batch=99, warmup=0.0)
         )
         private = Labelled(np.zeros((2, 1), np.float32), np.zeros(2, np.int64), ["good", "good"])
         sent = Labelled(np.zeros((3, 1), np.float32), np.ones(3, np.int64), ["bad", "bad", "bad"])
@@ -135,21 +129,15 @@ def test_a_step_follows_the_gradient_of_the_weighted_mean(folder):
 
 def test_early_stopping_leaves_the_weights_of_the_best_epoch(small):
     small = trained(small, epochs=30, patience=2)
-    private = texts_of(
-        40, 1, wrong=0.4
-    )  # what cannot be learned is learned by heart, and the held out texts tell
+    private = texts_of(40, 1, wrong=0.4)  # what cannot be learned is learned by heart, and the held out texts tell
     taught = small.teach(private, NONE, 2, 0)
     losses = taught.report["losses"]
     best = int(np.argmin(losses))
     assert taught.report["epochs"] == best and taught.report["trained"] == best + 2 == len(losses) - 1 < 30
     out = held_out(private.labels, 0.2, 0)
-    scores = small.scores(
-        taught.weights, private.x[out], [t for t, o in zip(private.texts, out, strict=True) if o]
-    )
+    scores = small.scores(taught.weights, private.x[out], [t for t, o in zip(private.texts, out, strict=True) if o])
     logs = torch.from_numpy(scores).double().log_softmax(1)
-    assert -logs[torch.arange(out.sum()), private.labels[out]].mean() == pytest.approx(
-        min(losses), rel=rounding(500)
-    )
+    assert -logs[torch.arange(out.sum()), private.labels[out]].mean() == pytest.approx(min(losses), rel=rounding(500))
 
 
 def test_held_out_texts_are_a_share_of_each_class_and_are_not_learned_from(small):
@@ -161,9 +149,7 @@ def test_held_out_texts_are_a_share_of_each_class_and_are_not_learned_from(small
     private = texts_of(20, 1)
     away = held_out(private.labels, 0.2, 0)
     words = ("good", "bad")
-    others = [
-        words[y] if gone else text for text, y, gone in zip(private.texts, private.labels, away, strict=True)
-    ]
+    others = [words[y] if gone else text for text, y, gone in zip(private.texts, private.labels, away, strict=True)]
     small = trained(small, epochs=1, over={"probe": False})
     one, two = (small.teach(replace(private, texts=t), NONE, 2, 0) for t in (private.texts, others))
     assert one.report["epochs"] == two.report["epochs"] == 1 and one.report["losses"] != two.report["losses"]
@@ -175,9 +161,7 @@ def test_too_few_texts_to_hold_any_out_is_said_and_all_epochs_are_trained(small)
     few = texts_of(3, 1)
     taught = small.teach(few, NONE, 2, 0)
     assert taught.report["epochs"] == taught.report["trained"] == 2 and taught.report["losses"] == []
-    assert taught.report["notes"] == [
-        "no private text was held out, for label 1 has 1 of 3: 2 epochs were trained"
-    ]
+    assert taught.report["notes"] == ["no private text was held out, for label 1 has 1 of 3: 2 epochs were trained"]
     assert "there is none" in small.teach(NONE, few, 2, 0).report["notes"][0]
     untaught = small.teach(NONE, NONE, 2, 0)
     assert untaught.report["trained"] == 0 and not small.scores(untaught.weights, few.x, few.texts).any()

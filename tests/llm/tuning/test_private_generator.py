@@ -101,9 +101,7 @@ def independent(multiplier, q, steps, delta):
 
 @pytest.mark.parametrize("data", [None, ([], [])], ids=["texts", "no texts"])
 def test_the_certificate_is_that_of_the_steps_taken(data):
-    rule = PrivateGenerator(
-        epsilon=2.0, delta=1e-4, epochs=1.2, sampling_probability=0.2, adapters=Adapters(rank=1)
-    )
+    rule = PrivateGenerator(epsilon=2.0, delta=1e-4, epochs=1.2, sampling_probability=0.2, adapters=Adapters(rank=1))
     assert rule.total_steps == 6
     _, tuned = fitted(rule, data=data)
     assert tuned.taken.steps == 6 and tuned.texts == (20 if data is None else 0)

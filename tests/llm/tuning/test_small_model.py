@@ -66,8 +66,7 @@ def test_the_penalty_is_chosen_on_held_out_texts_and_by_the_seed():
 
 
 @pytest.mark.parametrize(
-    "wrong",
-    [{"weight": -1.0}, {"penalties": ()}, {"penalties": (0.0,)}, {"folds": 1}, {"weight": float("nan")}],
+    "wrong", [{"weight": -1.0}, {"penalties": ()}, {"penalties": (0.0,)}, {"folds": 1}, {"weight": float("nan")}]
 )
 def test_bad_input(wrong):
     with pytest.raises(BadInput, match=next(iter(wrong))):

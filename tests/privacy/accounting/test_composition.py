@@ -77,9 +77,7 @@ def test_sampled_gaussians_compose_as_distributions_and_never_below_the_library(
 def test_the_densities_themselves_agree(m, q):
     epsilon, delta = sampled(m, q, 1).epsilon(1e-3), 1e-3
     x = np.linspace(-15 * m, 1 + 15 * m, 400_001)
-    without, here = (
-        np.exp(-((x - at) ** 2) / (2 * m * m)) / (m * math.sqrt(2 * math.pi)) for at in (0.0, 1.0)
-    )
+    without, here = (np.exp(-((x - at) ** 2) / (2 * m * m)) / (m * math.sqrt(2 * math.pi)) for at in (0.0, 1.0))
     mixed = (1 - q) * without + q * here
     pairs = [(mixed, without), (without, mixed)]
     gaps = [np.trapezoid(np.maximum(one - math.exp(epsilon) * other, 0), x) for one, other in pairs]
@@ -102,9 +100,7 @@ def test_cohorts_of_fixed_size():
     epsilon = cohort(1.0, 20, 1000, steps=50).epsilon(DELTA)
     assert accountant.get_epsilon(DELTA) * (1 - 1e-9) <= epsilon < accountant.get_epsilon(DELTA) * 1.02
     assert epsilon < gaussian(1.0, steps=50).epsilon(DELTA) / 5  # it hides most of them each time
-    assert cohort(2.0, 30, 30).epsilon(DELTA) == gaussian(2.0).epsilon(
-        DELTA
-    )  # all of them: nothing is hidden
+    assert cohort(2.0, 30, 30).epsilon(DELTA) == gaussian(2.0).epsilon(DELTA)  # all of them: nothing is hidden
 
 
 def test_pure_and_stated_add_and_their_deltas_come_off_first():
@@ -123,13 +119,7 @@ def test_a_curve_of_a_gaussian_bounds_the_gaussian():
     through = curve(*((a, a / 8) for a in np.linspace(1.5, 40, 300).tolist())).epsilon(DELTA)
     assert exact < through < 1.1 * exact
     # At an order between two the larger one's value is used; past the last there is none.
-    assert renyi.at(((2.0, 0.1), (4.0, 0.3)), [1.5, 2.0, 3.0, 4.0, 5.0]).tolist() == [
-        0.1,
-        0.1,
-        0.3,
-        0.3,
-        math.inf,
-    ]
+    assert renyi.at(((2.0, 0.1), (4.0, 0.3)), [1.5, 2.0, 3.0, 4.0, 5.0]).tolist() == [0.1, 0.1, 0.3, 0.3, math.inf]
 
 
 def test_curves_and_distributions_meet_in_the_smaller_of_two_bounds():

@@ -59,10 +59,7 @@ def test_an_id_stands_for_one_release():
 
 def test_seeded_ids_name_everything_that_was_given():
     assert seeded_id("dp_afl", 0, 1) == seeded_id("dp_afl", 0, 1)
-    assert (
-        len({seeded_id("dp_afl", 0, 1), seeded_id("dp_afl", 0, 2), seeded_id("dp_afl", 1, 1), fresh_id()})
-        == 4
-    )
+    assert len({seeded_id("dp_afl", 0, 1), seeded_id("dp_afl", 0, 2), seeded_id("dp_afl", 1, 1), fresh_id()}) == 4
 
 
 def test_clients_have_compositions_of_their_own():
@@ -93,9 +90,7 @@ def test_the_most_that_anyone_spent_is_found_without_composing_everyone(monkeypa
         kind = {"noise_multiplier": 1.0, "sampling_probability": q, "steps": 20}
         ledger.charge(Release(fresh_id(), "steps", "subsampled_gaussian", **kind, clients=(client,)))
     compute = accounting.distribution_epsilon
-    monkeypatch.setattr(
-        accounting, "distribution_epsilon", lambda *args: composed.append(args) or compute(*args)
-    )
+    monkeypatch.setattr(accounting, "distribution_epsilon", lambda *args: composed.append(args) or compute(*args))
     most = ledger.spent()[0]
     assert len(composed) < 30 and sum(args[-1] == accounting.INTERVALS[-1] for args in composed) <= 2
     assert most == ledger.spent(29)[0] > ledger.spent(28)[0]
@@ -341,9 +336,7 @@ def test_resuming_keeps_what_the_checkpoint_and_the_file_know(tmp_path):
         assert kept.restore({"strategy": Strategy(ledger)}) == 1
         assert [release.id for release in ledger.releases] == ["a", "after the checkpoint"]
     path.unlink()
-    with Ledger(
-        PrivacyBudget(epsilon=0.5), path
-    ) as ledger:  # the checkpoint does, and no cap undoes what happened
+    with Ledger(PrivacyBudget(epsilon=0.5), path) as ledger:  # the checkpoint does, and no cap undoes what happened
         kept.restore({"strategy": Strategy(ledger)})
         assert ids(path) == ["a"]
         assert ledger.spent()[0] > 0.5
@@ -429,7 +422,5 @@ def test_ranges_are_the_numbers(clients):
     st.text(max_size=20),
 )
 def test_a_release_survives_its_text(m, q, steps, clients, label):
-    release = Release(
-        "id", label, "subsampled_gaussian", m, sampling_probability=q, steps=steps, clients=clients
-    )
+    release = Release("id", label, "subsampled_gaussian", m, sampling_probability=q, steps=steps, clients=clients)
     assert Release.of(json.loads(json.dumps(release.values()))) == release

@@ -45,10 +45,7 @@ def test_norms_and_the_weighted_sum_are_autograds(make, shape, kept):
     x, direction = torch.randn(N, *shape).double(), None
     with torch.no_grad():
         direction = torch.randn_like(layer(x))
-    each = [
-        torch.autograd.grad((layer(x[i : i + 1]) * direction[i]).sum(), list(layer.parameters()))
-        for i in range(N)
-    ]
+    each = [torch.autograd.grad((layer(x[i : i + 1]) * direction[i]).sum(), list(layer.parameters())) for i in range(N)]
     factors = torch.rand(N, dtype=torch.float64)
     with per_sample(layer, None, 1.0, "ghost") as gradients:
         ghost = gradients._ghost

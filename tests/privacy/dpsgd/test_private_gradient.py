@@ -64,9 +64,7 @@ def moved(module, data, rule, seed=0, loss=losses, **how):
 def by_hand(module, data, clip=None, loss=losses):
     """The sum of clipped gradients, one sample after the other through plain autograd, and the median norm."""
     named = {n: p for n, p in module.named_parameters() if p.requires_grad}
-    gradients = [
-        torch.autograd.grad(loss(module, data[[row]]).sum(), list(named.values())) for row in range(len(data))
-    ]
+    gradients = [torch.autograd.grad(loss(module, data[[row]]).sum(), list(named.values())) for row in range(len(data))]
     norms = [math.sqrt(sum(float(g.double().square().sum()) for g in gradient)) for gradient in gradients]
     clip = float(np.median(norms)) if clip is None else clip
     total = {n: torch.zeros_like(p) for n, p in named.items()}
@@ -152,9 +150,7 @@ class Sequences:
 
 
 @pytest.mark.parametrize(
-    ("clipping", "tied"),
-    [("ghost", False), ("hooks", False), ("hooks", True)],
-    ids=["ghost", "hooks", "tied"],
+    ("clipping", "tied"), [("ghost", False), ("hooks", False), ("hooks", True)], ids=["ghost", "hooks", "tied"]
 )
 def test_sequences_are_clipped_one_by_one_too(clipping, tied):
     module = Text(tied, "each").double()
@@ -258,9 +254,7 @@ def test_an_empty_batch_is_a_step_of_noise(clipping):
     module = module_of(Linear(), drawn(Linear(), 5))
     stepped = []
     optimizer = torch.optim.SGD(module.parameters(), lr=1.0)
-    optimizer.register_step_post_hook(
-        lambda *_: stepped.append(module.layers["head"].weight.detach().clone())
-    )
+    optimizer.register_step_post_hook(lambda *_: stepped.append(module.layers["head"].weight.detach().clone()))
     taken = rule.train(module, samples(2, 5), spied, optimizer, torch.Generator().manual_seed(0), probe=False)
     assert 0 < len(calls) < 30 and min(calls) > 0
     assert taken.steps == len(stepped) == 30
@@ -270,9 +264,7 @@ def test_an_empty_batch_is_a_step_of_noise(clipping):
 
 def test_the_same_generator_gives_the_same_bits():
     rule = DPSGD(1.0, 1.0, 0.5, 4, 2.0, 3)
-    a, b, c = (
-        moved(module_of(Hidden(7), drawn(Hidden(7), 5)), samples(9, 5), rule, seed) for seed in (1, 1, 2)
-    )
+    a, b, c = (moved(module_of(Hidden(7), drawn(Hidden(7), 5)), samples(9, 5), rule, seed) for seed in (1, 1, 2))
     assert all(torch.equal(a[n], b[n]) for n in a)
     assert not any(torch.equal(a[n], c[n]) for n in a)
 
@@ -330,12 +322,7 @@ def forgetful():
 TEXTS = Sequences()
 REFUSED = [
     (lambda: nn.Sequential(nn.Linear(5, 3), nn.BatchNorm1d(3)), losses, samples(4, 5), "1 .BatchNorm1d"),
-    (
-        lambda: nn.Sequential(nn.Linear(5, 3), forgetful()),
-        losses,
-        samples(4, 5),
-        "1 .BatchNorm1d.: it has no",
-    ),
+    (lambda: nn.Sequential(nn.Linear(5, 3), forgetful()), losses, samples(4, 5), "1 .BatchNorm1d.: it has no"),
     (lambda: nn.Sequential(Scaled()), losses, samples(4, 5), "0 .Scaled.: it keeps buffers"),
     (lambda: nn.Linear(5, 3).bfloat16(), losses, samples(4, 5), "bfloat16.*float32"),
     (lambda: nn.Linear(5, 3).requires_grad_(False), losses, samples(4, 5), "nothing to train"),
@@ -413,13 +400,7 @@ def test_a_foreign_optimizer_is_refused():
     ],
 )
 def test_a_setting_out_of_range_is_named(setting, value):
-    good = {
-        "clip": 1.0,
-        "noise_multiplier": 1.0,
-        "sampling_probability": 0.5,
-        "steps": 1,
-        "expected_batch": 1.0,
-    }
+    good = {"clip": 1.0, "noise_multiplier": 1.0, "sampling_probability": 0.5, "steps": 1, "expected_batch": 1.0}
     with pytest.raises(BadInput, match=f"{setting}={value}"):
         DPSGD(**{**good, setting: value})
 

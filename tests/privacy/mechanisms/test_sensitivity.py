@@ -67,9 +67,7 @@ def test_quantised_and_clipped_rows_keep_to_it(seed: int, d: int, bits: int, siz
     labels = np.eye(3)[rng.integers(0, 3, 2)]
     x, z = rows.numpy()
     assert np.linalg.norm(of_sample(x, labels[0])) <= joint_sensitivity(clip) * (1 + ROUNDING)
-    assert distance(x, labels[0], z, labels[1]) <= joint_sensitivity(clip, 1.0, "replace_one") * (
-        1 + ROUNDING
-    )
+    assert distance(x, labels[0], z, labels[1]) <= joint_sensitivity(clip, 1.0, "replace_one") * (1 + ROUNDING)
 
 
 def test_rounding_after_clipping_would_break_it():

@@ -43,10 +43,7 @@ def test_epsilon_is_above_that_of_the_loss_distribution(variance: float, shift: 
     """dp-accounting composes the mass functions themselves: the second implementation, without any bound."""
     n = np.arange(-int(14 * math.sqrt(variance) + shift + 40), int(14 * math.sqrt(variance) + shift + 40))
     p = {int(i): float(v) for i, v in zip(n, distribution.logpmf(n, variance / 2, variance / 2), strict=True)}
-    q = {
-        int(i): float(v)
-        for i, v in zip(n, distribution.logpmf(n - shift, variance / 2, variance / 2), strict=True)
-    }
+    q = {int(i): float(v) for i, v in zip(n, distribution.logpmf(n - shift, variance / 2, variance / 2), strict=True)}
     p, q = ({i: v for i, v in side.items() if np.isfinite(v)} for side in (p, q))
     pld = from_two_probability_mass_functions(p, q, value_discretization_interval=1e-3)
     ours = epsilon_of(Shift.of(Block(shift, shift, variance)), 1e-5)

@@ -51,9 +51,7 @@ def test_all_rounds_together_keep_the_budget(rounds):
 
 
 def test_votes_take_what_a_generator_leaves():
-    steps = Release(
-        "g", "g", "subsampled_gaussian", noise_multiplier=1.2, sampling_probability=0.05, steps=60
-    )
+    steps = Release("g", "g", "subsampled_gaussian", noise_multiplier=1.2, sampling_probability=0.05, steps=60)
     m = votes_multiplier(4.0, 1e-5, 2, (steps,))
     assert m > votes_multiplier(4.0, 1e-5, 2)
     other = pld_privacy_accountant.PLDAccountant()

@@ -89,9 +89,7 @@ def test_noise_has_the_stated_variances():
         for j in range(i, 3):
             assert float(gram[:, i, j].var()) == pytest.approx(4.0 if i == j else 2.0, rel=error)
     cross = torch.stack([draw.cross for draw in draws])
-    torch.testing.assert_close(
-        cross.var(0), torch.full((3, 2), 0.25, dtype=torch.float64), rtol=error, atol=0
-    )
+    torch.testing.assert_close(cross.var(0), torch.full((3, 2), 0.25, dtype=torch.float64), rtol=error, atol=0)
     vectors = np.array([half_vector(draw) / ([2.0] * 6 + [0.5] * 6) for draw in draws])
     off = np.corrcoef(vectors.T) - np.eye(12)
     assert np.abs(off).max() < 5 / math.sqrt(4000)

@@ -25,9 +25,7 @@ def exact_sums(n: int = 30, d: int = 4, c: int = 2) -> NoisyGram:
 
 def test_noise_is_multiplier_times_sensitivity():
     assert Guarantee(2.0).deviations == pytest.approx([multiplier(2.0, 1e-5) * math.sqrt(2)] * 2)
-    assert Guarantee(2.0, clip=3.0, unit="client").deviations == pytest.approx(
-        [multiplier(2.0, 1e-5) * 3] * 2
-    )
+    assert Guarantee(2.0, clip=3.0, unit="client").deviations == pytest.approx([multiplier(2.0, 1e-5) * 3] * 2)
 
 
 @pytest.mark.parametrize("u", [0.1, 0.5, 0.9])
@@ -67,11 +65,7 @@ def test_the_whole_noise_keeps_epsilon():
     """In a coordinate of each kind: the largest shift of it alone, by the exact distribution's bound."""
     guarantee = Guarantee(1.0, trust="distributed")
     gram, cross = guarantee.variances(4, 2, FIXED.scale)
-    for l2, variance in (
-        (FIXED.scale**2, gram),
-        (FIXED.scale**2 / math.sqrt(2), gram / 2),
-        (FIXED.scale, cross),
-    ):
+    for l2, variance in ((FIXED.scale**2, gram), (FIXED.scale**2 / math.sqrt(2), gram / 2), (FIXED.scale, cross)):
         block = skellam.Block(l2 * 1.0, l2 * 2.0, variance)
         assert skellam.epsilon_of(skellam.Shift.of(block), 1e-5) < 1.0
 

@@ -12,9 +12,7 @@ from fedlab.privacy.ridge.projection import principal, random_directions
 
 def test_principal_directions_hold_the_most_energy():
     rng = torch.Generator().manual_seed(0)
-    stretched = torch.randn(60, 5, generator=rng, dtype=torch.float64) * torch.tensor(
-        [9.0, 5.0, 1.0, 0.1, 0.1]
-    )
+    stretched = torch.randn(60, 5, generator=rng, dtype=torch.float64) * torch.tensor([9.0, 5.0, 1.0, 0.1, 0.1])
     p = principal(stretched, 2)
     torch.testing.assert_close(p.T @ p, torch.eye(2, dtype=torch.float64))
     kept = float((stretched @ p).square().sum())

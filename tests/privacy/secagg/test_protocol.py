@@ -77,10 +77,7 @@ def test_an_upload_says_nothing_about_what_is_in_it():
 
 def test_nothing_leaves_a_client_but_keys_sealed_shares_digests_and_the_masked_vector():
     federation = Federation(10).run(lost=(0, 1, 1, 0))
-    names = {
-        step: {name for (at, _), said in federation.sent.items() if at == step for name in said}
-        for step in STEPS
-    }
+    names = {step: {name for (at, _), said in federation.sent.items() if at == step for name in said} for step in STEPS}
     assert names == {
         "keys": {"publics"},
         "shares": {"sealed", "digests", "commitment"},
@@ -119,14 +116,10 @@ def test_below_the_minimum_there_is_no_sum():
         lost = [4 * (step == other) for other in STEPS]
         federation = Federation(10).run(step, lost)
         following = STEPS[STEPS.index(step) + 1]
-        with pytest.raises(
-            BadInput, match=f"6 of 10 clients {said}, 7 must: there is no sum; .* raise dropout"
-        ):
+        with pytest.raises(BadInput, match=f"6 of 10 clients {said}, 7 must: there is no sum; .* raise dropout"):
             federation.asked(following)
     federation = Federation(10).run(lost=(0, 0, 0, 4))
-    with pytest.raises(
-        BadInput, match=r"of client \d+'s 9 neighbours revealed their share, 6 must: there is no sum"
-    ):
+    with pytest.raises(BadInput, match=r"of client \d+'s 9 neighbours revealed their share, 6 must: there is no sum"):
         federation.server.result()
 
 
@@ -136,10 +129,7 @@ def test_a_client_refuses_survivors_that_are_too_few_unknown_or_not_itself():
     who, everyone = server.uploaded[0], sorted(server.uploaded)
     (silent,) = set(federation.ids) - set(server.sealed)
     for survivors, why in (
-        (
-            everyone[:6] if who in everyone[:6] else [*everyone[:5], who],
-            "6 of 10 clients are in the sum, 7 must",
-        ),
+        (everyone[:6] if who in everyone[:6] else [*everyone[:5], who], "6 of 10 clients are in the sum, 7 must"),
         (sorted(set(everyone) - {who}), "lack this client"),
         (sorted([*everyone, silent]), "that never shared"),
         (everyone[:1] * 7, "named twice"),
@@ -168,9 +158,7 @@ def test_a_client_answers_a_step_again_with_the_same_and_never_otherwise():
     with pytest.raises(BadInput, match="other statistics were named before"):
         federation.answer("upload", who, asked["upload"])
     with pytest.raises(BadInput, match="took no part in the step before"):
-        Participant(who, federation.terms).reveal(
-            asked["reveal"], b"another session", federation.memories[who]
-        )
+        Participant(who, federation.terms).reveal(asked["reveal"], b"another session", federation.memories[who])
 
 
 def test_a_client_that_answers_twice_counts_once():

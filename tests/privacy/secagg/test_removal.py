@@ -80,9 +80,7 @@ def test_a_seed_that_was_tampered_with_or_is_missing_is_refused():
     server.result()
     departure = Removal.of(server, [10, 20])
     answer = federation.answer("leave", 30, departure.question(federation.server))
-    with pytest.raises(
-        BadInput, match="its seed with client 10 is not that of the mask: it was tampered with"
-    ):
+    with pytest.raises(BadInput, match="its seed with client 10 is not that of the mask: it was tampered with"):
         departure.take(server, 30, {"seeds": flipped(answer["seeds"])})
     assert departure.take(server, 30, answer) and not departure.take(server, 30, answer)
     with pytest.raises(BadInput, match="neither client 10, which leaves, nor client 40 sent the seed"):

@@ -82,13 +82,7 @@ def test_what_has_no_vector_is_refused():
 
 @pytest.mark.parametrize(
     "numbers",
-    [
-        np.zeros(5),
-        np.zeros(6),
-        np.full(6, np.nan),
-        np.array([0, 0, 3, 1.0, 0, 0]),
-        np.array([9, 5, 3, 1.0, 0, 0]),
-    ],
+    [np.zeros(5), np.zeros(6), np.full(6, np.nan), np.array([0, 0, 3, 1.0, 0, 0]), np.array([9, 5, 3, 1.0, 0, 0])],
 )
 def test_numbers_that_say_no_layout_are_refused(numbers):
     with pytest.raises(BadInput, match="a layout"):

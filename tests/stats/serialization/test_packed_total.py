@@ -84,9 +84,7 @@ def test_parts_that_are_each_in_the_sum_but_not_together_are_refused():
     with pytest.raises(BadInput, match="cannot remove"):
         (one + two).without([one, one, two])
     huge = GramStats(one.cross * 0, one.class_counts * 0, one.scale, matrix=torch.full((D, D), 2**62))
-    with pytest.raises(
-        BadInput, match="were never part of it"
-    ):  # four of them are 2^64, which int64 takes for 0
+    with pytest.raises(BadInput, match="were never part of it"):  # four of them are 2^64, which int64 takes for 0
         one.without([huge, huge, huge, huge])
 
 

@@ -97,13 +97,10 @@ def test_many_samples_send_a_triangle_of_32_bits(n):
 
 
 @pytest.mark.parametrize(
-    ("largest", "kind"),
-    [(127, np.int8), (128, np.int16), (2**15, np.int32), (2**31 - 1, np.int32), (2**31, np.int64)],
+    ("largest", "kind"), [(127, np.int8), (128, np.int16), (2**15, np.int32), (2**31 - 1, np.int32), (2**31, np.int64)]
 )
 def test_integers_travel_in_the_narrowest_type(largest, kind):
-    stats = replace(
-        GramStats.zeros(3, 2, scale=1.0), rows=None, matrix=torch.eye(3, dtype=torch.int64) * largest
-    )
+    stats = replace(GramStats.zeros(3, 2, scale=1.0), rows=None, matrix=torch.eye(3, dtype=torch.int64) * largest)
     packed = pack(stats)
     assert packed["gram"].dtype == kind and same(unpack(packed), stats)
 
@@ -156,11 +153,7 @@ MALFORMED = {
     **{f"{name} of complex numbers": cast(name, complex) for name in ALWAYS},
     **{f"{name} of floats": cast(name, float) for name in ("shape", "classes", "class_counts")},
     **{f"unsigned {name}": cast(name, np.uint64) for name in ("shape", "classes", "class_counts")},
-    **{
-        f"{name} holds {value}": put(name, 0, value)
-        for name in ("scale",)
-        for value in (np.nan, np.inf, -1.0)
-    },
+    **{f"{name} holds {value}": put(name, 0, value) for name in ("scale",) for value in (np.nan, np.inf, -1.0)},
     "no features": put("shape", 0, 0),
     "no classes": put("shape", 1, 0),
     "another width": put("shape", 0, 7),

@@ -51,10 +51,7 @@ def train(message: Message, context: Context) -> Message:
         (last,) = context.state["step"].to_numpy_ndarrays()
         step = step + 0.5 * last
     context.state["step"] = ArrayRecord([step])
-    content = {
-        "arrays": ArrayRecord([model + 0.3 * step]),
-        "metrics": MetricRecord({"num-examples": partition + 1}),
-    }
+    content = {"arrays": ArrayRecord([model + 0.3 * step]), "metrics": MetricRecord({"num-examples": partition + 1})}
     return Message(RecordDict(content), reply_to=message)
 
 

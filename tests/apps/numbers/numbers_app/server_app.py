@@ -11,9 +11,7 @@ app = ServerApp()
 @app.main()
 def main(grid: Grid, context: Context) -> None:
     config = context.run_config
-    minimum = dict.fromkeys(
-        ("min_available_nodes", "min_train_nodes", "min_evaluate_nodes"), config["min-nodes"]
-    )
+    minimum = dict.fromkeys(("min_available_nodes", "min_train_nodes", "min_evaluate_nodes"), config["min-nodes"])
     strategy = FedAvg(fraction_evaluate=1.0, **minimum)
     initial = ArrayRecord([np.zeros(config["data.size"])])
     result = strategy.start(grid, initial, num_rounds=config["num-server-rounds"])
