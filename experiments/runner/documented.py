@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from experiments.runner.schema import Checkpoint, Cohort, Settings
 from experiments.runner.signatures import docstring_of
 
-PARAMETERS = re.compile(r"^(\w+(?:, \w+)*)\n((?:    .*(?:\n|\Z))+)", re.MULTILINE)
+PARAMETERS = re.compile(r"^    (\w+(?:, \w+)*): (.*(?:\n {8}.*)*)", re.MULTILINE)
 OF_SCHEMA = {"": Settings, "checkpoint": Checkpoint, "cohort": Cohort}
 
 
@@ -25,7 +25,7 @@ def documented(cfg: DictConfig) -> str:
 
 
 def sentences(docstring: str) -> dict[str, str]:
-    """Return the first sentence of each parameter that a docstring documents in numpy's style."""
+    """Return the first sentence of each parameter that a docstring documents."""
     return {
         name: re.split(r"[.;:](?:\s|$)", " ".join(text.split()), maxsplit=1)[0]
         for names, text in PARAMETERS.findall(docstring)
