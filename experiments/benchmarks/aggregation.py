@@ -64,8 +64,8 @@ def main() -> None:
         ("sums", packing, median(sums), uploads[0].values(), (before, after_sums), unregularised),
         ("pairwise law", local, law, parties[0], (after_sums, after_law), merged),
     ):
-        sent = f"{sum(array.nbytes for array in upload) / 2**20:.2f} MiB"
-        cells = (f"{of_clients:.2f}", f"{of_server:.3f}", sent, mib(peaks[1] - peaks[0]))
+        size = f"{sum(array.nbytes for array in upload) / 2**20:.2f} MiB"
+        cells = (f"{of_clients:.2f}", f"{of_server:.3f}", size, mib(peaks[1] - peaks[0]))
         table.add_row(name, *cells, f"{relative(head, oracle):.1e}")
     table.add_row("centralised", "", f"{central_seconds:.3f}", "", "", f"{relative(central, heads[0]):.1e}")
     console.print(table)

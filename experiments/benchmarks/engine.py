@@ -18,6 +18,7 @@ import threading
 import time
 from collections.abc import Iterable
 from contextlib import contextmanager
+from itertools import product
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -56,25 +57,18 @@ def main() -> None:
 def against_flower(clients: int, repeats: int) -> list[tuple[str, str, int]]:
     """Return what both engines run, one after the other, so that a noisy minute strikes both."""
     jobs = []
-    for number in (clients // 10, clients):
-        for workload in WORKLOADS:
-            engines = [e for e in ENGINES if workload != "no-op" or "summed" not in e]
-            jobs += [(engine, workload, number) for _ in range(repeats) for engine in engines]
+    for number, workload in product((clients // 10, clients), WORKLOADS):
+        engines = [e for e in ENGINES if workload != "no-op" or "summed" not in e]
+        jobs += [(engine, workload, number) for _ in range(repeats) for engine in engines]
     return jobs
 
 
 def alone(clients: int, largest: int) -> list[tuple[str, str, int]]:
     """Return the larger rounds, which only this engine runs: as sums on Ray, and as no-ops in one process."""
     sizes = [n for n in (10 * clients, 100 * clients, 1000 * clients) if n <= largest]
-    jobs = [("local", "no-op", number) for number in sizes]
-    jobs += [("ray", "no-op", number) for number in sizes if number <= MANY]
-    jobs += [
-        ("ray summed", workload, number)
-        for number in sizes
-        for workload, side in WORKLOADS.items()
-        if side and number * side**2 <= 3e9
-    ]
-    return jobs
+    jobs = [("local", "no-op", n) for n in sizes] + [("ray", "no-op", n) for n in sizes if n <= MANY]
+    sums = product(sizes, WORKLOADS.items())
+    return jobs + [("ray summed", workload, n) for n, (workload, side) in sums if side and n * side**2 <= 3e9]
 
 
 def measure(console: Console, engine: str, workload: str, clients: int) -> dict[str, Any]:

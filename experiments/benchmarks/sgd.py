@@ -117,19 +117,10 @@ def main() -> None:
 
 def measured(work: Workload, folder: Path, stack: ExitStack, repeats: int, loops: list[int]) -> Table:
     """Run every way of making the round `repeats` times, in turn, and return the table."""
-    cfg = compose(
-        [
-            "methods=[fedavg]",
-            "features=identity",
-            "partition=iid",
-            "gradient.learning_rate=0.1",
-            "source=numpy",
-            f"source.path={drawn(work, folder / 'samples.npz')}",
-            f"clients={FEDERATION}",
-            f"cohort.fraction={work.cohort / FEDERATION}",
-            *work.settings,
-        ]
-    )
+    same = "methods=[fedavg] features=identity partition=iid gradient.learning_rate=0.1 source=numpy"
+    samples = f"source.path={drawn(work, folder / 'samples.npz')}"
+    sizes = (f"clients={FEDERATION}", f"cohort.fraction={work.cohort / FEDERATION}")
+    cfg = compose([*same.split(), samples, *sizes, *work.settings])
     config = describe(cfg, "fedavg")
     source, partition, backbone = (instantiate(config[part]) for part in ("source", "partition", "backbone"))
     everyone = world.build(source, partition, backbone, FEDERATION, cfg.seed)
