@@ -1,4 +1,4 @@
-"""Figures of a run: those of `curves`, and how labels are spread, what stays the same, and how exact it is.
+"""Figures of a run: how labels are spread, what stays the same, and how exact it is.
 
 Titles are computed from the numbers drawn, so a title cannot claim what the run did not find.
 """
@@ -18,17 +18,8 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 from numpy.typing import ArrayLike
 
-from fedlab.report.curves import accuracy_against_bytes, accuracy_against_rounds
 from fedlab.report.style import COLOURS, canvas, empty, look, styled
 from fedlab.report.words import percent, short_hash
-
-__all__ = [
-    "accuracy_against_bytes",
-    "accuracy_against_rounds",
-    "dummy_errors",
-    "invariance_heatmap",
-    "label_distribution",
-]
 
 
 @styled

@@ -167,13 +167,13 @@ class Result:
             path: Save the PNG there too.
         """
         # Here, for a run that only prints a table need not load matplotlib.
-        from fedlab.report import figures, privacy, stream, texts
+        from fedlab.report import curves, figures, privacy, stream, texts
 
         kind = kind or self.kinds[0]
         rows = self._study_rows
         figure_of: dict[str, Callable[[], Figure]] = {
-            "accuracy": lambda: figures.accuracy_against_rounds(self.values, self.events),
-            "bytes": lambda: figures.accuracy_against_bytes(self.values, self.events),
+            "accuracy": lambda: curves.accuracy_against_rounds(self.values, self.events),
+            "bytes": lambda: curves.accuracy_against_bytes(self.values, self.events),
             "clients": lambda: figures.label_distribution(self._label_counts()),
             "steps": lambda: stream.accuracy_after_each_step(self.values),
             "tasks": lambda: stream.task_matrices(self.values),
