@@ -37,6 +37,7 @@ def main() -> None:
     writer = strategy.writer
     wanted = {(domain, label): args.texts for domain in writer.prompts.domains for label in strategy.labels}
     instantiate(cfg.features.backbone).extract(["the first call loads the weights"])
+    prompts: list[str] = []
     model, pipeline, tokens = [], [], []
     for seed in range(args.repeats):
         with tempfile.TemporaryDirectory() as folder:

@@ -239,8 +239,8 @@ def afl(engine: str, clients: int) -> dict[str, Any]:
         "device": "cpu",
     }
     run_config = {"config": json.dumps(config)}
-    parts = (instantiate(config[part]) for part in ("source", "partition", "backbone"))
-    everyone = world.build(*parts, clients, 0)
+    source, partition, backbone = (instantiate(config[part]) for part in ("source", "partition", "backbone"))
+    everyone = world.build(source, partition, backbone, clients, 0)
     learner = instantiate(config["client"], num_classes=c)
     peaks: dict[str, Any] = {}
     with memory(peaks), grid_of(engine, "clients.app:app", clients, run_config) as grid:

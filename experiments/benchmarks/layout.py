@@ -9,7 +9,8 @@ from typing import ParamSpec, TypeVar
 
 from rich.table import Column, Table
 
-P, T = ParamSpec("P"), TypeVar("T")
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 def options(doc: str | None, **numbers: int) -> argparse.ArgumentParser:

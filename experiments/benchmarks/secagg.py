@@ -25,7 +25,8 @@ from fedlab.privacy.secagg.server import STEPS, SecureSum
 from fedlab.stats import FixedPoint, GramStats, GramSum, total_of
 from fedlab.stats.serialization.integers import Layout, integers, statistics_of
 
-P, T = ParamSpec("P"), TypeVar("T")
+P = ParamSpec("P")
+T = TypeVar("T")
 FIXED = FixedPoint()
 SEED = 1
 """Of the graph."""

@@ -57,8 +57,8 @@ def accuracy_against_samples(results: Mapping[str, Any]) -> Figure:
         return empty(figure, axes)
     for index, (name, metrics) in enumerate(runs.items()):
         samples = [step["samples"] for step in metrics["steps"]]
-        style = look(index, "os^vD") | {"markevery": max(1, len(samples) // 20)}
-        axes.plot(samples, 100 * _curve(metrics), label=name, **style)
+        every = max(1, len(samples) // 20)
+        axes.plot(samples, 100 * _curve(metrics), label=name, markevery=every, **look(index, "os^vD"))
     axes.set(xlabel="samples met", ylabel="accuracy (%)")
     axes.legend(loc="lower right")
     return figure

@@ -43,7 +43,7 @@ def gain_per_domain(rows: Rows) -> Figure:
         middle = np.array([np.mean(group) for group in groups])
         spans = np.abs(np.array([[min(group), max(group)] for group in groups]).T - middle)
         places = np.arange(len(domains)) + width * (index - (len(counts) - 1) / 2)
-        style = {"color": COLOURS[index % len(COLOURS)], "label": f"{labelled} labelled"}
+        style: dict[str, Any] = {"color": COLOURS[index % len(COLOURS)], "label": f"{labelled} labelled"}
         axes.bar(places, middle, 0.9 * width, yerr=spans, error_kw=ERRORS, **style)
     axes.axhline(0, color="#888888", lw=1)
     axes.set_xticks(range(len(domains)), domains)
