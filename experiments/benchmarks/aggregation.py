@@ -10,19 +10,15 @@ sums must do at least: k n_k d^2 multiply-adds for the stacked factors, and one 
 from __future__ import annotations
 
 import resource
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from statistics import median
-from typing import TypeVar
 
 import torch
 from rich.console import Console
 
-from experiments.benchmarks.layout import columns, options
+from experiments.benchmarks.layout import columns, options, timed
 from experiments.studies.afl_pairwise import aggregate, local_solution
 from fedlab.stats import GramStats, one_hot, pack, total_of, unpack
-
-T = TypeVar("T")
 
 
 def main() -> None:
@@ -64,24 +60,13 @@ def main() -> None:
         f"{args.clients} clients, {args.samples} samples each, d={args.features}, c={args.classes}",
         "< | clients (s) | server (s) | upload per client | server memory | error",
     )
-    ours = sum(array.nbytes for array in uploads[0].values())
-    theirs = sum(array.nbytes for array in parties[0])
-    table.add_row(
-        "sums",
-        f"{packing:.2f}",
-        f"{median(sums):.3f}",
-        f"{ours / 2**20:.2f} MiB",
-        mib(after_sums - before),
-        f"{relative(unregularised, oracle):.1e}",
-    )
-    table.add_row(
-        "pairwise law",
-        f"{local:.2f}",
-        f"{law:.3f}",
-        f"{theirs / 2**20:.2f} MiB",
-        mib(after_law - after_sums),
-        f"{relative(merged, oracle):.1e}",
-    )
+    for name, of_clients, of_server, upload, peaks, head in (
+        ("sums", packing, median(sums), uploads[0].values(), (before, after_sums), unregularised),
+        ("pairwise law", local, law, parties[0], (after_sums, after_law), merged),
+    ):
+        size = f"{sum(array.nbytes for array in upload) / 2**20:.2f} MiB"
+        cells = (f"{of_clients:.2f}", f"{of_server:.3f}", size, mib(peaks[1] - peaks[0]))
+        table.add_row(name, *cells, f"{relative(head, oracle):.1e}")
     table.add_row("centralised", "", f"{central_seconds:.3f}", "", "", f"{relative(central, heads[0]):.1e}")
     console.print(table)
     console.print(
@@ -97,13 +82,6 @@ def arriving(clients: int, samples: int, features: int, classes: int) -> Iterato
         x = torch.randn(samples, features, generator=generator, dtype=torch.float64)
         y = one_hot(torch.randint(classes, (samples,), generator=generator), classes)
         yield unpack(pack(GramStats.from_batch(x, y)))
-
-
-def timed(work: Callable[[], T]) -> tuple[T, float]:
-    """Return what `work` returns and its seconds."""
-    started = time.perf_counter()
-    result = work()
-    return result, time.perf_counter() - started
 
 
 def peak() -> float:

@@ -20,7 +20,7 @@ import numpy as np
 from hydra.utils import instantiate
 from rich.console import Console
 
-from experiments.benchmarks.layout import columns, options
+from experiments.benchmarks.layout import columns, options, timed
 from experiments.runner.compare import describe
 from experiments.runner.compose import compose
 from fedlab.llm.backends.completion_cache import complete_all
@@ -37,7 +37,7 @@ def main() -> None:
     writer = strategy.writer
     wanted = {(domain, label): args.texts for domain in writer.prompts.domains for label in strategy.labels}
     instantiate(cfg.features.backbone).extract(["the first call loads the weights"])
-    asked: list[str] = []
+    prompts: list[str] = []
     model, pipeline, tokens = [], [], []
     for seed in range(args.repeats):
         with tempfile.TemporaryDirectory() as folder:
@@ -45,10 +45,9 @@ def main() -> None:
             cell = server.writer
             cell.llm = writer.llm  # loaded once
             cell.keep_in(folder)
-            asked[:] = cell.prompts_of(wanted, {}, seed)
-            started = time.perf_counter()
-            answers = complete_all(writer.llm, asked, writer.sampling, seed)
-            model.append(time.perf_counter() - started)
+            prompts = cell.prompts_of(wanted, {}, seed)
+            answers, seconds = timed(complete_all, writer.llm, prompts, writer.sampling, seed)
+            model.append(seconds)
             started = time.perf_counter()
             server.pool.add(cell.write(wanted, {}, seed), "augmented", seed)
             server.pool.model()
@@ -56,7 +55,7 @@ def main() -> None:
             tokens.append(sum(answer.tokens for answer in answers))
             assert cell.usage()["completion_tokens"] == tokens[-1], "both must write the same"
     table = columns(
-        f"{len(asked)} prompts, {int(np.sum(tokens)):,} tokens in all", "< | tokens a second | of the model's"
+        f"{len(prompts)} prompts, {int(np.sum(tokens)):,} tokens in all", "< | tokens a second | of the model's"
     )
     rates = [median(n / s for n, s in zip(tokens, seconds, strict=True)) for seconds in (model, pipeline)]
     share = median(a / b for a, b in zip(model, pipeline, strict=True))

@@ -45,25 +45,23 @@ def against_one_machine(console: Console, overrides: list[str], repeats: int, di
     results: dict[str, list[dict[str, Any]]] = {"one machine": [], "LocalGrid": [], "RayGrid, 2 workers": []}
     engines = {"LocalGrid": "local", "RayGrid, 2 workers": "ray"}
     for _ in range(repeats):
-        for name, found in results.items():
+        for name, runs in results.items():
             words = ["experiment=cil_letter", *overrides, f"engine={engines.get(name, 'local')}"]
-            found.append(measured(words, "acil" if name in engines else "centralised", directory))
-            console.print(f"{name}: {found[-1]['seconds']['total']:.1f} s", highlight=False)
-    heads = {result["head_sha256"] for found in results.values() for result in found}
+            runs.append(measured(words, "acil" if name in engines else "centralised", directory))
+            console.print(f"{name}: {runs[-1]['seconds']['total']:.1f} s", highlight=False)
+    heads = {result["head_sha256"] for runs in results.values() for result in runs}
     assert len(heads) == 1, f"{len(heads)} different heads"
     table = columns(
         f"{' '.join(overrides)}, 26 classes in 25 phases; one head {heads.pop()[:12]}",
         "< | seconds | of them clients | adding and solving | judging | times one machine | sent by a client",
     )
     alone = [result["seconds"]["total"] for result in results["one machine"]]
-    for name, found in results.items():
-        phases = [
-            median(result["seconds"][phase] for result in found)
-            for phase in ("total", "train", "aggregate", "evaluate")
-        ]
-        ratio = median(r["seconds"]["total"] / one for r, one in zip(found, alone, strict=True))
-        sent = found[0]["bytes_up_per_client"]
-        table.add_row(name, *(f"{part:.1f}" for part in phases), f"{ratio:.2f}", f"{sent / 1e6:.2f} MB" if sent else "")
+    for name, runs in results.items():
+        parts = ("total", "train", "aggregate", "evaluate")
+        seconds = [f"{median(result['seconds'][part] for result in runs):.1f}" for part in parts]
+        ratio = median(r["seconds"]["total"] / one for r, one in zip(runs, alone, strict=True))
+        size = runs[0]["bytes_up_per_client"]
+        table.add_row(name, *seconds, f"{ratio:.2f}", f"{size / 1e6:.2f} MB" if size else "")
     return table
 
 

@@ -34,6 +34,8 @@ DEVICES = ("cpu", "cuda")
 Act = Callable[[], Any]
 On = Callable[[torch.device], Act]
 """Puts the data on a device, and returns what is timed there."""
+Steps = Callable[[nn.Module, torch.optim.Optimizer, Tensor, Tensor], None]
+"""Trains a module on features and labels."""
 Row = tuple[str, On, Callable[[Any, Any], str]]
 """What is done, how, and how the CPU's result is compared with the GPU's."""
 
@@ -126,39 +128,35 @@ def private() -> Iterator[Row]:
             torch.manual_seed(0)
             return nn.Sequential(nn.Linear(512, 1024), nn.ReLU(), nn.Linear(1024, 10)).to(device)
 
-    def plain(device: torch.device) -> Act:
-        here = x.to(device), labels.to(device)
+    def plain(module: nn.Module, optimizer: torch.optim.Optimizer, h: Tensor, y: Tensor) -> None:
+        for _ in range(10):
+            optimizer.zero_grad()
+            cross_entropy(module(h), y).backward()
+            optimizer.step()
 
-        def act() -> Tensor:
-            module = fresh(device)
-            optimizer = torch.optim.SGD(module.parameters(), lr=0.1)
-            for _ in range(10):
-                optimizer.zero_grad()
-                cross_entropy(module(here[0]), here[1]).backward()
-                optimizer.step()
-            return next(module.parameters()).detach()
-
-        return act
-
-    def clipped(clipping: str) -> On:
-        def on(device: torch.device) -> Act:
-            here = Rows(x.to(device), labels.to(device))
+    def clipped(clipping: str) -> Steps:
+        def train(module: nn.Module, optimizer: torch.optim.Optimizer, h: Tensor, y: Tensor) -> None:
             rule = DPSGD(1.0, 0.0, 1.0, 10, n, physical_batch=256, clipping=clipping)
+            rule.train(module, Rows(h, y), _losses, optimizer, torch.Generator().manual_seed(0), probe=False)
+
+        return train
+
+    def trained(train: Steps) -> On:
+        def on(device: torch.device) -> Act:
+            here = x.to(device), labels.to(device)
 
             def act() -> Tensor:
                 module = fresh(device)
-                optimizer = torch.optim.SGD(module.parameters(), lr=0.1)
-                drawn = torch.Generator().manual_seed(0)
-                rule.train(module, here, _losses, optimizer, drawn, probe=False)
+                train(module, torch.optim.SGD(module.parameters(), lr=0.1), *here)
                 return next(module.parameters()).detach()
 
             return act
 
         return on
 
-    yield "10 steps of plain SGD, 2,048 samples", plain, _apart
-    yield "10 steps of DP-SGD, ghost", clipped("ghost"), _apart
-    yield "10 steps of DP-SGD, hooks", clipped("hooks"), _apart
+    yield "10 steps of plain SGD, 2,048 samples", trained(plain), _apart
+    yield "10 steps of DP-SGD, ghost", trained(clipped("ghost")), _apart
+    yield "10 steps of DP-SGD, hooks", trained(clipped("hooks")), _apart
 
 
 def _losses(module: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:

@@ -18,6 +18,7 @@ import threading
 import time
 from collections.abc import Iterable
 from contextlib import contextmanager
+from itertools import product
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -26,7 +27,7 @@ import numpy as np
 import psutil
 from rich.console import Console
 
-from experiments.benchmarks.layout import options
+from experiments.benchmarks.layout import options, timed
 from experiments.benchmarks.tables import ENGINES, WORKLOADS, afl_table, draw, ratios, table
 
 ROUNDS, ROUNDS_OF_MANY, MANY = 3, 2, 100_000
@@ -56,25 +57,18 @@ def main() -> None:
 def against_flower(clients: int, repeats: int) -> list[tuple[str, str, int]]:
     """Return what both engines run, one after the other, so that a noisy minute strikes both."""
     jobs = []
-    for number in (clients // 10, clients):
-        for workload in WORKLOADS:
-            engines = [e for e in ENGINES if workload != "no-op" or "summed" not in e]
-            jobs += [(engine, workload, number) for _ in range(repeats) for engine in engines]
+    for number, workload in product((clients // 10, clients), WORKLOADS):
+        engines = [e for e in ENGINES if workload != "no-op" or "summed" not in e]
+        jobs += [(engine, workload, number) for _ in range(repeats) for engine in engines]
     return jobs
 
 
 def alone(clients: int, largest: int) -> list[tuple[str, str, int]]:
     """Return the larger rounds, which only this engine runs: as sums on Ray, and as no-ops in one process."""
     sizes = [n for n in (10 * clients, 100 * clients, 1000 * clients) if n <= largest]
-    jobs = [("local", "no-op", number) for number in sizes]
-    jobs += [("ray", "no-op", number) for number in sizes if number <= MANY]
-    jobs += [
-        ("ray summed", workload, number)
-        for number in sizes
-        for workload, side in WORKLOADS.items()
-        if side and number * side**2 <= 3e9
-    ]
-    return jobs
+    jobs = [("local", "no-op", n) for n in sizes] + [("ray", "no-op", n) for n in sizes if n <= MANY]
+    sums = product(sizes, WORKLOADS.items())
+    return jobs + [("ray summed", workload, n) for n, (workload, side) in sums if side and n * side**2 <= 3e9]
 
 
 def measure(console: Console, engine: str, workload: str, clients: int) -> dict[str, Any]:
@@ -85,10 +79,9 @@ def measure(console: Console, engine: str, workload: str, clients: int) -> dict[
         log.seek(0)
         if done.returncode:
             raise RuntimeError(f"{engine}, {workload}, {clients} clients failed:\n{log.read()[-3000:]}")
-    found: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
-    found |= {"engine": engine, "workload": workload, "clients": clients}
-    console.print(f"{engine}, {workload}, {clients} clients: {found['seconds']:.2f} s", highlight=False)
-    return found
+    measured = json.loads(done.stdout.strip().splitlines()[-1])
+    console.print(f"{engine}, {workload}, {clients} clients: {measured['seconds']:.2f} s", highlight=False)
+    return measured | {"engine": engine, "workload": workload, "clients": clients}
 
 
 # -- one round, on any Grid ----------------------------------------------------------------------------------
@@ -147,22 +140,26 @@ def play(grid: Any, clients: int, side: int, summed: bool) -> list[float]:
 
 def one(engine: str, workload: str, clients: int) -> dict[str, Any]:
     """Measure one engine on one workload: seconds of a warm round, and peak memory."""
-    import fedlab.engine.simulation.local_grid
-
-    side, found = WORKLOADS[workload], {}
+    side, peaks = WORKLOADS[workload], {}
     name, _, summed = engine.partition(" ")
-    with memory(found):
+    with memory(peaks):
         if name == "flower":
             seconds = on_flower(clients, side)
-        elif name == "local":
-            with fedlab.engine.simulation.local_grid.LocalGrid(client_app(side), clients) as grid:
-                seconds = play(grid, clients, side, bool(summed))
         else:
-            from fedlab.engine.simulation.ray_grid import RayGrid
-
-            with RayGrid(client_app(side), clients, num_workers=2) as grid:
+            with grid_of(name, client_app(side), clients) as grid:
                 seconds = play(grid, clients, side, bool(summed))
-    return found | {"seconds": median(seconds[1:]), "first": seconds[0]}
+    return peaks | {"seconds": median(seconds[1:]), "first": seconds[0]}
+
+
+def grid_of(engine: str, app: Any, clients: int, run_config: dict[str, Any] | None = None) -> Any:
+    """Return our engine of this name; Ray is loaded only where it counts."""
+    if engine == "local":
+        from fedlab.engine.simulation.local_grid import LocalGrid
+
+        return LocalGrid(app, clients, run_config)
+    from fedlab.engine.simulation.ray_grid import RayGrid
+
+    return RayGrid(app, clients, run_config, num_workers=2)
 
 
 def on_flower(clients: int, side: int) -> list[float]:
@@ -191,7 +188,7 @@ def on_flower(clients: int, side: int) -> list[float]:
 
 
 @contextmanager
-def memory(found: dict[str, Any]) -> Any:
+def memory(peaks: dict[str, Any]) -> Any:
     """Record the driver's peak memory, and the peak of the driver and its workers together (shared pages once)."""
     done, peak = threading.Event(), [0]
 
@@ -213,8 +210,8 @@ def memory(found: dict[str, Any]) -> Any:
     finally:
         done.set()
         watcher.join()
-        found["driver"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        found["all"] = peak[0]
+        peaks["driver"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        peaks["all"] = peak[0]
 
 
 # -- AFL, whole ------------------------------------------------------------------------------------------------
@@ -223,53 +220,40 @@ def memory(found: dict[str, Any]) -> Any:
 def afl(engine: str, clients: int) -> dict[str, Any]:
     """AFL from the first message to the head, against one centralised Gram and solve of the same features."""
     from flwr.app import ArrayRecord
+    from hydra.utils import instantiate
 
-    from clients import afl as client
     from fedlab import world
-    from fedlab.data.partition import Iid
     from fedlab.engine.aggregation.rounds import run_rounds
-    from fedlab.engine.simulation.local_grid import LocalGrid
     from fedlab.engine.simulation.meter import MeteredGrid
-    from fedlab.engine.simulation.ray_grid import RayGrid
-    from fedlab.features.backbones import Identity
     from strategies.afl import AFL
 
     samples, d, c = (50_000, 512, 100) if clients == 1000 else (2_000_000, 64, 10)
     target = "experiments.benchmarks.synthetic.Synthetic"
-    source = {"_target_": target, "samples": samples, "features": d, "classes": c}
-    model = {"_target_": "clients.afl.AFL", "limit": 4.0}
     config = {
-        "source": source,
+        "source": {"_target_": target, "samples": samples, "features": d, "classes": c},
         "partition": {"_target_": "fedlab.data.partition.Iid"},
         "backbone": {"_target_": "fedlab.features.backbones.Identity"},
-        "client": model,
+        "client": {"_target_": "clients.afl.AFL", "limit": 4.0},
         "clients": clients,
         "seed": 0,
         "device": "cpu",
     }
     run_config = {"config": json.dumps(config)}
-    from experiments.benchmarks.synthetic import Synthetic
-
-    everyone = world.build(Synthetic(samples, d, c), Iid(), Identity(), clients, 0)
-    learner = client.AFL(c, limit=4.0)
-    found: dict[str, Any] = {}
-    with memory(found):
-        app = "clients.app:app"
-        local = engine == "local"
-        with LocalGrid(app, clients, run_config) if local else RayGrid(app, clients, run_config, 2) as grid:
-            ours, theirs = [], []
-            for repeat in range(4 if clients == 1000 else 1):
-                strategy = AFL()
-                started = time.perf_counter()
-                history = run_rounds(strategy, MeteredGrid(grid), ArrayRecord(), 1)
-                ours.append(time.perf_counter() - started)
-                started = time.perf_counter()
-                head = learner.fit(learner.observe(everyone.train, everyone.train_labels), 1.0)
-                theirs.append(time.perf_counter() - started)
-                assert np.array_equal(history.arrays["weight"].numpy(), head.numpy()), "not the centralised head"
-                if repeat == 0 and clients == 1000:
-                    ours, theirs = [], []  # workers have loaded their data now
-    return found | {"seconds": median(ours), "centralised": median(theirs)}
+    source, partition, backbone = (instantiate(config[part]) for part in ("source", "partition", "backbone"))
+    everyone = world.build(source, partition, backbone, clients, 0)
+    learner = instantiate(config["client"], num_classes=c)
+    peaks: dict[str, Any] = {}
+    with memory(peaks), grid_of(engine, "clients.app:app", clients, run_config) as grid:
+        ours, theirs = [], []
+        for repeat in range(4 if clients == 1000 else 1):
+            history, seconds = timed(run_rounds, AFL(), MeteredGrid(grid), ArrayRecord(), 1)
+            ours.append(seconds)
+            head, seconds = timed(lambda: learner.fit(learner.observe(everyone.train, everyone.train_labels), 1.0))
+            theirs.append(seconds)
+            assert np.array_equal(history.arrays["weight"].numpy(), head.numpy()), "not the centralised head"
+            if repeat == 0 and clients == 1000:
+                ours, theirs = [], []  # workers have loaded their data now
+    return peaks | {"seconds": median(ours), "centralised": median(theirs)}
 
 
 if __name__ == "__main__":

@@ -1,10 +1,16 @@
-"""What a benchmark asks for, whole numbers as options, and how it shows what it has measured: tables."""
+"""What benchmarks share: whole numbers as options, a stopwatch, and tables of what was measured."""
 
 from __future__ import annotations
 
 import argparse
+import time
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
 
-from rich.table import Table
+from rich.table import Column, Table
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 def options(doc: str | None, **numbers: int) -> argparse.ArgumentParser:
@@ -17,8 +23,12 @@ def options(doc: str | None, **numbers: int) -> argparse.ArgumentParser:
 
 def columns(title: str, names: str) -> Table:
     """Return an empty table with these columns: `<what | seconds` is words on the left and numbers on the right."""
-    table = Table(title=title)
-    for name in names.split("|"):
-        name = name.strip()
-        table.add_column(name.removeprefix("<"), justify="left" if name.startswith("<") else "right")
-    return table
+    heads = map(str.strip, names.split("|"))
+    return Table(*(Column(h.removeprefix("<"), justify="left" if h[0] == "<" else "right") for h in heads), title=title)
+
+
+def timed(work: Callable[P, T], *args: P.args, **options: P.kwargs) -> tuple[T, float]:
+    """Return what `work` returns for these arguments, and its seconds."""
+    started = time.perf_counter()
+    result = work(*args, **options)
+    return result, time.perf_counter() - started

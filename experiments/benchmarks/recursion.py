@@ -20,7 +20,6 @@ https://arxiv.org/abs/2205.14922, equations 9 and 10. b samples in a batch, d fe
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from statistics import median
@@ -29,7 +28,7 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from experiments.benchmarks.layout import columns, options
+from experiments.benchmarks.layout import columns, options, timed
 from fedlab.analytic import RandomReLU
 from fedlab.stats import FixedPoint, GramStats, GramSum, one_hot
 from fedlab.stats.arithmetic.solve import Solution
@@ -74,17 +73,22 @@ class Recursion:
         self.inverse = torch.eye(stream.features, dtype=kind) / ridge
         self.weight = torch.zeros(stream.features, stream.classes, dtype=kind)
 
+    def add(self, x: Tensor, y: Tensor) -> None:
+        """Update R, then W, by a batch."""
+        self._update(x.to(self.kind), y.to(self.kind))
+
     def head(self) -> Tensor:
         """Return W."""
         return self.weight
+
+    def _update(self, x: Tensor, y: Tensor) -> None:
+        raise NotImplementedError
 
 
 class FromTheLeft(Recursion):
     """As published code has it."""
 
-    def add(self, x: Tensor, y: Tensor) -> None:
-        """Update R, then W."""
-        x, y = x.to(self.kind), y.to(self.kind)
+    def _update(self, x: Tensor, y: Tensor) -> None:
         k = torch.inverse(torch.eye(len(x), dtype=self.kind) + x @ self.inverse @ x.T)
         self.inverse -= self.inverse @ x.T @ k @ x @ self.inverse
         self.weight += self.inverse @ x.T @ (y - x @ self.weight)
@@ -93,9 +97,7 @@ class FromTheLeft(Recursion):
 class WellAssociated(Recursion):
     """The same two lines with the products in a better order; K by its factor."""
 
-    def add(self, x: Tensor, y: Tensor) -> None:
-        """Update R, then W, in place."""
-        x, y = x.to(self.kind), y.to(self.kind)
+    def _update(self, x: Tensor, y: Tensor) -> None:
         self._shrink(x)
         self.weight.addmm_(self.inverse, x.T @ (y - x @ self.weight))
 
@@ -110,9 +112,7 @@ class WellAssociated(Recursion):
 class GainReused(WellAssociated):
     """And without R in the update of W."""
 
-    def add(self, x: Tensor, y: Tensor) -> None:
-        """Update R, then W, in place."""
-        x, y = x.to(self.kind), y.to(self.kind)
+    def _update(self, x: Tensor, y: Tensor) -> None:
         self.weight.addmm_(self._shrink(x).T, y - x @ self.weight)
 
 
@@ -126,25 +126,18 @@ class Sums:
         """Check the batch and add its statistics."""
         self.total.add(GramStats.from_batch(x, y, self.fixed))
 
-    def solution(self) -> Solution:
-        """Solve."""
-        return self.total.result().solution(self.ridge)
-
     def head(self) -> Tensor:
-        """Return W."""
-        return self.solution().weight
+        """Solve, and return W."""
+        return self.total.result().solve(self.ridge)
 
 
 def run(stream: Stream, learner: Recursion | Sums) -> tuple[Tensor, float, float]:
     """Return the head, the seconds of all batches and those of asking for the head; samples cost nothing."""
     seconds = 0.0
     for x, y in stream:
-        started = time.perf_counter()
-        learner.add(x, y)  # pyright: ignore[reportAttributeAccessIssue]
-        seconds += time.perf_counter() - started
-    started = time.perf_counter()
-    head = learner.head()
-    return head.to(torch.float64), seconds, time.perf_counter() - started
+        seconds += timed(learner.add, x, y)[1]
+    head, last = timed(learner.head)
+    return head.to(torch.float64), seconds, last
 
 
 def joint(stream: Stream, ridge: float, steps: int = 4) -> tuple[Tensor, Solution]:
@@ -174,8 +167,8 @@ def main() -> None:
     stream = Stream(args.batches, args.batch, args.features, args.classes, args.inputs)
     console = Console()
 
-    wanted, said = joint(stream, args.ridge)
-    console.print(f"condition of G + g I: {said.condition:.1e}, g = {args.ridge}")
+    wanted, first = joint(stream, args.ridge)
+    console.print(f"condition of G + g I: {first.condition:.1e}, g = {args.ridge}")
     learners: dict[str, Callable[[], Recursion | Sums]] = {
         "left": lambda: FromTheLeft(stream, args.ridge, torch.float64),
         "well": lambda: WellAssociated(stream, args.ridge, torch.float64),
@@ -189,32 +182,26 @@ def main() -> None:
         parser.error(f"--only {' '.join(sorted(unknown))}: the rows are {', '.join(learners)}")
     chosen = {*(args.only or learners), "sums, float64", "sums, exact"}
     learners = {name: make for name, make in learners.items() if name in chosen}
-    adding: dict[str, list[float]] = {name: [] for name in learners}
-    asking: dict[str, list[float]] = {name: [] for name in learners}
+    seconds: dict[str, list[list[float]]] = {name: [] for name in learners}
     errors: dict[str, float] = {}
     for repeat in range(args.repeats):
         for name, make in learners.items():
             if repeat and name.endswith("float32"):
                 continue  # for its error, which is always the same
-            head, batches, last = run(stream, make())
-            adding[name].append(batches)
-            asking[name].append(last)
+            head, *spent = run(stream, make())
+            seconds[name].append(spent)
             errors[name] = float((head - wanted).norm() / wanted.norm())
 
-    total = {name: median(a + b for a, b in zip(adding[name], asking[name], strict=True)) for name in learners}
+    total = {name: median(map(sum, pairs)) for name, pairs in seconds.items()}
     table = columns(
         f"{args.batches} batches of {args.batch}, d={args.features}, c={args.classes}, median of {args.repeats}",
         "< | a batch, s | head, s | all, s | / sums | / exact | error",
     )
-    for name in learners:
-        table.add_row(
-            name,
-            f"{median(adding[name]) / args.batches:.3f}",
-            f"{median(asking[name]):.2f}",
-            f"{total[name]:.2f}",
-            *(f"{total[name] / total[ours]:.1f}" for ours in ("sums, float64", "sums, exact")),
-            f"{errors[name]:.1e}",
-        )
+    for name, pairs in seconds.items():
+        adding, asking = map(median, zip(*pairs, strict=True))
+        ratios = [f"{total[name] / total[ours]:.1f}" for ours in ("sums, float64", "sums, exact")]
+        cells = (f"{adding / args.batches:.3f}", f"{asking:.2f}", f"{total[name]:.2f}")
+        table.add_row(name, *cells, *ratios, f"{errors[name]:.1e}")
     console.print(table)
     console.print(
         "left, well, gain reused: the recursion; all: every batch, and the head at the end;\n"

@@ -3,7 +3,7 @@
     python -m experiments.benchmarks.secagg [--clients 10 100 1000] [--lost 0 0.1 0.3] [--features 512]
 
 The protocol by itself, in one process, without messages: every client answers in turn. Each loss is spread over
-the four steps. Every sum is compared with the plain one, by its digest; a departure of two clients too.
+the four steps. Every sum is compared with the plain one, by its digest; a removal of two clients too.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import ParamSpec, TypeVar
 
 import numpy as np
 import torch
@@ -25,6 +25,7 @@ from fedlab.privacy.secagg.server import STEPS, SecureSum
 from fedlab.stats import FixedPoint, GramStats, GramSum, total_of
 from fedlab.stats.serialization.integers import Layout, integers, statistics_of
 
+P = ParamSpec("P")
 T = TypeVar("T")
 FIXED = FixedPoint()
 SEED = 1
@@ -82,57 +83,57 @@ class Aggregation:
         gone = int(lost * self.clients)
         plain = GramSum()
         server = self.server
+        asks = {"shares": server.ask_shares, "upload": server.ask_upload}
+        asks["reveal"] = lambda: dict.fromkeys(server.uploaded, server.ask_reveal())
+        takes = {"keys": server.take_keys, "shares": server.take_shares}
+        takes |= {"upload": server.take_upload, "reveal": server.take_reveal}
         questions: dict[int, Answer] = {who: {} for who in range(self.clients)}
         for number, step in enumerate(STEPS[:4]):
             if number:
-                ask = {"shares": server.ask_shares, "upload": server.ask_upload, "reveal": self._ask_reveal}[step]
-                questions = self._server(step, ask)
+                questions = self._server(step, asks[step])
             there = rng.permutation(list(questions)).tolist()
             for who in sorted(there[: len(there) - gone // 4 - (number < gone % 4)]):
                 stats = self.held(who) if step == "upload" else None
                 answer = self._client(step, who, questions[who], stats)
-                self._server(step, lambda who=who, answer=answer, step=step: _take(server, step)(who, answer))
+                self._server(step, takes[step], who, answer)
                 if stats is not None:
                     plain.add(stats)
         vector = self._server("reveal", server.result)
-        found = statistics_of(vector, self.layout, len(server.uploaded))
-        assert isinstance(found, GramStats)
-        return found, plain.result()
+        secure = statistics_of(vector, self.layout, len(server.uploaded))
+        assert isinstance(secure, GramStats)
+        return secure, plain.result()
 
     def leave(self) -> bool:
         """Let two neighbours leave; return whether what is taken out is exactly what they held."""
-        departure = Removal.of(self.server, self.leaving)
-        for who in departure.asked(self.server):
-            answer = self._client("leave", who, departure.question(self.server), None)
-            self._server("leave", lambda who=who, answer=answer: departure.take(self.server, who, answer))
-        vector = self._server("leave", lambda: departure.result(self.server))
+        removal = Removal.of(self.server, self.leaving)
+        for who in removal.asked(self.server):
+            answer = self._client("leave", who, removal.question(self.server), None)
+            self._server("leave", removal.take, self.server, who, answer)
+        vector = self._server("leave", removal.result, self.server)
         return statistics_of(vector, self.layout, 2).sha256 == total_of(map(self.held, self.leaving)).sha256
 
-    def _ask_reveal(self) -> dict[int, Answer]:
-        return dict.fromkeys(self.server.uploaded, self.server.ask_reveal())
-
-    def _client(self, step: str, who: int, asked: Answer, stats: GramStats | None) -> Answer:
+    def _client(self, step: str, who: int, question: Answer, stats: GramStats | None) -> Answer:
         one, memory, session = Participant(who, self.terms), self.memories.get(who, {}), self.server.session
         vector = None if stats is None else integers(stats, self.clients)
         started = time.process_time()
         if step == "keys":
             answer, memory = one.keys(session, memory, lambda: np.random.default_rng([2, who]).bytes(32))
         elif vector is not None:
-            answer, memory = one.upload(asked, vector, session, memory)
+            answer, memory = one.upload(question, vector, session, memory)
         else:
             method = {"shares": one.shares, "reveal": one.reveal, "leave": one.part}[step]
-            answer, memory = method(asked, session, memory)
+            answer, memory = method(question, session, memory)
         cost = self.costs[step]
         cost.seconds += time.process_time() - started
         cost.clients += 1
         cost.up += _bytes(answer)
-        cost.down += _bytes(asked) if step != "keys" else len(session)
+        cost.down += _bytes(question) if step != "keys" else len(session)
         self.memories[who] = memory
         return answer
 
-    def _server(self, step: str, work: Callable[[], T]) -> T:
+    def _server(self, step: str, work: Callable[P, T], *args: P.args, **options: P.kwargs) -> T:
         started = time.process_time()
-        result = work()
+        result = work(*args, **options)
         self.costs[step].server += time.process_time() - started
         return result
 
@@ -167,16 +168,11 @@ def show(one: Aggregation, lost: float, seconds: float, sha256: str, left: bool 
             table.add_row(step, str(k), *cells, f"{cost.server:.3f}")
     console = Console()
     console.print(table)
-    said = "" if left is None else f"; two leave: their part is {'theirs to the bit' if left else 'WRONG'}"
+    removed = "" if left is None else f"; two leave: their part is {'theirs to the bit' if left else 'WRONG'}"
     console.print(
         f"{in_sum} in the sum, plain sum = secure sum ({sha256[:12]}), {one.layout.length:,} integers, "
-        f"{seconds:.1f} CPU s in all{said}"
+        f"{seconds:.1f} CPU s in all{removed}"
     )
-
-
-def _take(server: SecureSum, step: str) -> Callable[[int, Answer], bool]:
-    takes = {"keys": server.take_keys, "shares": server.take_shares, "upload": server.take_upload}
-    return takes.get(step, server.take_reveal)
 
 
 def _bytes(arrays: Answer) -> int:

@@ -14,7 +14,6 @@ import logging
 import math
 import random
 import tempfile
-import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -32,7 +31,7 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from clients.sgd import SGD, Answer
-from experiments.benchmarks.layout import columns, options
+from experiments.benchmarks.layout import columns, options, timed
 from experiments.runner.compare import CLIENT_APP, describe
 from experiments.runner.compose import compose
 from fedlab import world
@@ -46,7 +45,8 @@ from fedlab.engine.simulation.meter import MeteredGrid
 from fedlab.engine.simulation.ray_grid import RayGrid
 from fedlab.gradient.networks import Model
 
-CLASSES = 10
+FEDERATION, SAMPLES, CLASSES = 1000, 50, 10
+"""Number of clients, samples of each, and classes."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Workload:
 
     Attributes:
         title: What the table is called.
-        federation, cohort, samples: Number of clients, how many of them train in the round, and samples of each.
+        cohort: Number of clients that train in the round.
         shape: Of one sample; three dimensions are an image.
         settings: As `fedlab run` takes them.
         module: The same network in PyTorch's own words.
@@ -63,9 +63,7 @@ class Workload:
     """
 
     title: str
-    federation: int
     cohort: int
-    samples: int
     shape: tuple[int, ...]
     settings: tuple[str, ...]
     module: Callable[[], nn.Sequential]
@@ -76,16 +74,12 @@ WORKLOADS = {
     "dense": Workload(
         "a 64-64-10 network, every client in the round",
         1000,
-        1000,
-        50,
         (64,),
         ("network=hidden", "network.width=64"),
         lambda: nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, CLASSES)),
     ),
     "cnn": Workload(
         "two convolutions, 1.6M weights, images of 32x32x3",
-        1000,
-        50,
         50,
         (32, 32, 3),
         ("network=cnn",),
@@ -123,31 +117,22 @@ def main() -> None:
 
 def measured(work: Workload, folder: Path, stack: ExitStack, repeats: int, loops: list[int]) -> Table:
     """Run every way of making the round `repeats` times, in turn, and return the table."""
-    cfg = compose(
-        [
-            "methods=[fedavg]",
-            "features=identity",
-            "partition=iid",
-            "gradient.learning_rate=0.1",
-            "source=numpy",
-            f"source.path={drawn(work, folder / 'samples.npz')}",
-            f"clients={work.federation}",
-            f"cohort.fraction={work.cohort / work.federation}",
-            *work.settings,
-        ]
-    )
+    same = "methods=[fedavg] features=identity partition=iid gradient.learning_rate=0.1 source=numpy"
+    samples = f"source.path={drawn(work, folder / 'samples.npz')}"
+    sizes = (f"clients={FEDERATION}", f"cohort.fraction={work.cohort / FEDERATION}")
+    cfg = compose([*same.split(), samples, *sizes, *work.settings])
     config = describe(cfg, "fedavg")
     source, partition, backbone = (instantiate(config[part]) for part in ("source", "partition", "backbone"))
-    everyone = world.build(source, partition, backbone, work.federation, cfg.seed)
+    everyone = world.build(source, partition, backbone, FEDERATION, cfg.seed)
     learner: SGD = instantiate(config["client"], num_classes=CLASSES)
     start = learner.initial(everyone.train.shape[1], cfg.seed)
     run_config = {"config": json.dumps(config)}
     cores = available_cpus()
-    ray = stack.enter_context(RayGrid(CLIENT_APP, work.federation, run_config, num_workers=cores))
-    local = stack.enter_context(LocalGrid(CLIENT_APP, work.federation, run_config))
-    asked = cohort(instantiate(config["strategy"]), local, cfg.seed)
-    clients = [(*everyone.client(k), seed_of(cfg.seed, k)) for k in asked]
-    loop = Loop(work.module(), learner, work.shape, work.pooled, clients)
+    ray = stack.enter_context(RayGrid(CLIENT_APP, FEDERATION, run_config, num_workers=cores))
+    local = stack.enter_context(LocalGrid(CLIENT_APP, FEDERATION, run_config))
+    partitions = cohort(instantiate(config["strategy"]), local, cfg.seed)
+    clients = [(*everyone.client(k), seed_of(cfg.seed, k)) for k in partitions]
+    loop = Loop(work, learner, clients)
 
     def federated(grid: Grid) -> Model:
         random.seed(cfg.seed)  # the same cohort every time
@@ -171,19 +156,14 @@ def measured(work: Workload, folder: Path, stack: ExitStack, repeats: int, loops
     seconds, models = timed_in_turn(bare | ways, repeats)
     best = min(bare, key=lambda name: median(seconds[name]))
     table = columns(
-        f"{work.title}: {work.cohort} of {work.federation} clients, {work.samples} samples each",
+        f"{work.title}: {work.cohort} of {FEDERATION} clients, {SAMPLES} samples each",
         "< | seconds | us per client | faster than the best loop | largest difference of a weight",
     )
     for name in seconds:
         gap = max(float((models[name][key] - array).abs().max()) for key, array in models[best].items())
         spent = median(seconds[name])
-        table.add_row(
-            name,
-            f"{spent:.3f}",
-            f"{spent / work.cohort * 1e6:.0f}",
-            f"{median(seconds[best]) / spent:.2f}",
-            f"{gap:.1e}",
-        )
+        cells = (f"{spent:.3f}", f"{spent / work.cohort * 1e6:.0f}", f"{median(seconds[best]) / spent:.2f}")
+        table.add_row(name, *cells, f"{gap:.1e}")
     return table
 
 
@@ -201,7 +181,7 @@ def seed_of(seed: int, partition: int) -> int:
 
 def average(answers: list[Answer]) -> Model:
     """Return the mean of the clients' models by their samples."""
-    counts = [told["num-examples"] for _, told in answers]
+    counts = [metrics["num-examples"] for _, metrics in answers]
     total = {name: torch.zeros(array.shape) for name, array in answers[0][0].items()}
     for (model, _), count in zip(answers, counts, strict=True):
         for name, array in model.items():
@@ -218,10 +198,9 @@ def timed_in_turn(
     for turn in range(repeats + 1):
         for name, (threads, way) in ways.items():
             torch.set_num_threads(threads)
-            started = time.perf_counter()
-            models[name] = way()
+            models[name], spent = timed(way)
             if turn:
-                seconds[name].append(time.perf_counter() - started)
+                seconds[name].append(spent)
     return seconds, models
 
 
@@ -234,7 +213,7 @@ def drawn(work: Workload, path: Path) -> Path:
             return rng.integers(256, size=(n, *work.shape), dtype=np.uint8)
         return rng.standard_normal((n, *work.shape), dtype=np.float32)
 
-    n, m = work.federation * work.samples, 100
+    n, m = FEDERATION * SAMPLES, 100
     y, y_test = rng.integers(CLASSES, size=n), np.arange(m) % CLASSES
     np.savez(path, x=some(n), y=y, x_test=some(m), y_test=y_test)
     return path
@@ -244,28 +223,24 @@ class Loop:
     """The round as a loop over clients whose samples are loaded already.
 
     Args:
-        module: What is trained.
-        rule: Whose settings the loop follows.
-        shape: Of a sample.
-        pooled: Height, width and channels of what the convolutions leave.
+        work: Workload whose network is trained.
+        rule: Learner whose settings the loop follows.
         clients: Features (n, d), classes (n,) and seed of each.
     """
 
-    def __init__(
-        self,
-        module: nn.Sequential,
-        rule: SGD,
-        shape: tuple[int, ...],
-        pooled: tuple[int, int, int],
-        clients: list[tuple[Tensor, Tensor, int]],
-    ):
-        self.module, self.rule, self.pooled = module, rule, pooled
-        self.clients = [(planes(x.unflatten(1, shape)), labels, seed) for x, labels, seed in clients]
+    def __init__(self, work: Workload, rule: SGD, clients: list[tuple[Tensor, Tensor, int]]):
+        self.module, self.rule, self.pooled = work.module(), rule, work.pooled
+        # PyTorch's modules read images with the channels first.
+        inputs = [x.unflatten(1, work.shape).movedim(-1, 1).contiguous() for x, _, _ in clients]
+        self.clients = [(x, labels, seed) for x, (_, labels, seed) in zip(inputs, clients, strict=True)]
 
     def round(self, start: dict[str, np.ndarray]) -> Model:
         """Return the average of the clients' models, under the names and in the layout of `start`."""
         keys = list(self.module.state_dict())
-        given = {key: self._read(torch.tensor(start[name])) for key, name in zip(keys, start, strict=True)}
+        given = {
+            key: self._relaid(torch.tensor(start[name]), self.pooled, -1, 1)
+            for key, name in zip(keys, start, strict=True)
+        }
         total = {key: torch.zeros_like(array) for key, array in given.items()}
         everyone = sum(len(labels) for _, labels, _ in self.clients)
         for x, labels, seed in self.clients:
@@ -278,23 +253,13 @@ class Loop:
                 optimizer.step()
             for key, array in self.module.state_dict().items():
                 total[key].add_(array, alpha=len(labels) / everyone)
-        return {name: self._written(total[key]) for key, name in zip(keys, start, strict=True)}
+        channels_first = (self.pooled[2], *self.pooled[:2])
+        return {name: self._relaid(total[key], channels_first, 1, -1) for key, name in zip(keys, start, strict=True)}
 
-    def _read(self, weight: Tensor) -> Tensor:
+    def _relaid(self, weight: Tensor, shape: tuple[int, ...], channels: int, to: int) -> Tensor:
         # The layer above the convolutions numbers its inputs by row, column, channel; a module by channel first.
-        flat = weight.ndim == 2 and weight.shape[1] == math.prod(self.pooled)
-        return weight.unflatten(1, self.pooled).permute(0, 3, 1, 2).flatten(1) if flat else weight
-
-    def _written(self, weight: Tensor) -> Tensor:
-        flat = weight.ndim == 2 and weight.shape[1] == math.prod(self.pooled)
-        height, width, channels = self.pooled
-        back = (channels, height, width)
-        return weight.unflatten(1, back).permute(0, 2, 3, 1).flatten(1) if flat else weight
-
-
-def planes(images: Tensor) -> Tensor:
-    """Return (n, h, w, c) as (n, c, h, w), as PyTorch's modules read images; other samples as they are."""
-    return images.permute(0, 3, 1, 2).contiguous() if images.ndim == 4 else images
+        above = weight.ndim == 2 and weight.shape[1] == math.prod(self.pooled)
+        return weight.unflatten(1, shape).movedim(channels, to).flatten(1) if above else weight
 
 
 if __name__ == "__main__":

@@ -23,14 +23,13 @@ def table(runs: list[dict[str, Any]]) -> Table:
     for key in keys(runs):
         workload, clients, engine = key
         seconds, driver, everything = (of(runs, key, what) for what in ("seconds", "driver", "all"))
-        cells = [
-            f"{seconds:.3g}",
-            f"{seconds / clients * 1e6:.0f}",
-            f"{driver / 2**20:.0f}",
-            f"{everything / 2**20:.0f}",
-        ]
-        shown.add_row(workload, f"{clients:,}", engine, *cells)
+        shown.add_row(workload, f"{clients:,}", engine, f"{seconds:.3g}", *shares(seconds, clients, driver, everything))
     return shown
+
+
+def shares(seconds: float, clients: int, driver: float, everything: float) -> list[str]:
+    """Return microseconds of a client, and MiB of the driver and in all."""
+    return [f"{seconds / clients * 1e6:.0f}", f"{driver / 2**20:.0f}", f"{everything / 2**20:.0f}"]
 
 
 def keys(runs: list[dict[str, Any]]) -> list[Key]:
@@ -51,10 +50,8 @@ def ratios(runs: list[dict[str, Any]], clients: int) -> Table:
     )
     for workload in WORKLOADS:
         for engine in ENGINES[1:]:
-            pairs = list(
-                zip(series(runs, workload, clients, "flower"), series(runs, workload, clients, engine), strict=False)
-            )
-            if pairs:
+            both = (series(runs, workload, clients, name) for name in ("flower", engine))
+            if pairs := list(zip(*both, strict=False)):
                 cells = [f"{median(a[what] / b[what] for a, b in pairs):.1f}" for what in ("seconds", "driver")]
                 shown.add_row(workload, engine, *cells)
     return shown
@@ -72,16 +69,9 @@ def afl_table(runs: list[dict[str, Any]]) -> Table:
         "clients | engine | seconds | centralised s | ratio | us/client | driver MiB | in all MiB",
     )
     for r in runs:
-        shown.add_row(
-            f"{r['clients']:,}",
-            r["engine"],
-            f"{r['seconds']:.3g}",
-            f"{r['centralised']:.3g}",
-            f"{r['seconds'] / r['centralised']:.2f}",
-            f"{r['seconds'] / r['clients'] * 1e6:.0f}",
-            f"{r['driver'] / 2**20:.0f}",
-            f"{r['all'] / 2**20:.0f}",
-        )
+        ours, alone, clients = r["seconds"], r["centralised"], r["clients"]
+        cells = (f"{clients:,}", r["engine"], f"{ours:.3g}", f"{alone:.3g}", f"{ours / alone:.2f}")
+        shown.add_row(*cells, *shares(ours, clients, r["driver"], r["all"]))
     return shown
 
 

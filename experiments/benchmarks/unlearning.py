@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import shutil
 import tempfile
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -25,7 +24,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from experiments.benchmarks.layout import columns, options
+from experiments.benchmarks.layout import columns, options, timed
 from experiments.runner.compare import build_world, make_grid, run_method
 from experiments.runner.compose import compose
 from experiments.runner.deletion import kept_by
@@ -90,20 +89,13 @@ def _server(args: argparse.Namespace, d: int, samples: int) -> list[str]:
         heads, left = {}, set()
         for _ in range(args.repeats):
             for way, work in ways.items():
-                started = time.perf_counter()
-                heads[way] = work()
-                seconds[way].append(time.perf_counter() - started)
-            copy = Path(folder) / "copy"
-            files = [path for path in Path(folder).iterdir() if path.is_file()]
-            copy.mkdir()
-            for path in files:
-                shutil.copy(path, copy)
-            leave = ExactUnlearning(copy, Joint(RIDGE))
-            started = time.perf_counter()
-            certificate = leave.delete(range(args.leaving))
-            seconds["durable"].append(time.perf_counter() - started)
+                heads[way], spent = timed(work)
+                seconds[way].append(spent)
+            with tempfile.TemporaryDirectory() as copy:
+                shutil.copytree(folder, copy, dirs_exist_ok=True)
+                certificate, spent = timed(ExactUnlearning(Path(copy), Joint(RIDGE)).delete, range(args.leaving))
+            seconds["durable"].append(spent)
             left.add(certificate.head_after)
-            shutil.rmtree(copy)
     wanted = _digest(rest.solution(RIDGE))
     del heads["solve"]
     same = {wanted} == {*left, *map(_digest, heads.values())}
@@ -130,7 +122,7 @@ def _from_disk(kept: Kept, nodes: Iterable[int]) -> Solution:
 def _federation(repeats: int, overrides: Sequence[str]) -> Table:
     """Time deletions beside federations that run again without those who left."""
     cfg, name = compose(["experiment=unlearn_afl", *overrides]), "afl"
-    again, read, deletions, heads = [], [], [], set()
+    runs, reads, deletions, heads = [], [], [], set()
     with tempfile.TemporaryDirectory() as folder, RunDirectory(Path(folder)) as directory:
         everyone = build_world(cfg, directory)
         with make_grid(cfg, everyone) as grid:
@@ -141,27 +133,23 @@ def _federation(repeats: int, overrides: Sequence[str]) -> Table:
         with make_grid(cell, others) as grid:
             run_method(cell, name, others, grid, directory)  # workers start, and what is cached is cached
             for number in range(repeats):
-                started = time.perf_counter()
-                result, _ = run_method(cell, name, others, grid, directory)
-                again.append(time.perf_counter() - started)
+                (result, _), spent = timed(run_method, cell, name, others, grid, directory)
+                runs.append(spent)
                 copy = Path(folder) / f"copy{number}"
                 shutil.copytree(Path(folder) / "clients", copy / "clients")
                 sums = kept_by(cfg, name, copy)
-                started = time.perf_counter()
-                _from_disk(sums.kept, map(node_of, leaving))
-                read.append(time.perf_counter() - started)
-                started = time.perf_counter()
-                certificate = sums.delete(leaving)
-                deletions.append(time.perf_counter() - started)
+                reads.append(timed(_from_disk, sums.kept, map(node_of, leaving))[1])
+                certificate, spent = timed(sums.delete, leaving)
+                deletions.append(spent)
                 heads |= {result["head_sha256"], certificate.head_after}
     table = columns(
         f"{' '.join(['experiment=unlearn_afl', *overrides])}: {len(leaving)} of {cfg.clients} leave",
         "< | seconds | the federation without them takes | one hash",
     )
     same = "yes" if len(heads) == 1 else "NO"
-    table.add_row("federation without them", f"{median(again):.3f}", "", same)
-    for what, seconds in (("read, subtract and solve", read), ("and certified, durable", deletions)):
-        ratio = median(a / b for a, b in zip(again, seconds, strict=True))
+    table.add_row("federation without them", f"{median(runs):.3f}", "", same)
+    for what, seconds in (("read, subtract and solve", reads), ("and certified, durable", deletions)):
+        ratio = median(a / b for a, b in zip(runs, seconds, strict=True))
         table.add_row(what, f"{median(seconds):.3f}", f"{ratio:.1f} times as long", same)
     return table
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from experiments.commands.words import Words, console
+from experiments.commands.words import Words, console, facts
 
 if TYPE_CHECKING:
     from fedlab.data.dataset import Dataset
@@ -32,18 +32,14 @@ def command() -> None:
 def catalogue() -> None:
     """List every dataset, its size, licence and whether it is here."""
     from rich.box import SIMPLE_HEAD
-    from rich.table import Table
+    from rich.table import Column, Table
     from rich.text import Text
 
     from fedlab.data.sources.catalogue import SOURCES
 
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    table.add_column("name", no_wrap=True)
-    table.add_column("what, under which licence")
-    table.add_column("kind")
-    for column in ("samples", "classes", "MB"):
-        table.add_column(column, justify="right")
-    table.add_column("here", justify="center")
+    words = (Column("name", no_wrap=True), "what, under which licence", "kind")
+    sizes = (Column(name, justify="right") for name in ("samples", "classes", "MB"))
+    table = Table(*words, *sizes, Column("here", justify="center"), box=SIMPLE_HEAD, pad_edge=False)
     for name, entry in SOURCES.items():
         count, classes = (f"{n:,}" if n else "-" for n in (entry.samples, entry.classes))
         size = f"{entry.megabytes:g}" if entry.packages else "-"
@@ -56,24 +52,16 @@ def catalogue() -> None:
 @click.argument("name", shell_complete=_complete)
 def show(name: str) -> None:
     """Show one dataset: origin, classes, split sizes, natural clients."""
-    from rich.table import Table
-
     from fedlab.data.sources.catalogue import listing
 
     entry = listing(name)
-    facts = Table(title=name, title_justify="left", show_header=False)
-    facts.add_column(no_wrap=True)
-    facts.add_column(overflow="fold")
-    facts.add_row("what", entry.title)
-    for key in ("kind", "origin", "how", "licence"):
-        facts.add_row(key, getattr(entry, key))
-    facts.add_row("config", f"source={name}")
+    rows = [("what", entry.title), *((key, getattr(entry, key)) for key in ("kind", "origin", "how", "licence"))]
+    rows.append(("config", f"source={name}"))
     if _presence(entry) == "yes":
-        for row in _contents(entry.source().load()):
-            facts.add_row(*row)
+        rows += _contents(entry.source().load())
     elif entry.packages:
-        facts.add_row("here", f"no: fedlab data fetch {name} ({entry.megabytes:g} MB)")
-    console().print(facts)
+        rows.append(("here", f"no: fedlab data fetch {name} ({entry.megabytes:g} MB)"))
+    console().print(facts(rows, title=name, title_justify="left"))
 
 
 @command.command("fetch")

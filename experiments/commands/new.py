@@ -83,14 +83,14 @@ def method_texts(root: Path, name: str, title: str | None = None, paper: str | N
         if re.search(rf"^(from|import) .*\b{words[MODEL.capitalize()]}\b", text, re.M):
             raise BadInput(f"{name!r} would name a class as one that {path} imports: take another name")
         taken += [own] if (root / own).exists() else []
-        texts[own] = pattern.sub(lambda found: words[found[0]], text)
+        texts[own] = pattern.sub(lambda match: words[match[0]], text)
     for path, row in rows.items():
         text = (root / path).read_text(encoding="utf-8")
-        found = [(match[1], match.start()) for match in re.finditer(ROWS[path], text, re.M)]
+        starts = [(match[1], match.start()) for match in re.finditer(ROWS[path], text, re.M)]
         # a blank line or a bracket before the first row ends nothing
-        found = found[next((i for i, (there, _) in enumerate(found) if there), len(found)) :]
-        taken += [path] if name in dict(found) else []
-        after = next((start for there, start in found if there is None or there > name), None)
+        starts = starts[next((i for i, (there, _) in enumerate(starts) if there), len(starts)) :]
+        taken += [path] if name in dict(starts) else []
+        after = next((start for there, start in starts if there is None or there > name), None)
         if after is None:
             raise BadInput(f"{path} has no list of methods to add {name!r} to: restore it from git")
         texts[path] = text[:after] + row + text[after:]

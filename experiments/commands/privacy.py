@@ -1,4 +1,4 @@
-"""`fedlab privacy show | plan | audit`: what was released, what a promise takes, and whether the noise keeps it.
+"""`fedlab privacy show | plan | audit`: what was released, what a guarantee takes, and whether the noise keeps it.
 
 Nothing is released by any of them, and no data are read: `plan` knows sizes alone, `audit` attacks a sample of its own.
 """
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from experiments.commands.words import Words, console
+from experiments.commands.words import Words, console, facts
 from fedlab.errors import BadInput, unknown
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ EXAMPLE = "fedlab privacy plan n=15000 d=384 c=2 clients=100 epsilon=1 delta=1e-
 
 @click.group("privacy", cls=Words)
 def command() -> None:
-    """What was released, what a promise takes, whether it holds: fedlab privacy show RUN_DIR | plan | audit."""
+    """What was released, what a guarantee takes, whether it holds: fedlab privacy show RUN_DIR | plan | audit."""
 
 
 @command.command("show")
@@ -49,18 +49,18 @@ def show(run: Path) -> None:
 @command.command("plan", epilog=f"For example: {EXAMPLE}")
 @click.argument("settings", metavar="key=value...", nargs=-1)
 def plan(settings: Sequence[str]) -> None:
-    """Show the noise that a promise takes, and what it costs."""
+    """Show the noise that a guarantee takes, and what it costs."""
     _print_plan(planned(settings))
 
 
 @command.command("audit", epilog="For example: fedlab privacy audit epsilon=1 delta=1e-5 releases=100000")
 @click.argument("settings", metavar="key=value...", nargs=-1)
 def audit(settings: Sequence[str]) -> None:
-    """Attack the noise of a promise: the epsilon that it cannot be below, from many releases."""
+    """Attack the noise of a guarantee: the epsilon that it cannot be below, from many releases."""
     from fedlab.audit.epsilon import attack
 
-    guarantee, given = _promised(settings, ATTACK)
-    for bound, says in zip(attack(guarantee, **given), ("any mechanism", "Gaussian noise"), strict=True):
+    guarantee, extent = _guarantee(settings, ATTACK)
+    for bound, says in zip(attack(guarantee, **extent), ("any mechanism", "Gaussian noise"), strict=True):
         print(
             f"{says}: epsilon >= {bound.epsilon:.3g} at delta {bound.delta:g}, with confidence {bound.confidence:g}, "
             f"from {bound.releases} releases"
@@ -68,8 +68,7 @@ def audit(settings: Sequence[str]) -> None:
         if bound.violates(guarantee.epsilon):
             raise BadInput(
                 f"epsilon={guarantee.epsilon:g} is disproved: releases show {bound.epsilon:.3g} at least. This is a "
-                "fault of fedlab's noise, or an audit in "
-                f"{1 / (1 - bound.confidence):.0f} that errs: try another seed="
+                f"fault of fedlab's noise, or an audit in {1 / (1 - bound.confidence):.0f} that errs: try another seed="
             )
     print(f"the promised epsilon {guarantee.epsilon:g} is not disproved")
 
@@ -105,18 +104,18 @@ def planned(words: Sequence[str]) -> Plan:
     """
     from fedlab.privacy.ridge.plan import Plan
 
-    guarantee, sizes = _promised(words, SIZES)
+    guarantee, sizes = _guarantee(words, SIZES)
     return Plan(guarantee, **sizes)
 
 
-def _promised(words: Sequence[str], more: Mapping[str, Any]) -> tuple[Guarantee, dict[str, Any]]:
-    """Return the promise that the words state, and the values of `more` settings; None must be given."""
+def _guarantee(words: Sequence[str], more: Mapping[str, Any]) -> tuple[Guarantee, dict[str, Any]]:
+    """Return the guarantee that the words state, and the values of `more` settings; None must be given."""
     from dataclasses import fields
 
     from fedlab.privacy.ridge.guarantee import Guarantee
 
-    promise = {f.name: f.default for f in fields(Guarantee) if f.name not in ("gram_share", "cap")}
-    known: dict[str, Any] = {**promise, **more}
+    own = {f.name: f.default for f in fields(Guarantee) if f.name not in ("gram_share", "cap")}
+    known: dict[str, Any] = {**own, **more}
     given: dict[str, str] = {}
     for word in words:
         key, equals, value = word.partition("=")
@@ -130,7 +129,7 @@ def _promised(words: Sequence[str], more: Mapping[str, Any]) -> tuple[Guarantee,
     if missing := [key for key, default in more.items() if default is None and key not in given]:
         raise BadInput(f"plan needs {', '.join(f'{key}=' for key in missing)}: for example {EXAMPLE}")
     values = known | {key: _value(key, text, known[key]) for key, text in given.items()}
-    return Guarantee(**{key: values[key] for key in promise}), {key: values[key] for key in more}
+    return Guarantee(**{key: values[key] for key in own}), {key: values[key] for key in more}
 
 
 def _value(key: str, text: str, default: Any) -> Any:
@@ -145,35 +144,28 @@ def _value(key: str, text: str, default: Any) -> Any:
 
 def _print_plan(plan: Plan) -> None:
     from rich import box
-    from rich.table import Table
+    from rich.table import Column, Table
 
     from fedlab.privacy.ridge.plan import forecast
     from fedlab.report.words import percent
 
-    of, out = plan.guarantee, console()
-    facts = Table(
-        title=f"epsilon={of.epsilon:g} delta={of.delta:g}, one {of.unit}, {of.relation}, trust={of.trust}, "
-        f"clip={of.clip:g}: n={plan.n} d={plan.d} c={plan.c} clients={plan.clients}",
-        title_justify="left",
-        show_header=False,
+    of, s, out = plan.guarantee, plan.deviation, console()
+    title = f"epsilon={of.epsilon:g} delta={of.delta:g}, one {of.unit}, {of.relation}, trust={of.trust}, "
+    title += f"clip={of.clip:g}: n={plan.n} d={plan.d} c={plan.c} clients={plan.clients}"
+    own = [("each client adds", f"standard deviation {plan.own_deviation:.4g}")] if plan.own_deviation else []
+    rows = (
+        ("noise multiplier", f"{of.noise_multiplier:.4g} standard deviations per unit of sensitivity"),
+        ("sensitivity", f"{of.sensitivity:.4g} of (G, C)"),
+        *own,
+        ("noise in the sum", f"{s:.4g} on G's diagonal and C, {s / 2**0.5:.4g} beside the diagonal"),
+        ("ridge", f"{plan.ridge:.4g} = s sqrt(2 d), the noise's largest eigenvalue"),
+        ("signal to noise", f"{plan.ratio:.3g}: G's average eigenvalue over that"),
     )
-    facts.add_column(no_wrap=True)
-    facts.add_column(overflow="fold")
-    s = plan.deviation
-    facts.add_row("noise multiplier", f"{of.noise_multiplier:.4g} standard deviations per unit of sensitivity")
-    facts.add_row("sensitivity", f"{of.sensitivity:.4g} of (G, C)")
-    if plan.own_deviation:
-        facts.add_row("each client adds", f"standard deviation {plan.own_deviation:.4g}")
-    facts.add_row("noise in the sum", f"{s:.4g} on G's diagonal and C, {s / 2**0.5:.4g} beside the diagonal")
-    facts.add_row("ridge", f"{plan.ridge:.4g} = s sqrt(2 d), the noise's largest eigenvalue")
-    facts.add_row("signal to noise", f"{plan.ratio:.3g}: G's average eigenvalue over that")
-    out.print(facts)
+    out.print(facts(rows, title=title, title_justify="left"))
     for note in notes(plan):
         out.print(note)
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("change")
-    for column in ("noise", "signal", "without", "with", "loss"):
-        table.add_column(column, justify="right", no_wrap=True)
+    numbers = (Column(n, justify="right", no_wrap=True) for n in ("noise", "signal", "without", "with", "loss"))
+    table = Table("change", *numbers, box=box.SIMPLE_HEAD, pad_edge=False)
     for words, changed in [("as asked", plan), *plan.alternatives()]:
         cells = [words, f"{changed.deviation:.4g}", f"{changed.ratio:.3g}"]
         if (outlook := forecast(changed)) is not None:
@@ -192,10 +184,8 @@ def notes(plan: Plan) -> list[str]:
     """Return what one should know of a plan before trusting it."""
     of, remarks = plan.guarantee, []
     if of.delta > 1 / plan.n and of.unit == "sample":
-        remarks.append(
-            f"delta={of.delta:g} is above 1/n = {1 / plan.n:.2g}: to publish a sample at random would keep it. "
-            "Take a smaller one."
-        )
+        above = f"delta={of.delta:g} is above 1/n = {1 / plan.n:.2g}"
+        remarks.append(f"{above}: to publish a sample at random would keep it. Take a smaller one.")
     if of.trust == "distributed":
         remarks.append("Integers (Skellam) take a few per cent more, and it is worth nothing without the secure sum.")
     if plan.ratio < 1:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ from fedlab.errors import unknown
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
 VARIABLE = "_FEDLAB_COMPLETE"
 """The environment variable through which a shell asks for completions."""
@@ -97,3 +98,13 @@ def console() -> Console:
     from rich.console import Console
 
     return Console(markup=False, highlight=False)
+
+
+def facts(rows: Iterable[Sequence[str]], **options: Any) -> Table:
+    """Return a table of names and what is true of each; long values are folded."""
+    from rich.table import Column, Table
+
+    table = Table(Column(no_wrap=True), Column(overflow="fold"), show_header=False, **options)
+    for row in rows:
+        table.add_row(*row)
+    return table

@@ -14,7 +14,6 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
@@ -43,35 +42,22 @@ UNREADABLE = (ValueError, TypeError, UnsupportedAlgorithm)
 HOST_NAME = re.compile(r"[\w*-]+(\.[\w-]+)*", re.ASCII)
 
 
-@dataclass(frozen=True)
 class Keys:
     """Where the secrets of a federation lie.
 
-    Attributes:
+    Args:
         folder: Folder of the files that the module's docstring lists.
+
+    Attributes:
+        authority, authority_key: Certificate that a client checks the SuperLink's own with, and its private key.
+        certificate, certificate_key: The SuperLink's certificate, and its private key.
+        secret: What SuperLink and SuperExec share.
     """
 
-    folder: Path
-
-    @property
-    def authority(self) -> Path:
-        """What a client checks the SuperLink's certificate with."""
-        return self.folder / "ca.crt"
-
-    @property
-    def certificate(self) -> Path:
-        """The SuperLink's certificate."""
-        return self.folder / "server.crt"
-
-    @property
-    def certificate_key(self) -> Path:
-        """The private key of the certificate."""
-        return self.folder / "server.key"
-
-    @property
-    def secret(self) -> Path:
-        """What SuperLink and SuperExec share."""
-        return self.folder / "superexec.secret"
+    def __init__(self, folder: Path):
+        self.folder, self.secret = folder, folder / "superexec.secret"
+        self.authority, self.authority_key = folder / "ca.crt", folder / "ca.key"
+        self.certificate, self.certificate_key = folder / "server.crt", folder / "server.key"
 
     def node(self, number: int) -> Path:
         """The private key of a SuperNode; beside it lies the public one, with the suffix .pub."""
@@ -103,15 +89,14 @@ def make_keys(folder: Path, hosts: Sequence[str], nodes: int) -> Keys:
     names = x509.SubjectAlternativeName([_general_name(host) for host in hosts])
     keys = Keys(folder)
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    authority_key = folder / "ca.key"
-    if keys.authority.exists() and not authority_key.exists():
+    if keys.authority.exists() and not keys.authority_key.exists():
         raise BadInput(
-            f"{keys.authority} has no {authority_key.name} beside it, so nothing can be signed with it: put the "
+            f"{keys.authority} has no {keys.authority_key.name} beside it, so nothing can be signed with it: put the "
             "key there, or name another folder"
         )
     if not keys.authority.exists():
         key = ec.generate_private_key(ec.SECP256R1())
-        _write(authority_key, _pem(key))
+        _write(keys.authority_key, _pem(key))
         name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "fedlab federation")])
         _write(keys.authority, _certify(key, name, key, name, None), mode=0o644)
     _certify_server(keys, hosts[0], names)
@@ -131,16 +116,15 @@ def _certify_server(keys: Keys, host: str, names: x509.SubjectAlternativeName) -
 
 
 def _authority(keys: Keys) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
-    private = keys.folder / "ca.key"
     try:
         authority = x509.load_pem_x509_certificate(keys.authority.read_bytes())
-        signing = load_pem_private_key(private.read_bytes(), password=None)
+        signing = load_pem_private_key(keys.authority_key.read_bytes(), password=None)
         if not isinstance(signing, ec.EllipticCurvePrivateKey) or signing.public_key() != authority.public_key():
             raise ValueError("the key is not the certificate's")
     except UNREADABLE as error:
         raise BadInput(
-            f"{keys.authority} and {private.name} can sign nothing ({error}): put back the pair that was made "
-            "together, or name another folder for a federation of new keys"
+            f"{keys.authority} and {keys.authority_key.name} can sign nothing ({error}): put back the pair that was "
+            "made together, or name another folder for a federation of new keys"
         ) from error
     return authority, signing
 
@@ -155,10 +139,9 @@ def _certify(
     """Return a certificate in PEM: an authority's where there are no hosts, a server's otherwise."""
     is_authority = hosts is None
     now = datetime.now(UTC)
-    usage = dict.fromkeys(("content_commitment", "key_encipherment", "data_encipherment", "key_agreement"), False) | {
-        "encipher_only": False,
-        "decipher_only": False,
-    }
+    never = "content_commitment key_encipherment data_encipherment key_agreement encipher_only decipher_only"
+    own = {"digital_signature": not is_authority, "key_cert_sign": is_authority, "crl_sign": is_authority}
+    usage = x509.KeyUsage(**own, **dict.fromkeys(never.split(), False))
     builder = (
         x509.CertificateBuilder()
         .subject_name(subject)
@@ -169,19 +152,13 @@ def _certify(
         .not_valid_before(now - timedelta(hours=1))
         .not_valid_after(now + timedelta(days=DAYS))
         .add_extension(x509.BasicConstraints(ca=is_authority, path_length=None), critical=True)
-        .add_extension(
-            x509.KeyUsage(
-                digital_signature=not is_authority, key_cert_sign=is_authority, crl_sign=is_authority, **usage
-            ),
-            critical=True,
-        )
+        .add_extension(usage, critical=True)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(signing.public_key()), critical=False)
     )
     if hosts is not None:
-        builder = builder.add_extension(hosts, critical=False).add_extension(
-            x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False
-        )
+        server = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH])
+        builder = builder.add_extension(hosts, critical=False).add_extension(server, critical=False)
     return builder.sign(signing, hashes.SHA256()).public_bytes(Encoding.PEM)
 
 

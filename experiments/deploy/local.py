@@ -76,9 +76,8 @@ def deploy_locally(overrides: Sequence[str], out: Path | None = None, console: C
     deployed = json.loads((out / "results.json").read_text(encoding="utf-8"))
     console.print(f"deployed   {_head(deployed)}\nsimulated  {_head(simulated)}\nresults in {out}", soft_wrap=True)
     learner = config["client"].get("learner", config["client"])  # what secure aggregation masks has the mode
-    found = load_file(out / "model.safetensors")
     try:
-        verdict = check_agreement(deployed, simulated, found, model, learner.get("mode"))
+        verdict = check_agreement(deployed, simulated, load_file(out / "model.safetensors"), model, learner.get("mode"))
     except BadInput as error:
         raise BadInput(f"{error} Logs in {out / 'logs'}") from error
     console.print(verdict, soft_wrap=True)

@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 from flwr.app import ArrayRecord
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from experiments.runner.compare import build_world
-from experiments.studies.cells import Cells, Row, changed, federation
+from experiments.studies.cells import Cells, Row, changed, check_study, federation
+from fedlab import checks
 from fedlab.engine.messages.records import from_record
 from fedlab.errors import BadInput
 from fedlab.tracking.run_directory import RunDirectory
@@ -32,15 +33,10 @@ def phases(cfg: DictConfig, directory: RunDirectory) -> dict[str, Any]:
         result, model = federation(cell, name, build_world(cell, directory), directory)
         methods[f"{name}, {number} {'phase' if number == 1 else 'phases'}"] = result
         heads.append(np.concatenate([array.ravel() for array in from_record(model).values()]))
-        cells.add(
-            {
-                "phases": number,
-                **{key: result[key] for key in ("accuracy", "head_sha256", "statistics_sha256")},
-                "difference": float(np.linalg.norm(heads[-1] - heads[0]) / np.linalg.norm(heads[0])),
-                "condition": result["metrics"].get("condition"),
-                "seconds": result["seconds"]["total"],
-            }
-        )
+        figures = {key: result[key] for key in ("accuracy", "head_sha256", "statistics_sha256")}
+        difference = float(np.linalg.norm(heads[-1] - heads[0]) / np.linalg.norm(heads[0]))
+        solve = {"difference": difference, "condition": result["metrics"].get("condition")}
+        cells.add({"phases": number, **figures, **solve, "seconds": result["seconds"]["total"]})
     first = next(iter(methods.values()))
     return cells.results("phases", first, model, methods, heads=cells.heads("the phases leave a trace"))
 
@@ -48,10 +44,10 @@ def phases(cfg: DictConfig, directory: RunDirectory) -> dict[str, Any]:
 def _check(cfg: DictConfig) -> str:
     if len(cfg.methods) != 1:
         raise BadInput(f"methods={list(cfg.methods)}: the study follows one method, say methods=[acil]")
-    study = OmegaConf.to_container(cfg.study) if cfg.study else None
-    numbers = study.get("phases") if isinstance(study, dict) else None
-    if not (isinstance(numbers, list) and numbers and all(isinstance(n, int) and n >= 1 for n in numbers)):
-        raise BadInput(f"study={study} names no numbers of phases >= 1: say study.phases=[1,5,50,500]")
+    example = "study.phases=[1,5,50,500]"
+    check_study(cfg, example, "phases")
+    for number in cfg.study.phases:
+        checks.integer("study.phases", number, least=1, remedy=f"say {example}")
     if cfg.stream is None or not cfg.stream["_target_"].endswith(".SampleIncremental"):
         raise BadInput(f"stream={cfg.stream}: the study cuts samples into phases, say stream=sample_incremental")
     return next(iter(cfg.methods))

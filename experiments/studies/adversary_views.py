@@ -136,6 +136,6 @@ def alike(part: Tensor, labels: Tensor, most: int, rng: np.random.Generator) -> 
     elsewhere = np.setdiff1d(np.arange(len(labels)), part.numpy())
     others = {y: list(rng.permutation(elsewhere[labels[elsewhere] == y])) for y in labels[part].unique().tolist()}
     drawn = part[torch.from_numpy(rng.permutation(len(part))[:most])].tolist()
-    found = [(i, int(others[y].pop())) for i in drawn if others[y := int(labels[i])]]
-    inside, outside = torch.tensor(found, dtype=torch.int64).reshape(-1, 2).T
+    pairs = [(i, int(others[y].pop())) for i in drawn if others[y := int(labels[i])]]
+    inside, outside = torch.tensor(pairs, dtype=torch.int64).reshape(-1, 2).T
     return inside, outside

@@ -16,7 +16,8 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from experiments.studies.afl_pairwise import aggregate, local_solution
-from experiments.studies.cells import Cells
+from experiments.studies.cells import Cells, check_study
+from fedlab import checks
 from fedlab.errors import BadInput
 from fedlab.stats import GramStats, one_hot, total_of
 from fedlab.tracking.run_directory import RunDirectory
@@ -24,6 +25,7 @@ from fedlab.tracking.run_directory import RunDirectory
 
 def dummy(cfg: DictConfig, directory: RunDirectory) -> dict[str, Any]:
     """Return the results with one row per number of clients."""
+    check_study(cfg, "study.samples=10000 study.features=512 study.classes=10 study.clients=[10,100]", "clients")
     study = cfg.study
     _check(study)
     generator = torch.Generator().manual_seed(cfg.seed)
@@ -43,26 +45,21 @@ def dummy(cfg: DictConfig, directory: RunDirectory) -> dict[str, Any]:
 
 
 def _check(study: Any) -> None:
-    wanted = "give whole numbers of at least 1 for study.samples, .features, .classes and .clients=[...]"
-    if study is None or not study.clients:
-        raise BadInput(f"study={study} names no number of clients: {wanted}")
-    for name in ("samples", "features", "classes", "clients"):
-        for value in study.clients if name == "clients" else [study[name]]:
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise BadInput(f"study.{name}={value} is out of range: {wanted}")
+    for name in ("samples", "features", "classes"):
+        checks.integer(f"study.{name}", study[name], least=1)
+    for number in study.clients:
+        checks.integer("study.clients", number, least=1)
     # The joint solution is least squares without ridge: it is one number only where the samples determine it.
     if study.samples < study.features:
         raise BadInput(f"study.samples={study.samples} is below study.features={study.features}: give at least as many")
-    if not isinstance(study.ridge, (int, float)) or not 0 < study.ridge < float("inf"):
-        raise BadInput(f"study.ridge={study.ridge} must be a finite number > 0: each client's law is solved with it")
+    checks.number("study.ridge", study.ridge, above=0, remedy="each client's law is solved with it")
 
 
 def _row(x: Tensor, y: Tensor, joint: Tensor, k: int, ridge: float) -> tuple[dict[str, float], Tensor]:
     parts = list(zip(x.tensor_split(k), y.tensor_split(k), strict=True))
 
     started = time.perf_counter()
-    total = total_of(GramStats.from_batch(*part) for part in parts)
-    weight = total.solve(0.0)
+    weight = total_of(GramStats.from_batch(*part) for part in parts).solve(0.0)
     seconds = time.perf_counter() - started
 
     started = time.perf_counter()

@@ -23,22 +23,15 @@ def invariance(cfg: DictConfig, directory: RunDirectory) -> dict[str, Any]:
     """Run AFL in every cell of `study.clients` x `study.alpha`; return the results and the cells."""
     _check(cfg)
     cells = Cells(cfg, directory)
-    first: tuple[Row, ArrayRecord] | None = None
+    runs: list[tuple[Row, ArrayRecord]] = []
     for clients, alpha in itertools.product(cfg.study.clients, cfg.study.alpha):
         cell = changed(cfg, {"clients": clients, "partition": _partition(alpha)})
-        result, model = federation(cell, "afl", build_world(cell, directory), directory)
-        first = first or (result, model)
-        cells.add(
-            {
-                "clients": clients,
-                "alpha": alpha,
-                **{key: result[key] for key in ("accuracy", "head_sha256", "statistics_sha256")},
-                "seconds": result["seconds"]["total"],
-            }
-        )
-    assert first is not None
-    heads = cells.heads("invariance is broken")
-    return cells.results("invariance", *first, {"afl": first[0]}, heads=heads)
+        runs.append(federation(cell, "afl", build_world(cell, directory), directory))
+        result, _ = runs[-1]
+        figures = {key: result[key] for key in ("accuracy", "head_sha256", "statistics_sha256")}
+        cells.add({"clients": clients, "alpha": alpha, **figures, "seconds": result["seconds"]["total"]})
+    result, model = runs[0]
+    return cells.results("invariance", result, model, {"afl": result}, heads=cells.heads("invariance is broken"))
 
 
 def _check(cfg: DictConfig) -> None:

@@ -79,7 +79,7 @@ class Cells:
     def results(self, kind: str, result: Row, model: ArrayRecord, methods: Mapping[str, Row], **study: Any) -> Row:
         """Save a federation's model; return its result with those of all methods, the rows and what else is given."""
         self._save(from_record(model), list(methods)[-1])
-        return self._results(kind, result | {"methods": methods}, study)
+        return self.described(kind, result | {"methods": methods}, **study)
 
     def outcome(
         self, kind: str, strategy: str, clients: int, weights: Mapping[str, np.ndarray], **metrics: float
@@ -88,10 +88,11 @@ class Cells:
         self._save(weights, strategy.lower())
         seconds = {"total": time.perf_counter() - self._started}
         outcome = Outcome(strategy, self._cfg.seed, clients, 1, metrics=metrics, seconds=seconds)
-        return self._results(kind, outcome.values(), {})
+        return self.described(kind, outcome.values())
+
+    def described(self, kind: str, values: Row, **study: Any) -> Row:
+        """Return the content of `results.json`: these values, the rows and what else the study has."""
+        return {"experiment": self._cfg.name, **values, "study": {"kind": kind, "rows": self.rows, **study}}
 
     def _save(self, weights: Mapping[str, np.ndarray], method: str) -> None:
         self._directory.write_bytes("model.safetensors", save(dict(weights), metadata={"method": method}))
-
-    def _results(self, kind: str, values: Row, study: Row) -> Row:
-        return {"experiment": self._cfg.name, **values, "study": {"kind": kind, "rows": self.rows, **study}}

@@ -25,7 +25,6 @@ from fedlab.errors import BadInput
 from fedlab.privacy.ridge.guarantee import Guarantee
 from fedlab.privacy.ridge.projection import principal, random_directions
 from fedlab.randomness import rng_for
-from fedlab.stats import NoisyGram
 from fedlab.tracking.outcome import Outcome
 from fedlab.tracking.run_directory import RunDirectory
 
@@ -53,14 +52,9 @@ def projections(cfg: DictConfig, directory: RunDirectory) -> dict[str, Any]:
                 cells.add(row | {"epsilon": epsilon, "seed": seed, "accuracy": accuracy})
     first = next(row for row in cells.rows if row["epsilon"] is not None)
     outcome = Outcome("projections", cfg.seed, everyone.federation.num_clients, 1, accuracy=first["accuracy"])
-    study = {
-        "kind": "projections",
-        "delta": cfg.privacy.delta,
-        "train": cfg.study.train,
-        "rows": cells.rows,
-        "summary": over_seeds(cells.rows, ("projection", "width", "public", "epsilon")),
-    }
-    return {"experiment": cfg.name, **outcome.values(), "methods": {}, "study": study}
+    study = {"delta": cfg.privacy.delta, "train": cfg.study.train}
+    summary = over_seeds(cells.rows, ("projection", "width", "public", "epsilon"))
+    return cells.described("projections", outcome.values() | {"methods": {}}, **study, summary=summary)
 
 
 def _cut(labels: Tensor, train: int, public: int, seed: int) -> list[Tensor]:
@@ -101,15 +95,11 @@ def _private(
         rows = learner.expand(public @ project)[0]
         # Without a count the head is known up to a factor, which no argmax sees: the Gram's scale is free.
         noisy = guarantee.noised_cross(sums, rows.T @ rows / len(rows), rng)
-        weight = noisy.solve(_public_ridge(noisy))
+        # The ridge is the mean eigenvalue of the public Gram: directions with less energy carry mostly noise.
+        weight = noisy.solve(float(noisy.gram.diagonal().mean()))
     else:
         weight = guarantee.noised(sums, rng).solve("noise")
     return _accuracy(learner, weight, test[0] @ project, test[1])
-
-
-def _public_ridge(noisy: NoisyGram) -> float:
-    """The mean eigenvalue of the public Gram: directions with less energy than the average carry mostly noise."""
-    return float(noisy.gram.diagonal().mean())
 
 
 def _accuracy(learner: Analytic, weight: Tensor, x: Tensor, labels: Tensor) -> float:

@@ -6,6 +6,7 @@ its seed; AFL without noise on the same world is the line they are compared with
 
 from __future__ import annotations
 
+from itertools import product
 from statistics import mean
 from typing import Any
 
@@ -20,37 +21,28 @@ from fedlab.privacy.mechanisms.gaussian import check_budget
 from fedlab.privacy.ridge.guarantee import TRUST
 from fedlab.tracking.run_directory import RunDirectory
 
-METHODS = {"central": "dp_afl", "local": "dp_afl", "distributed": "dp_secagg_afl"}
+METHODS = {"none": "afl", "central": "dp_afl", "local": "dp_afl", "distributed": "dp_secagg_afl"}
 
 
 def tradeoff(cfg: DictConfig, directory: RunDirectory) -> dict[str, Any]:
     """Run `study.trust` x `study.epsilon` for every seed of `study.seeds`; return the results and the cells."""
     _check(cfg)
     cells = Cells(cfg, directory)
-    first: tuple[Row, ArrayRecord] | None = None
+    runs: list[tuple[Row, ArrayRecord]] = []
     for seed in cfg.study.seeds:
         plain = _cell(directory, seed)
         everyone = build_world(plain, directory)
         with make_grid(plain, everyone) as grid:
-
-            def measure(
-                cell: DictConfig, name: str, trust: str, epsilon: float | None, seed: int = seed
-            ) -> tuple[Row, ArrayRecord]:
+            for trust, epsilon in [("none", None), *product(cfg.study.trust, cfg.study.epsilon)]:
+                cell = plain if epsilon is None else _cell(directory, seed, trust=trust, epsilon=epsilon)
                 account = f"{trust}, epsilon {epsilon}, seed {seed}"
-                result, model = run_method(cell, name, everyone, grid, directory, ledger=account)  # noqa: B023 - in this turn
+                runs.append(run_method(cell, METHODS[trust], everyone, grid, directory, ledger=account))
+                result, _ = runs[-1]
                 row = {"trust": trust, "epsilon": epsilon, "seed": seed, "accuracy": result["accuracy"]}
                 cells.add(row | {"seconds": result["seconds"]["total"]})
-                return result, model
-
-            measure(plain, "afl", "none", None)
-            for trust in cfg.study.trust:
-                for epsilon in cfg.study.epsilon:
-                    cell = _cell(directory, seed, trust=trust, epsilon=epsilon)
-                    measured = measure(cell, METHODS[trust], trust, epsilon)
-                    first = first or measured
-    assert first is not None
+    result, model = runs[1]  # the first with noise
     summary = over_seeds(cells.rows, ("trust", "epsilon"))
-    return cells.results("tradeoff", *first, {"dp_afl": first[0]}, delta=cfg.privacy.delta, summary=summary)
+    return cells.results("tradeoff", result, model, {"dp_afl": result}, delta=cfg.privacy.delta, summary=summary)
 
 
 def over_seeds(rows: list[dict[str, Any]], keys: tuple[str, ...]) -> list[dict[str, Any]]:
@@ -91,5 +83,5 @@ def _check(cfg: DictConfig) -> None:
 
 
 def _cell(directory: RunDirectory, seed: int, **privacy: Any) -> DictConfig:
-    """Return the run's config with another seed and promise."""
+    """Return the run's config with another seed and guarantee."""
     return recompose(directory.path, [f"seed={seed}", *(f"privacy.{k}={v}" for k, v in privacy.items())])

@@ -13,6 +13,7 @@ import json
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from itertools import product
 from statistics import mean, pstdev
 from typing import Any
 
@@ -39,16 +40,16 @@ def fdkt(cfg: DictConfig, directory: RunDirectory) -> dict[str, Any]:
     _check(cfg)
     cells = Cells(cfg, directory)
     federations: list[Row] = []
-    first: tuple[Row, ArrayRecord] | None = None
+    runs: list[tuple[Row, ArrayRecord]] = []
     uppers: dict[tuple[int, str], float] = {}
     everyone = build_world(cfg, directory)  # the same texts for every seed, so that they are embedded once
-    for variant, epsilon, seed in _cells(cfg):
+    for variant, epsilon, seed in product(cfg.study.only or cfg.study.variants, cfg.study.epsilon, cfg.study.seeds):
         started = time.perf_counter()
         overrides = [*map(str, cfg.study.variants[variant] or []), f"seed={seed}", at(epsilon)]
         cell = recompose(directory.path, overrides)
         account = f"{variant}, epsilon {epsilon}, seed {seed}".replace("/", "-")
-        result, model = federation(cell, METHOD, everyone, directory, account)
-        first = first or (result, model)
+        runs.append(federation(cell, METHOD, everyone, directory, account))
+        result, model = runs[-1]
         setting = {"variant": variant, "epsilon": epsilon, "seed": seed}
         metrics = result["metrics"]
         federations.append(
@@ -58,9 +59,9 @@ def fdkt(cfg: DictConfig, directory: RunDirectory) -> dict[str, Any]:
         )
         for row in gains(cell, everyone, from_record(model), uppers):
             cells.add(setting | row)
-    assert first is not None
+    result, model = runs[0]
     study = {"delta": cfg.privacy.delta, "cells": federations, "summary": summary(cells.rows)}
-    return cells.results("fdkt", *first, {METHOD: first[0]}, **study)
+    return cells.results("fdkt", result, model, {METHOD: result}, **study)
 
 
 def gains(
@@ -115,10 +116,9 @@ def gains(
 def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return a row for each setting and domain, and one for all domains: means over the seeds, the gain's spread."""
     settings: dict[tuple[Any, ...], list[Row]] = {}
-    for every in (False, True):
-        for row in rows:
-            domain = "all" if every else row["domain"]
-            settings.setdefault((row["variant"], row["epsilon"], row["labelled"], domain), []).append(row)
+    for row in [*rows, *(row | {"domain": "all"} for row in rows)]:
+        setting = tuple(row[key] for key in ("variant", "epsilon", "labelled", "domain"))
+        settings.setdefault(setting, []).append(row)
     means = []
     for (variant, epsilon, labelled, domain), mine in settings.items():
         seeds = sorted({row["seed"] for row in mine})
@@ -139,13 +139,6 @@ def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
             }
         )
     return means
-
-
-def _cells(cfg: DictConfig) -> Iterator[tuple[str, float | None, int]]:
-    for variant in cfg.study.only or cfg.study.variants:
-        for epsilon in cfg.study.epsilon:
-            for seed in cfg.study.seeds:
-                yield variant, epsilon, seed
 
 
 def at(epsilon: float | None) -> str:

@@ -105,18 +105,16 @@ def _histograms(scene: Scene) -> list[Row]:
 
     def row(view: str, epsilon: float | None, guesses: list[Tensor]) -> Row:
         got = np.array([agreement(*pair) for pair in zip(guesses, truths, strict=True)])
-        found = gain(got, guessed, rng)
-        return _row("histogram", view, epsilon, float(got.mean()), float(guessed.mean()), found)
+        means = float(got.mean()), float(guessed.mean())
+        return _row("histogram", view, epsilon, *means, gain(got, guessed, rng))
 
     rows = [row("plain", None, truths)]  # AFL sends the counts
     everything = torch.arange(n)
     for (view, epsilon), seen in scene.views(everything, rng).items():
         guesses = []
         for part in scene.parts:
-            if view in SUMMED:  # the client is in the sum already
-                upload, samples = seen(everything[:0]), n
-            else:
-                upload, samples = seen(part), len(part)
+            # Of a sum: the client is in it already.
+            upload, samples = (seen(everything[:0]), n) if view in SUMMED else (seen(part), len(part))
             guesses.append(histogram(upload, samples, scene.public, spread, len(part) / samples))
         rows.append(row("plain, no counts" if view == "plain" else view, epsilon, guesses))
     return rows
@@ -183,8 +181,7 @@ def _heads(scene: Scene) -> list[Row]:
         if releases == 1:
             scores["member, others unknown"] = by_sums
         for attack, score in scores.items():
-            given = (score[member], score[~member])
-            rows.append(_membership_row(scene, attack, view, epsilon, *given, rng))
+            rows.append(_membership_row(scene, attack, view, epsilon, score[member], score[~member], rng))
     return rows
 
 
@@ -204,8 +201,8 @@ def _cosine_row(
     seed = torch.Generator().manual_seed(int(rng.integers(2**63)))
     pairs = zip(own, truths, strict=True)
     by_luck = np.mean([random_cosine(truth, len(guess), DRAWS, seed) for guess, truth in pairs])
-    found = gain(with_it, without, rng)
-    return _row(attack, view, epsilon, float(with_it.mean()), float(without.mean()), found, random=float(by_luck))
+    gained = gain(with_it, without, rng)
+    return _row(attack, view, epsilon, float(with_it.mean()), float(without.mean()), gained, random=float(by_luck))
 
 
 def _membership_row(
@@ -221,22 +218,18 @@ def _membership_row(
     more: Row = {"advantage": success.advantage.value, "tpr_at_1": success.sure.value}
     if epsilon is not None:
         more["cap"] = advantage_cap(epsilon, scene.study.delta)
-    low, high = (leaked(bound, 0.5) for bound in (success.auc.low, success.auc.high))
-    found = Estimate(leaked(success.auc.value, 0.5), low, high)
-    return _row(attack, view, epsilon, success.auc.value, 0.5, found, **more)
+    auc = success.auc
+    gained = Estimate(*(leaked(bound, 0.5) for bound in (auc.value, auc.low, auc.high)))
+    return _row(attack, view, epsilon, auc.value, 0.5, gained, **more)
 
 
 def _row(
-    attack: str, view: str, epsilon: float | None, success: float, chance: float, found: Estimate, **more: float
+    attack: str, view: str, epsilon: float | None, success: float, chance: float, gained: Estimate, **more: float
 ) -> Row:
     """Four digits: the intervals, of what leaked, are far wider."""
-    numbers = {"success": success, "chance": chance, "leaked": found.value, "low": found.low, "high": found.high}
-    return {
-        "attack": attack,
-        "view": view,
-        "epsilon": epsilon,
-        **{key: round(value, 4) for key, value in (numbers | more).items()},
-    }
+    numbers = {"success": success, "chance": chance, "leaked": gained.value, "low": gained.low, "high": gained.high}
+    figures = {key: round(value, 4) for key, value in (numbers | more).items()}
+    return {"attack": attack, "view": view, "epsilon": epsilon, **figures}
 
 
 def _check(cfg: DictConfig) -> None:
@@ -246,10 +239,8 @@ def _check(cfg: DictConfig) -> None:
         raise BadInput(f"study={study} names no epsilons: say experiment=leakage study.epsilons=[1,8]")
     for epsilon in study.epsilons:
         check_budget(epsilon, study.delta)
-    for name, least in (
-        *(("min_samples", 1), ("targets", 4), ("candidates", 8)),
-        *(("halves", 1), ("shadows", 2), ("tries", 1)),
-    ):
-        checks.integer(f"study.{name}", study[name], least)
+    least = {"min_samples": 1, "targets": 4, "candidates": 8, "halves": 1, "shadows": 2, "tries": 1}
+    for name, number in least.items():
+        checks.integer(f"study.{name}", study[name], number)
     if cfg.ridge == "gcv" or not float(cfg.ridge) > 0:
         raise BadInput(f"ridge={cfg.ridge}: heads of random halves take a number > 0, say ridge=1.0")

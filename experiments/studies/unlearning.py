@@ -73,13 +73,10 @@ def unlearning(cfg: DictConfig, directory: RunDirectory) -> dict[str, Any]:
     if certificate.tolerance == 0 and not equal:
         directory.event("warning", message="the deletion left another head than the federation without them")
     samples = before["metrics"]["samples"]
+    deleted = {"accuracy": metrics["accuracy"], "head_sha256": certificate.head_after, "seconds": {"total": seconds}}
     rows = [
         _row("everyone", samples, before),
-        _row(
-            f"{len(leaving)} clients deleted",
-            samples - certificate.samples,
-            {"accuracy": metrics["accuracy"], "head_sha256": certificate.head_after, "seconds": {"total": seconds}},
-        ),
+        _row(f"{len(leaving)} clients deleted", samples - certificate.samples, deleted),
         _row("run again without them", again["metrics"]["samples"], again),
     ]
     for row in rows:

@@ -55,7 +55,7 @@ def accuracy_against_rounds(results: Mapping[str, Any], events: Iterable[Mapping
         _draw(axes, curve, rounds, index)
     axes.set(xlabel="communication rounds", ylabel="test accuracy (%)")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
-    _legend(axes, curves)
+    _legend(figure, axes, curves)
     return figure
 
 
@@ -75,7 +75,7 @@ def accuracy_against_bytes(results: Mapping[str, Any], events: Iterable[Mapping[
     axes.set(xlabel="sent and received per client (bytes, logarithmic)", ylabel="test accuracy (%)")
     axes.xaxis.set_major_formatter(FuncFormatter(lambda size, _: human_bytes(size)))
     axes.xaxis.set_minor_formatter(NullFormatter())
-    _legend(axes, curves)
+    _legend(figure, axes, curves)
     return figure
 
 
@@ -128,33 +128,27 @@ def _draw(axes: Axes, curve: _Curve, points: Sequence[tuple[float, float | None]
     axes.plot(x[-1:], y[-1:], color=colour, marker="o", markersize=4.5)
 
 
-def _legend(axes: Axes, curves: Sequence[_Curve]) -> None:
+def _legend(figure: Figure, axes: Axes, curves: Sequence[_Curve]) -> None:
     handles, labels = axes.get_legend_handles_labels()
     if not handles:
-        empty(axes)
+        empty(figure, axes)
         return
     final = {label: curve.final or 0.0 for curve in curves for label in labels if label.startswith(curve.name[:23])}
     order = sorted(range(len(labels)), key=lambda i: -final.get(labels[i], 0.0))
-    legend_beside(
-        axes,
-        handles=[handles[i] for i in order],
-        labels=[labels[i] for i in order],
-        title="final accuracy",
-        alignment="left",
-    )
+    ordered = {"handles": [handles[i] for i in order], "labels": [labels[i] for i in order]}
+    legend_beside(axes, **ordered, title="final accuracy", alignment="left")
     axes.margins(x=0.04)
-    figure = axes.figure
-    if isinstance(figure, Figure):  # many methods: the legend must not push the axes out
-        figure.set_figheight(max(figure.get_figheight(), 0.8 + LINE * len(labels)))
+    # Many methods: the legend must not push the axes out.
+    figure.set_figheight(max(figure.get_figheight(), 0.8 + LINE * len(labels)))
 
 
 def _finding(results: Mapping[str, Any], axis: str) -> str:
     """What the comparison found, in a sentence; ties at the printed precision are ties."""
-    accuracies = {name: v["accuracy"] for name, v in methods_of(results).items() if v.get("accuracy") is not None}
+    methods = methods_of(results)
+    accuracies = {name: values["accuracy"] for name, values in methods.items() if values.get("accuracy") is not None}
     yardstick = accuracies.pop(YARDSTICK, None)
     if not accuracies:
         return "Accuracy against " + ("rounds" if axis == "rounds" else "traffic")
-    methods = methods_of(results)
     best = max(accuracies, key=lambda name: (accuracies[name], -(methods[name].get("rounds") or 0)))
     values = methods[best]
     rounds = values.get("rounds")
@@ -169,6 +163,5 @@ def _finding(results: Mapping[str, Any], axis: str) -> str:
         head = values.get("head_sha256")
         same = head is not None and head == methods[YARDSTICK].get("head_sha256")
         return f"{best} {'equals the centralised solution' if same else 'is as accurate as centralised'}{effort}"
-    side = "above" if gap > 0 else "below"
     unit = "point" if abs(gap) == 1 else "points"
-    return f"{best} ends {abs(gap):.3g} {unit} {side} the centralised solution{effort}"
+    return f"{best} ends {abs(gap):.3g} {unit} {'above' if gap > 0 else 'below'} the centralised solution{effort}"

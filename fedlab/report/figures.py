@@ -1,4 +1,4 @@
-"""Figures of a run: those of `curves`, and how labels are spread, what stays the same, and how exact it is.
+"""Figures of a run: how labels are spread, what stays the same, and how exact it is.
 
 Titles are computed from the numbers drawn, so a title cannot claim what the run did not find.
 """
@@ -18,17 +18,8 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 from numpy.typing import ArrayLike
 
-from fedlab.report.curves import accuracy_against_bytes, accuracy_against_rounds
 from fedlab.report.style import COLOURS, canvas, empty, look, styled
 from fedlab.report.words import percent, short_hash
-
-__all__ = [
-    "accuracy_against_bytes",
-    "accuracy_against_rounds",
-    "dummy_errors",
-    "invariance_heatmap",
-    "label_distribution",
-]
 
 
 @styled
@@ -51,8 +42,7 @@ def label_distribution(counts: ArrayLike) -> Figure:
     top, main = figure.subplots(2, 1, sharex=True, height_ratios=(1, 2.6))
     top.set_title(_spread(table))
     if table.size == 0:
-        empty(main)
-        return figure
+        return empty(figure, main)
     top.fill_between(np.arange(k + 1) - 0.5, np.append(sizes, sizes[-1]), step="post", color="#888888", lw=0)
     top.set(ylabel="samples", ylim=(0, max(sizes.max() * 1.05, 1)))
     top.yaxis.set_major_locator(MaxNLocator(3, integer=True))
@@ -91,18 +81,15 @@ def invariance_heatmap(rows: Sequence[Mapping[str, Any]]) -> Figure:
     axes = figure.subplots()
     axes.set_title(_sameness(heads.values()))
     if not rows:
-        empty(axes)
-        return figure
+        return empty(figure, axes)
     low, high = _limits(accuracy)
     # The light half of a scale, so that dark text reads on every cell.
     colours = LinearSegmentedColormap.from_list("light", ["#f3f8fc", "#8cc0e3"]).with_extremes(bad="white")
     image = axes.imshow(accuracy, aspect="auto", cmap=colours, vmin=low, vmax=high)
     for (row, column), head in heads.items():
-        value = accuracy[row, column]
-        odd = bool(common) and head != common[0][0]
-        text = f"{percent(value / 100)}\n{short_hash(head, 6)}"
+        text = f"{percent(accuracy[row, column] / 100)}\n{short_hash(head, 6)}"
         axes.text(column, row, text, ha="center", va="center", color="black", fontsize=8, family="monospace")
-        if odd:
+        if common and head != common[0][0]:
             frame = Rectangle((column - 0.46, row - 0.44), 0.92, 0.88, fill=False, ec=COLOURS[1], lw=2.5)
             axes.add_patch(frame)
     axes.grid(visible=False)
@@ -129,27 +116,22 @@ def dummy_errors(rows: Sequence[Mapping[str, Any]]) -> Figure:
     series = {"sum of statistics": "error", "pairwise law of the paper": "pairwise_error"}
     figure, axes = canvas(_worst(rows))
     if not rows:
-        empty(axes)
-        return figure
-    exact = False
+        return empty(figure, axes)
+    exact, unit = False, np.finfo(np.float64).eps
     for index, (label, key) in enumerate(series.items()):
         points = [(row["clients"], row[key]) for row in rows if row.get(key) is not None]
         exact = exact or any(error == 0 for _, error in points)
         # A logarithm has no place for an exact zero; it is drawn at the unit of float64.
-        floor = np.finfo(np.float64).eps
-        values = [(k, max(float(error), floor)) for k, error in points]
+        values = [(k, max(float(error), unit)) for k, error in points]
         if values:
             axes.plot(*zip(*values, strict=True), label=label, **look(index, "os", 5))
-    unit = np.finfo(np.float64).eps
     note = "unit of float64 (and exact zeros)" if exact else "unit of float64"
     axes.axhline(unit, color="#888888", linestyle=(0, (2, 2)), linewidth=1.2, label=note)
-    axes.set_yscale("log")
-    axes.set_xscale("log")
+    axes.set(xscale="log", yscale="log", xlabel="clients (logarithmic)", ylabel="sum of differences to the joint head")
     ticks = sorted({row["clients"] for row in rows})
     axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.yaxis.set_major_locator(LogLocator(numticks=8))
-    axes.set(xlabel="clients (logarithmic)", ylabel="sum of differences to the joint head")
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=3, fontsize=8.5)
     return figure
 

@@ -93,8 +93,7 @@ class Live:
         """Take one event; kinds that are not for display are passed over."""
         match event.get("event"):
             case "method":
-                line = self._start(event)
-                line.rounds = int(event.get("rounds") or 1)
+                self._start(event).rounds = int(event.get("rounds") or 1)
             case "progress":
                 self._progress(self._line(event), event)
             case "features":
@@ -139,10 +138,7 @@ class Live:
     def _features(self, event: Mapping[str, Any]) -> None:
         line = self._lines.setdefault("features", _Line("features"))
         line.done, line.total = int(event.get("done") or 0), int(event.get("total") or 0)
-        if line.total and line.done >= line.total:
-            line.seconds = line.elapsed if line.seconds is None else line.seconds
-        else:
-            line.seconds = None
+        line.seconds = line.elapsed if line.total and line.done >= line.total else None
         self._mark(line, f"{line.done}/{line.total}")
 
     def _end(self, line: _Line, event: Mapping[str, Any]) -> None:
@@ -168,9 +164,8 @@ class Live:
     def _render(self) -> Table:
         width = self.console.width
         table = Table.grid(padding=(0, 1))
-        table.add_column(
-            no_wrap=True, overflow="ellipsis", max_width=width // 4 if width >= MIDDLE else max(width - 10, 1)
-        )
+        room = width // 4 if width >= MIDDLE else max(width - 10, 1)
+        table.add_column(no_wrap=True, overflow="ellipsis", max_width=room)
         if width >= MIDDLE:
             table.add_column(width=max(8, width // 6))
         for _ in range(5 if width >= WIDE else 3 if width >= MIDDLE else 1):
@@ -179,8 +174,7 @@ class Live:
             cells: list[Any] = [Text(line.name)]
             if width >= MIDDLE:
                 cells.append(ProgressBar(total=1.0, completed=line.share))
-            cells += [Text(text) for text in self._cells(line, width)]
-            table.add_row(*cells)
+            table.add_row(*cells, *map(Text, self._cells(line, width)))
         return table
 
     def _cells(self, line: _Line, width: int) -> list[str]:
@@ -193,13 +187,8 @@ class Live:
         when = left if line.seconds is None else _clock(line.seconds)
         if width >= WIDE:
             rate = "" if line.rate is None else f"{line.rate:,.0f} {unit}/s"
-            return [
-                "" if features else f"{rounds} rounds",
-                f"{clients} {unit}" if clients else "",
-                rate,
-                when,
-                accuracy,
-            ]
+            done = f"{clients} {unit}" if clients else ""
+            return ["" if features else f"{rounds} rounds", done, rate, when, accuracy]
         if width >= MIDDLE:
             return [clients if features else rounds, when, accuracy]
         return [accuracy or (clients if features else rounds)]

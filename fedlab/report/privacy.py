@@ -30,17 +30,15 @@ def attack_success(rows: Sequence[Mapping[str, Any]]) -> Figure:
         rows: Rows, each with `attack`, `view`, `epsilon` (None without noise), `leaked`, and its interval `low`,
             `high`.
     """
-    attacks = list(dict.fromkeys(row["attack"] for row in rows))
+    attacks = _values(rows, "attack")
     figure = Figure(figsize=(9.6, 4.6), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True, width_ratios=(1, 1.25))
     figure.suptitle(_protection(rows), x=0.01, ha="left", fontsize=11, fontweight="bold")
     plain = [row for row in rows if row["epsilon"] is None]
     noisy = [row for row in rows if row["epsilon"] is not None]
     if not rows:
-        empty(left)
-        empty(right)
-        return figure
-    views = list(dict.fromkeys(row["view"] for row in plain))
+        return empty(figure, left, right)
+    views, trusts = _values(plain, "view"), _values(noisy, "view")
     entries = []
     for index, attack in enumerate(attacks):
         style = look(index, MARKERS, 5)
@@ -50,11 +48,9 @@ def attack_success(rows: Sequence[Mapping[str, Any]]) -> Figure:
         # Attacks stand side by side in a view, or they would hide each other at 0 and at 1.
         shift = 0.09 * (index - (len(attacks) - 1) / 2)
         _points(left, [views.index(row["view"]) + shift for row in points], points, ls="", **style)
-        for trust, dashes in zip(_views(noisy), DASHES, strict=False):
-            line = sorted(
-                (row for row in noisy if row["attack"] == attack and row["view"] == trust),
-                key=lambda row: row["epsilon"],
-            )
+        for trust, dashes in zip(trusts, DASHES, strict=False):
+            line = [row for row in noisy if (row["attack"], row["view"]) == (attack, trust)]
+            line.sort(key=lambda row: row["epsilon"])
             _points(right, [row["epsilon"] for row in line], line, ls=dashes, **style)
     left.set_xticks(range(len(views)), views, rotation=30, ha="right")
     left.set(ylabel="learnt beyond a guess (0 nothing, 1 everything)", title="no noise")
@@ -62,7 +58,7 @@ def attack_success(rows: Sequence[Mapping[str, Any]]) -> Figure:
     _epsilons(right, (row["epsilon"] for row in noisy))
     for axes in (left, right):
         axes.axhline(0, color="#888888", lw=1, zorder=0)
-    for trust, dashes in zip(_views(noisy), DASHES, strict=False):
+    for trust, dashes in zip(trusts, DASHES, strict=False):
         entries.append(Line2D([], [], color="#555555", ls=dashes, label=trust))
     figure.legend(handles=entries, loc="outside right center", fontsize=8)
     return figure
@@ -81,8 +77,7 @@ def accuracy_against_epsilon(rows: Sequence[Mapping[str, Any]], by: str = "trust
     plain = [100 * row["accuracy"] for row in rows if row["epsilon"] is None]
     figure, axes = canvas(_cost(rows, by))
     if not noisy:
-        empty(axes)
-        return figure
+        return empty(figure, axes)
     for index, name in enumerate(dict.fromkeys(_line(row, by) for row in noisy)):
         mine = [row for row in noisy if _line(row, by) == name]
         epsilons = sorted({row["epsilon"] for row in mine})
@@ -92,8 +87,8 @@ def accuracy_against_epsilon(rows: Sequence[Mapping[str, Any]], by: str = "trust
         low, high = [min(group) for group in groups], [max(group) for group in groups]
         axes.fill_between(epsilons, low, high, color=style["color"], alpha=0.15, lw=0)
     if plain:
-        label = f"no noise  {percent(float(np.mean(plain)) / 100)}"
-        axes.axhline(float(np.mean(plain)), label=label, **PLAIN)
+        mean = float(np.mean(plain))
+        axes.axhline(mean, label=f"no noise  {percent(mean / 100)}", **PLAIN)
     axes.set(xlabel="epsilon (logarithmic)", ylabel="test accuracy (%)")
     _epsilons(axes, (row["epsilon"] for row in noisy))
     legend_beside(axes)
@@ -109,8 +104,8 @@ def _points(axes: Axes, x: Sequence[float], rows: Sequence[Mapping[str, Any]], *
     axes.errorbar(x, value, spans, elinewidth=1, capsize=2, lw=1.4, **look)
 
 
-def _views(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    return list(dict.fromkeys(row["view"] for row in rows))
+def _values(rows: Sequence[Mapping[str, Any]], key: str) -> list[str]:
+    return list(dict.fromkeys(row[key] for row in rows))
 
 
 def _line(row: Mapping[str, Any], by: str) -> str:
@@ -137,9 +132,7 @@ def _protection(rows: Sequence[Mapping[str, Any]]) -> str:
 
     plain = [row for row in rows if row["view"] == "plain"]
     least = min((row["epsilon"] for row in rows if row["epsilon"] is not None), default=None)
-    parts = []
-    if plain:
-        parts.append(f"{best(plain)} of 1 from plain uploads")
+    parts = [f"{best(plain)} of 1 from plain uploads"] if plain else []
     if least is not None:
         parts.append(f"{best([row for row in rows if row['epsilon'] == least])} at epsilon {least:g}")
     return f"The best attack gets {', '.join(parts)}" if parts else "What attacks get beyond a guess"

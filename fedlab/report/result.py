@@ -28,13 +28,12 @@ if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult
 
 EXPERIMENTS = {
-    "fdkt": "fdkt",
-    "fdkt_audit": "fdkt_audit",
-    "leakage": "leakage",
+    "dummy": "afl_dummy",
+    "invariance": "afl_invariance",
     "projections": "dp_projections",
     "tradeoff": "dp_afl",
 }
-"""Which experiments make the studies that are not AFL's own."""
+"""Which experiments make the studies of other names."""
 
 OF_TEXTS = {"fdkt": ["gain", "epsilon", "pipeline"], "fdkt_audit": ["exposure"]}
 """The figures of studies that write texts."""
@@ -168,13 +167,13 @@ class Result:
             path: Save the PNG there too.
         """
         # Here, for a run that only prints a table need not load matplotlib.
-        from fedlab.report import figures, privacy, stream, texts
+        from fedlab.report import curves, figures, privacy, stream, texts
 
         kind = kind or self.kinds[0]
         rows = self._study_rows
         figure_of: dict[str, Callable[[], Figure]] = {
-            "accuracy": lambda: figures.accuracy_against_rounds(self.values, self.events),
-            "bytes": lambda: figures.accuracy_against_bytes(self.values, self.events),
+            "accuracy": lambda: curves.accuracy_against_rounds(self.values, self.events),
+            "bytes": lambda: curves.accuracy_against_bytes(self.values, self.events),
             "clients": lambda: figures.label_distribution(self._label_counts()),
             "steps": lambda: stream.accuracy_after_each_step(self.values),
             "tasks": lambda: stream.task_matrices(self.values),
@@ -207,17 +206,18 @@ class Result:
     def _study_rows(self, kind: str) -> list[Mapping[str, Any]]:
         study = self.values.get("study") or {}
         if study.get("kind") != kind or not study.get("rows"):
-            named = EXPERIMENTS.get(kind, f"afl_{kind}")
-            raise BadInput(f"{self.directory} holds no {kind} study: run experiment={named}, then plot it")
+            name = EXPERIMENTS.get(kind, kind)
+            raise BadInput(f"{self.directory} holds no {kind} study: run experiment={name}, then plot it")
         return study["rows"]
 
     def _repr_html_(self) -> str:
         tables = [html_table(*method_cells(self.values))] if self.methods else []
         if study := study_cells(self.values):
             tables.append(html_table(*study))
-        picture = base64.b64encode(png(self.plot())).decode() if self.methods else ""
-        image = f'<img alt="{self.kinds[0]}" style="max-width:100%" src="data:image/png;base64,{picture}">'
-        return "".join(tables) + (image if picture else "")
+        if self.methods:
+            picture = base64.b64encode(png(self.plot())).decode()
+            tables.append(f'<img alt="{self.kinds[0]}" style="max-width:100%" src="data:image/png;base64,{picture}">')
+        return "".join(tables)
 
 
 def png(figure: Figure) -> bytes:

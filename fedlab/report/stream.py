@@ -31,8 +31,7 @@ def accuracy_after_each_step(results: Mapping[str, Any]) -> Figure:
     runs = streamed(results)
     figure, axes = canvas(_ending(results))
     if not runs:
-        empty(axes)
-        return figure
+        return empty(figure, axes)
     # The yardstick last, plain and without colour; others lie on it where they equal it.
     for index, name in enumerate(sorted(runs, key=lambda name: name == YARDSTICK)):
         drawn = 100 * _curve(runs[name])
@@ -55,16 +54,11 @@ def accuracy_against_samples(results: Mapping[str, Any]) -> Figure:
     runs = streamed(results)
     figure, axes = canvas(_same_end(results))
     if not runs:
-        empty(axes)
-        return figure
+        return empty(figure, axes)
     for index, (name, metrics) in enumerate(runs.items()):
-        axes.plot(
-            [step["samples"] for step in metrics["steps"]],
-            100 * _curve(metrics),
-            **look(index, "os^vD"),
-            markevery=max(1, len(metrics["steps"]) // 20),
-            label=name,
-        )
+        samples = [step["samples"] for step in metrics["steps"]]
+        every = max(1, len(samples) // 20)
+        axes.plot(samples, 100 * _curve(metrics), label=name, markevery=every, **look(index, "os^vD"))
     axes.set(xlabel="samples met", ylabel="accuracy (%)")
     axes.legend(loc="lower right")
     return figure
@@ -79,9 +73,7 @@ def task_matrices(results: Mapping[str, Any]) -> Figure:
     """
     runs = dict(list(streamed(results).items())[:MOST])
     if not runs:
-        figure, axes = canvas("Accuracy on each task")
-        empty(axes)
-        return figure
+        return empty(*canvas("Accuracy on each task"))
     columns = min(len(runs), 3)
     lines = -(-len(runs) // columns)
     figure = Figure(figsize=(1.2 + 2.6 * columns, 0.9 + 2.6 * lines), layout="constrained")
@@ -116,8 +108,7 @@ def accuracy_of_each_class(results: Mapping[str, Any]) -> Figure:
     top, main = figure.subplots(2, 1, sharex=True, height_ratios=(1, 2.6))
     top.set_title(_tail(runs))
     if not runs:
-        empty(main)
-        return figure
+        return empty(figure, main)
     counts = np.array(next(iter(runs.values()))["class_counts"], dtype=np.float64)
     order = np.argsort(-counts, kind="stable")
     places = np.arange(1, len(order) + 1)
@@ -125,9 +116,8 @@ def accuracy_of_each_class(results: Mapping[str, Any]) -> Figure:
     top.set(yscale="log", ylabel="samples")
     for index, (name, metrics) in enumerate(runs.items()):
         share = np.array(metrics["class_accuracy"], dtype=np.float64)[order]
-        main.plot(
-            places, 100 * share, **look(index, "os^vD"), label=f"{name}  {percent(metrics.get('balanced_accuracy'))}"
-        )
+        label = f"{name}  {percent(metrics.get('balanced_accuracy'))}"
+        main.plot(places, 100 * share, **look(index, "os^vD"), label=label)
     main.set(xlabel="classes, most samples first", ylabel="accuracy (%)", ylim=(-3, 103))
     main.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     legend_beside(main, title="balanced accuracy", alignment="left")
@@ -140,13 +130,12 @@ def _curve(metrics: Mapping[str, Any]) -> np.ndarray:
 
 
 def _same_end(results: Mapping[str, Any]) -> str:
-    heads = {values.get("head_sha256") for values in methods_of(results).values()}
-    ways = len(methods_of(results))
-    if ways < 2:
+    heads = [values.get("head_sha256") for values in methods_of(results).values()]
+    if len(heads) < 2:
         return "Accuracy as samples come"
-    if len(heads) == 1:
-        return f"{ways} ways to cut the stream end with one head, bit for bit"
-    return f"{ways} ways to cut the stream end with {len(heads)} different heads"
+    different = len(set(heads))
+    end = "one head, bit for bit" if different == 1 else f"{different} different heads"
+    return f"{len(heads)} ways to cut the stream end with {end}"
 
 
 def _ending(results: Mapping[str, Any]) -> str:
@@ -169,9 +158,8 @@ def _forgotten(runs: Mapping[str, Mapping[str, Any]]) -> str:
     if not known:
         return "Accuracy on each task"
     least, most = min(known, key=lambda name: known[name]), max(known, key=lambda name: known[name])
-    if least == most or known[least] == known[most]:
-        return f"{least} forgets {100 * known[least]:.3g} points of a task"
-    return f"{least} forgets {100 * known[least]:.3g} points of a task, {most} {100 * known[most]:.3g}"
+    others = "" if known[least] == known[most] else f", {most} {100 * known[most]:.3g}"
+    return f"{least} forgets {100 * known[least]:.3g} points of a task{others}"
 
 
 def _tail(runs: Mapping[str, Mapping[str, Any]]) -> str:

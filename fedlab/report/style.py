@@ -66,7 +66,9 @@ def canvas(title: str) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def empty(axes: Axes) -> None:
-    """Say in the plot that there is nothing to see, rather than fail or show bare axes."""
-    axes.set_axis_off()
-    axes.text(0.5, 0.5, "nothing was recorded", ha="center", va="center", transform=axes.transAxes, color="#666666")
+def empty(figure: Figure, *plots: Axes) -> Figure:
+    """Return a figure whose plots say that there is nothing to see, rather than fail or show bare axes."""
+    for axes in plots:
+        axes.set_axis_off()
+        axes.text(0.5, 0.5, "nothing was recorded", ha="center", va="center", transform=axes.transAxes, color="#666666")
+    return figure

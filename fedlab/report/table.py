@@ -54,17 +54,9 @@ def method_cells(results: Mapping[str, Any]) -> Cells:
     methods = methods_of(results)
     yardstick = methods.get(YARDSTICK, {}).get("accuracy")
     over_steps = streamed(results)
-    headers = [
-        "method",
-        "accuracy",
-        "vs " + YARDSTICK,
-        *(("average", "forgetting", "balanced") if over_steps else ()),
-        "rounds",
-        "up/client",
-        "down/client",
-        "seconds",
-        "head",
-    ]
+    of_steps = ("average", "forgetting", "balanced") if over_steps else ()
+    headers = ["method", "accuracy", "vs " + YARDSTICK, *of_steps]
+    headers += ["rounds", "up/client", "down/client", "seconds", "head"]
     rows = [
         [
             name,

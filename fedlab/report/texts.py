@@ -18,6 +18,8 @@ from fedlab.report.table import Cells
 Rows = Sequence[Mapping[str, Any]]
 """Each with `variant`, `epsilon` (None without noise), `seed`, `domain`, `labelled`, `local`, `accuracy`, `gain`."""
 
+ERRORS = {"elinewidth": 1, "capsize": 2, "ecolor": "#555555"}
+
 
 @styled
 def gain_per_domain(rows: Rows) -> Figure:
@@ -29,8 +31,7 @@ def gain_per_domain(rows: Rows) -> Figure:
     mine = [r for r in rows if (r["variant"], r["epsilon"]) == (rows[0]["variant"], rows[0]["epsilon"])]
     figure, axes = canvas(_gained(mine))
     if not mine:
-        empty(axes)
-        return figure
+        return empty(figure, axes)
     domains = list(dict.fromkeys(row["domain"] for row in mine))
     counts = sorted({row["labelled"] for row in mine})
     width = 0.8 / len(counts)
@@ -42,15 +43,8 @@ def gain_per_domain(rows: Rows) -> Figure:
         middle = np.array([np.mean(group) for group in groups])
         spans = np.abs(np.array([[min(group), max(group)] for group in groups]).T - middle)
         places = np.arange(len(domains)) + width * (index - (len(counts) - 1) / 2)
-        axes.bar(
-            places,
-            middle,
-            0.9 * width,
-            yerr=spans,
-            color=COLOURS[index % len(COLOURS)],
-            error_kw={"elinewidth": 1, "capsize": 2, "ecolor": "#555555"},
-            label=f"{labelled} labelled",
-        )
+        style: dict[str, Any] = {"color": COLOURS[index % len(COLOURS)], "label": f"{labelled} labelled"}
+        axes.bar(places, middle, 0.9 * width, yerr=spans, error_kw=ERRORS, **style)
     axes.axhline(0, color="#888888", lw=1)
     axes.set_xticks(range(len(domains)), domains)
     axes.set_ylabel("points over local training")
@@ -65,11 +59,10 @@ def accuracy_against_epsilon(rows: Rows) -> Figure:
     Args:
         rows: Rows of a study; of several numbers of labelled texts the smallest but one is drawn.
     """
-    counts = sorted({row["labelled"] for row in rows})
     figure, axes = canvas("Accuracy against epsilon")
     if not rows:
-        empty(axes)
-        return figure
+        return empty(figure, axes)
+    counts = sorted({row["labelled"] for row in rows})
     labelled = counts[min(1, len(counts) - 1)]
     mine = [row for row in rows if row["labelled"] == labelled]
     finite = sorted({row["epsilon"] for row in mine if row["epsilon"] is not None})
@@ -102,8 +95,7 @@ def pipeline(cells: Rows) -> Figure:
     stages = cells[0]["stages"] if cells else []
     figure, axes = canvas(_kept(stages))
     if not stages:
-        empty(axes)
-        return figure
+        return empty(figure, axes)
     names = [stage["stage"] for stage in stages]
     axes.barh(names, [stage["came"] for stage in stages], color="#d0d4d9", label="new texts, or all before a vote")
     axes.barh(names, [stage["kept"] for stage in stages], height=0.4, color=COLOURS[0], label="in the pool after it")
@@ -122,17 +114,14 @@ def exposure(rows: Sequence[Mapping[str, Any]]) -> Figure:
     """
     figure, axes = canvas(_exposed(rows))
     if not rows:
-        empty(axes)
-        return figure
+        return empty(figure, axes)
     places = np.arange(len(rows))
-    for side, (name, label) in enumerate(
-        [("exposure", "put among private texts"), ("exposure of others", "never there")]
-    ):
+    kinds = {"exposure": "put among private texts", "exposure of others": "never there"}
+    for side, (name, label) in enumerate(kinds.items()):
         axes.bar(places + 0.4 * side - 0.2, [row[name] for row in rows], 0.36, color=COLOURS[side], label=label)
     axes.axhline(1 / np.log(2), color="#888888", lw=1, ls="--", label="chance")
     axes.axhline(rows[0]["most"], color="#888888", lw=1, label="known by heart")
-    named = ["no noise" if row["epsilon"] is None else f"epsilon {row['epsilon']:g}" for row in rows]
-    axes.set_xticks(places, named)
+    axes.set_xticks(places, [_noise(row) for row in rows])
     axes.set_ylabel("exposure, bits")
     legend_beside(axes)
     return figure
@@ -154,18 +143,19 @@ def _gained(rows: Rows) -> str:
         return "Points over local training"
     few = min(row["labelled"] for row in rows)
     gain = 100 * float(np.mean([row["gain"] for row in rows if row["labelled"] == few]))
-    epsilon = "no noise" if rows[0]["epsilon"] is None else f"epsilon {rows[0]['epsilon']:g}"
-    change = f"{gain:+.1f} points over local training"
-    return f"{change} with {few} labelled texts ({epsilon})"
+    return f"{gain:+.1f} points over local training with {few} labelled texts ({_noise(rows[0])})"
 
 
-def _exposed(rows: Sequence[Mapping[str, Any]]) -> str:
-    found = [f"{row['exposure']:.1f} bits {_noised(row['epsilon'])}" for row in rows]
-    return f"Exposure of secrets: {', '.join(found)}" if found else "Exposure of secrets"
+def _exposed(rows: Rows) -> str:
+    def noise(epsilon: float | None) -> str:
+        return "without noise" if epsilon is None else f"at epsilon {epsilon:g}"
+
+    bits = [f"{row['exposure']:.1f} bits {noise(row['epsilon'])}" for row in rows]
+    return f"Exposure of secrets: {', '.join(bits)}" if bits else "Exposure of secrets"
 
 
-def _noised(epsilon: float | None) -> str:
-    return "without noise" if epsilon is None else f"at epsilon {epsilon:g}"
+def _noise(row: Mapping[str, Any]) -> str:
+    return "no noise" if row["epsilon"] is None else f"epsilon {row['epsilon']:g}"
 
 
 def _kept(stages: Rows) -> str:

@@ -15,7 +15,7 @@ import strategies.app  # noqa: F401
 from experiments.main import main
 from experiments.runner.compose import compose
 from fedlab import world
-from fedlab.report import figures  # noqa: F401 - matplotlib takes longer to load than a run takes
+from fedlab.report import curves, figures  # noqa: F401 - matplotlib takes longer to load than a run takes
 
 
 def serve() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fedlab.report import figures
+from fedlab.report import curves, figures
 from fedlab.report.result import png
 
 
@@ -20,7 +20,7 @@ def title(figure):
 
 
 def test_accuracy_against_rounds(results, events):
-    figure = figures.accuracy_against_rounds(results, events)
+    figure = curves.accuracy_against_rounds(results, events)
     assert curve(figure, "fedavg") == ([0, 1, 2, 3, 4], pytest.approx([10, 50, 80, 90, 91]))
     assert curve(figure, "afl") == ([1], [98])
     assert curve(figure, "centralised")[1] == [98, 98]
@@ -30,24 +30,24 @@ def test_accuracy_against_rounds(results, events):
 
 def test_the_title_follows_the_numbers(results, events):
     results["methods"]["afl"]["accuracy"] = 0.95
-    assert title(figures.accuracy_against_rounds(results, events)) == (
+    assert title(curves.accuracy_against_rounds(results, events)) == (
         "afl ends 3 points below the centralised solution in one round"
     )
     results["methods"]["fedavg"]["accuracy"] = 0.99
-    assert title(figures.accuracy_against_rounds(results, events)) == (
+    assert title(curves.accuracy_against_rounds(results, events)) == (
         "fedavg ends 1 point above the centralised solution after 4 rounds"
     )
     del results["methods"]["centralised"]
-    assert title(figures.accuracy_against_rounds(results, events)) == "fedavg ends highest after 4 rounds"
+    assert title(curves.accuracy_against_rounds(results, events)) == "fedavg ends highest after 4 rounds"
 
 
 def test_equal_accuracy_is_called_equal_only_with_equal_heads(results, events):
     results["methods"]["afl"]["head_sha256"] = "e" * 64
-    assert title(figures.accuracy_against_rounds(results, events)) == "afl is as accurate as centralised in one round"
+    assert title(curves.accuracy_against_rounds(results, events)) == "afl is as accurate as centralised in one round"
 
 
 def test_bytes_are_those_of_one_client(results, events):
-    figure = figures.accuracy_against_bytes(results, events)
+    figure = curves.accuracy_against_bytes(results, events)
     # fedavg: 1.5 MB up and 80 kB down per client in the end, a quarter of it in each of 4 rounds; round 0
     # costs nothing and has no place on a logarithm.
     assert curve(figure, "fedavg") == (pytest.approx([395e3, 790e3, 1185e3, 1580e3]), pytest.approx([50, 80, 90, 91]))
@@ -58,15 +58,15 @@ def test_bytes_are_those_of_one_client(results, events):
 
 def test_rounds_that_are_run_again_replace_the_former(results, events):
     again = [{"event": "round", "method": "fedavg", "round": 2, "accuracy": 0.7}]
-    assert curve(figures.accuracy_against_rounds(results, events + again), "fedavg")[0] == [0, 1, 2]
+    assert curve(curves.accuracy_against_rounds(results, events + again), "fedavg")[0] == [0, 1, 2]
 
 
 def test_unmeasured_rounds_are_gaps_not_zeros(results, events):
     events[2]["accuracy"] = None
-    assert curve(figures.accuracy_against_rounds(results, events), "fedavg")[0] == [0, 1, 3, 4]
+    assert curve(curves.accuracy_against_rounds(results, events), "fedavg")[0] == [0, 1, 3, 4]
 
 
-@pytest.mark.parametrize("draw", [figures.accuracy_against_rounds, figures.accuracy_against_bytes])
+@pytest.mark.parametrize("draw", [curves.accuracy_against_rounds, curves.accuracy_against_bytes])
 def test_empty_runs_draw(draw, results):
     png(draw(results, []))
     png(draw({}, []))
