@@ -14,6 +14,7 @@ import traceback
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
@@ -180,17 +181,14 @@ def _nodes(project: dict[str, Any]) -> int | None:
 def _load(reference: str, kind: type[App], folder: Path) -> App:
     name, _, attributes = reference.partition(":")
     _refuse_namesake(name.partition(".")[0], folder)
-    app: Any = _imported(name, kind.__name__, folder)
-    for attribute in attributes.split("."):
-        if not hasattr(app, attribute):
-            raise BadInput(
-                f"{kind.__name__} {reference!r} of {folder}: {app.__name__!r} has no {attribute!r}: "
-                "correct [tool.flwr.app.components] in its pyproject.toml"
-            )
-        app = getattr(app, attribute)
+    app, wrong = None, ""
+    try:
+        app = attrgetter(attributes)(_imported(name, kind.__name__, folder))
+    except AttributeError as error:
+        wrong = f": {name!r} has no {error.name!r}"
     if not isinstance(app, kind):
         raise BadInput(
-            f"{kind.__name__} {reference!r} of {folder} is a {type(app).__name__}: correct "
+            f"{kind.__name__} {reference!r} of {folder}{wrong or f' is a {type(app).__name__}'}: correct "
             "[tool.flwr.app.components] in its pyproject.toml"
         )
     return app

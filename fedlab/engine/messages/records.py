@@ -123,16 +123,12 @@ def round_of(message: Message) -> int | None:
 
 def content_bytes(content: RecordDict) -> int:
     """Return the bytes a message carries: arrays as serialised, 8 per number, text as UTF-8."""
-    return sum(_record_bytes(record) for record in content.values())
-
-
-def _record_bytes(record: ArrayRecord | ConfigRecord | MetricRecord) -> int:
-    if isinstance(record, ArrayRecord):
-        return sum(len(array.data) for array in record.values())
-    return sum(_value_bytes(value) for value in record.values())
+    return sum(_value_bytes(value) for record in content.values() for value in record.values())
 
 
 def _value_bytes(value: object) -> int:
+    if isinstance(value, Array):
+        return len(value.data)
     if isinstance(value, str):
         return len(value.encode())
     if isinstance(value, bytes):

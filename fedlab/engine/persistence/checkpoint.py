@@ -83,10 +83,9 @@ class Checkpoints:
         Raises:
             BadInput: It is one of another run, or of a version that writes them differently.
         """
-        newest = self._last
-        whole = None if newest is None else newest[0]
-        if newest is not None:
-            unpack(*newest[1], state)
+        whole, content = self._newest or (None, None)
+        if content is not None:
+            unpack(*content, state)
         for number, path in self._rounds():
             if whole is None or number > whole:  # damaged: they must not count as kept
                 path.unlink(missing_ok=True)
@@ -96,11 +95,11 @@ class Checkpoints:
     @cached_property
     def last_round(self) -> int | None:
         """The round of the newest whole checkpoint; None if there is none."""
-        newest = self._last
-        return None if newest is None else newest[0]
+        newest = self._newest
+        return newest[0] if newest else None
 
     @property
-    def _last(self) -> tuple[int, tuple[Any, dict[str, np.ndarray]]] | None:
+    def _newest(self) -> tuple[int, tuple[Any, dict[str, np.ndarray]]] | None:
         for server_round, path in reversed(self._rounds()):
             if (content := self._read(path)) is not None:
                 return server_round, content

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
-from flwr.app import Error, Message, RecordDict
+from flwr.app import Message, RecordDict
 from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
 from flwr.supercore.run import Run
@@ -25,7 +25,7 @@ from fedlab.engine.messages.identity import FIRST_CLIENT_NODE, SERVER_NODE, beco
 from fedlab.engine.messages.partial_sums import NewSum
 from fedlab.engine.simulation.allocator import keep_freed_memory
 from fedlab.engine.simulation.faults import Fault, FaultPlan
-from fedlab.engine.simulation.host import node_of
+from fedlab.engine.simulation.host import failure, node_of
 from fedlab.engine.simulation.schedule import Call, calls, chunk_of, homes, weights_of
 
 _runs = itertools.count(1)
@@ -128,18 +128,14 @@ class SimulatedGrid(Grid):
         """Return the error replies to messages that reach no node, or whose answer is not there in time."""
         nodes = nodes_of(batch)
         unknown = np.flatnonzero((nodes < node_of(0)) | (nodes >= node_of(self.num_nodes)))
-        refused = {
-            i: _unavailable(batch[i], f"node {nodes[i]} is not one of {self.num_nodes} simulated nodes")
-            for i in unknown.tolist()
-        }
+        reasons = {i: f"node {nodes[i]} is not one of {self.num_nodes} simulated nodes" for i in unknown.tolist()}
         if self.plan:
             for i, message in enumerate(batch):
-                if i not in refused and (why := self.plan.refusal(message)) is not None:
-                    reason, comes_later = why
-                    refused[i] = _unavailable(message, reason)
+                if i not in reasons and (why := self.plan.refusal(message)) is not None:
+                    reasons[i], comes_later = why
                     if comes_later:
                         self._late.append(message)
-        return refused
+        return {i: failure(batch[i], ErrorCode.NODE_UNAVAILABLE, reason) for i, reason in reasons.items()}
 
     # -- what nodes remember -------------------------------------------------------------------------------------
 
@@ -207,7 +203,3 @@ class SimulatedGrid(Grid):
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
         """Send messages and return the list of replies; `stream` holds fewer at a time."""
         return list(self.stream(messages, timeout=timeout))
-
-
-def _unavailable(message: Message, reason: str) -> Message:
-    return Message(Error(ErrorCode.NODE_UNAVAILABLE, reason), reply_to=message)

@@ -17,8 +17,8 @@ from __future__ import annotations
 import json
 import math
 import threading
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -224,14 +224,9 @@ class Ledger:
             self._enter(self._new(Release.of(json.loads(text)) for text in state["releases"]))
 
 
-@contextmanager
-def opened(privacy: object, path: Path | str | None) -> Iterator[Ledger | None]:
+def opened(privacy: object, path: Path | str | None) -> AbstractContextManager[Ledger | None]:
     """Open the ledger of a strategy's `privacy` for the length of a run; None where it has none."""
-    if privacy is None:
-        yield None
-        return
-    with Ledger(PrivacyBudget.of(privacy), path) as ledger:
-        yield ledger
+    return nullcontext() if privacy is None else Ledger(PrivacyBudget.of(privacy), path)
 
 
 def _content(path: Path, lines: Iterable[Line]) -> tuple[list[PrivacyBudget], list[Release]]:

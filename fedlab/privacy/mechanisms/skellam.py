@@ -60,11 +60,6 @@ class Shift:
     ratio: float
     blocks: Sequence[Block]
 
-    @classmethod
-    def of(cls, block: Block) -> Shift:
-        """Return the shift of coordinates that are all noised alike."""
-        return cls(block.l2**2 / block.variance, [block])
-
     def under(self, factor: float) -> Shift:
         """Return the same shift under this many times the variance."""
         blocks = [Block(block.l2, block.l1, block.variance * factor) for block in self.blocks]

@@ -22,11 +22,11 @@ import numpy as np
 from jaxtyping import Int64
 
 from fedlab.errors import BadInput
-from fedlab.privacy.secagg.client import PAIR, Answer
+from fedlab.privacy.secagg.client import PAIR, Answer, expect
 from fedlab.privacy.secagg.graph import in_one_piece
 from fedlab.privacy.secagg.key_agreement import KEY_BYTES, digest
 from fedlab.privacy.secagg.masks import add_mask
-from fedlab.privacy.secagg.server import SecureSum, expect
+from fedlab.privacy.secagg.server import SecureSum
 
 
 @dataclass

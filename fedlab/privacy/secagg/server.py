@@ -36,15 +36,14 @@ import numpy as np
 from jaxtyping import Int64
 
 from fedlab.errors import BadInput
-from fedlab.privacy.secagg.client import KEY_SHARE, PAIR, SEED_SHARE, Answer, upload_digest
+from fedlab.privacy.secagg.client import KEY_SHARE, PAIR, SEALED_BYTES, SEED_SHARE, Answer, expect, upload_digest
 from fedlab.privacy.secagg.graph import Terms, in_one_piece
-from fedlab.privacy.secagg.key_agreement import DIGEST_BYTES, KEY_BYTES, TAG_BYTES, digest, pair_seed, public_of
+from fedlab.privacy.secagg.key_agreement import DIGEST_BYTES, KEY_BYTES, digest, pair_seed, public_of
 from fedlab.privacy.secagg.masks import add_mask
 from fedlab.privacy.secagg.shamir import SHARE_BYTES, combine
 
 STEPS = ("keys", "shares", "upload", "reveal", "leave")
 """In the order of the rounds; the last only where clients leave."""
-SEALED_BYTES = 2 * SHARE_BYTES + TAG_BYTES
 
 
 @dataclass
@@ -122,7 +121,7 @@ class SecureSum:
         self._check_enough(self.sealed, "shared their secrets")
         questions = {}
         for who in self.sealed:
-            senders = [other for other in self.graph[who] if other in self.sealed]
+            senders = self._senders(who)
             rows = [self.sealed[other][self._place(other, who)] for other in senders]
             questions[who] = {
                 "senders": np.array(senders, np.uint64),
@@ -194,25 +193,25 @@ class SecureSum:
         assert self.total is not None
         survivors, total = set(self.uploaded), self.total.copy()
         parts = {who: masked.copy() for who, masked in self.kept.items()}
+
+        def unmask(who: int, seed: bytes, sign: int) -> None:
+            for vector in (total, parts.get(who)):
+                if vector is not None:
+                    add_mask(vector, seed, sign)
+
         shares = self._shares()
         lost = [who for who in self.sealed if who not in survivors]
         secrets = {who: self._combine(who, shares.get(who, {})) for who in [*self.uploaded, *lost]}
         for who in self.uploaded:
             if digest(self.session, secrets[who]) != self.commitments[who]:
                 raise BadInput(f"client {who}'s self mask is not what it committed to: it was tampered with")
-            add_mask(total, secrets[who], -1)
-            if who in parts:
-                add_mask(parts[who], secrets[who], -1)
+            unmask(who, secrets[who], -1)
         for who in lost:
             if public_of(secrets[who]) != self.publics[who][1].tobytes():
                 raise BadInput(f"the key of client {who} does not fit its public one: it was tampered with")
-            for other in self.graph[who]:
-                if other in survivors:
-                    public = self.publics[other][1].tobytes()
-                    seed = pair_seed(secrets[who], public, self.session, who, other)
-                    add_mask(total, seed, -1 if other < who else 1)
-                    if other in parts:
-                        add_mask(parts[other], seed, -1 if other < who else 1)
+            for other in survivors.intersection(self.graph[who]):
+                seed = pair_seed(secrets[who], self.publics[other][1].tobytes(), self.session, who, other)
+                unmask(other, seed, -1 if other < who else 1)
         self.parts = parts
         return total.view(np.int64)
 
@@ -258,14 +257,3 @@ class SecureSum:
 
 
 _REMEDY = "ask them again, or raise dropout, the share of the clients that may be lost"
-
-
-def expect(answer: Answer, name: str, kind: type, shape: tuple[int, ...] | None) -> np.ndarray:
-    """Return an array of an answer, refusing what does not look like it."""
-    array = answer.get(name)
-    if array is None:
-        raise BadInput(f"its answer holds {sorted(answer)}: {name} is missing")
-    if array.dtype != kind or (array.shape != shape if shape is not None else array.ndim != 1):
-        expected = "a vector" if shape is None else f"shape {list(shape)}"
-        raise BadInput(f"its {name} is {array.dtype}{list(array.shape)}: give {np.dtype(kind)}, {expected}")
-    return array
