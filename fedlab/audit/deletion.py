@@ -29,7 +29,6 @@ TOLERANCE = 1e-9
 """Largest relative difference of two heads over float64 sums of the same samples."""
 DIGITS = 16
 """Of a digest that people compare by eye."""
-KINDS = ("deletion", "addition")
 
 
 @dataclass(frozen=True)
@@ -83,7 +82,7 @@ class DeletionCertificate:
     retrained: Retrained | None = None
 
     def __post_init__(self) -> None:
-        checks.choice("kind", self.kind, KINDS)
+        checks.choice("kind", self.kind, ("deletion", "addition"))
 
     def values(self) -> dict[str, Any]:
         """Return it as JSON has it."""

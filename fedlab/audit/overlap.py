@@ -24,8 +24,6 @@ from fedlab import checks
 from fedlab.errors import BadInput
 from fedlab.extras import needs
 
-_WORD = re.compile(r"\w+")
-
 
 @dataclass(frozen=True, eq=False)
 class Nearest:
@@ -81,5 +79,5 @@ def nearest(uploads: Sequence[str], private: Sequence[str]) -> Nearest:
 
 
 def _grams(text: str, n: int) -> list[tuple[str, ...]]:
-    words = _WORD.findall(text.casefold())
+    words = re.findall(r"\w+", text.casefold())
     return [tuple(words[i : i + n]) for i in range(len(words) - n + 1)]

@@ -119,7 +119,7 @@ class FlowerApp:
             raise
         except Exception as error:
             trace = error.__traceback__
-            while trace and not _within(trace.tb_frame.f_code.co_filename, self.folder):
+            while trace and not Path(trace.tb_frame.f_code.co_filename).is_relative_to(self.folder):
                 trace = trace.tb_next
             shown = "".join(traceback.format_exception(type(error), error, trace or error.__traceback__))
             raise BadInput(f"the ServerApp of {self.name} raised:\n{shown.rstrip()}") from error
@@ -217,12 +217,8 @@ def _where(error: BaseException, folder: Path) -> str:
     lines = [(frame.filename, frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
     if isinstance(error, SyntaxError) and error.filename:
         lines.append((error.filename, error.lineno))
-    own = [(Path(file).relative_to(folder), line) for file, line in lines if _within(file, folder)]
+    own = [(Path(file).relative_to(folder), line) for file, line in lines if Path(file).is_relative_to(folder)]
     return f"{own[-1][0]}:{own[-1][1]}: " if own else ""
-
-
-def _within(file: str, folder: Path) -> bool:
-    return Path(file).is_relative_to(folder)
 
 
 def _refuse_namesake(top: str, folder: Path) -> None:
@@ -231,7 +227,7 @@ def _refuse_namesake(top: str, folder: Path) -> None:
     if loaded is None or not ((folder / top).is_dir() or (folder / f"{top}.py").is_file()):
         return
     origin = loaded.__file__ or next(iter(loaded.__path__), "")
-    if not _within(origin, folder):
+    if not Path(origin).is_relative_to(folder):
         raise BadInput(
             f"{folder} has a module {top!r}, but {origin} is already loaded under that name: run one app per "
             "process, and rename a package that is called like one of fedlab's"

@@ -114,11 +114,9 @@ def unlike(model: Layout, arrays: Mapping[str, np.ndarray]) -> str | None:
 
 def round_of(message: Message) -> int | None:
     """Return the round that a strategy of Flower's writes into its messages; None where it does not say."""
-    if message.has_content():
-        for record in records_of(message.content, ConfigRecord).values():
-            if isinstance(number := record.get("server-round"), int):
-                return number
-    return None
+    records = records_of(message.content, ConfigRecord) if message.has_content() else {}
+    numbers = (record.get("server-round") for record in records.values())
+    return next((number for number in numbers if isinstance(number, int)), None)
 
 
 def content_bytes(content: RecordDict) -> int:

@@ -13,7 +13,6 @@ import signal
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from importlib import import_module
 from typing import TypeVar
 
@@ -107,7 +106,8 @@ class Host:
             yield [reply, reply] if twice else [reply]
 
     def _sum(self, messages: Sequence[Message], partial_sum: NewSum, first_try: bool) -> list[Message]:
-        if (total := self._in_total(messages, partial_sum)) is not None:
+        total = self._attempt(self._batched.answers_in_total, messages, partial_sum)
+        if total is not None:
             content, num_bytes = total
             return [Message(as_partial_sum(content, len(messages), num_bytes), reply_to=messages[0])]
         running, clients, num_bytes, errors = partial_sum(), 0, 0, []
@@ -176,21 +176,29 @@ class Host:
 
     def _together(self, messages: Sequence[Message]) -> Sequence[RecordDict] | None:
         """Return the contents of all replies, made in one call; None where each is to be made by itself."""
-        if (batch := self._batch(messages)) is None:
-            return None
-        contents = _attempt(self._batched.answers_together.get(_message_type(messages)), batch)
+        contents = self._attempt(self._batched.answers_together, messages)
         if contents is not None and len(contents) != len(messages):
             raise TypeError(f"{len(messages)} clients were asked together, {len(contents)} replies came")
         return contents
 
-    def _in_total(self, messages: Sequence[Message], partial_sum: NewSum) -> tuple[RecordDict, int] | None:
-        """Return the sum of all replies and their bytes, made in one call; None as above."""
-        if (batch := self._batch(messages)) is None:
+    def _attempt(
+        self,
+        functions: Mapping[str, Callable[[ClientBatch], Answer | None]],
+        messages: Sequence[Message],
+        partial_sum: NewSum | None = None,
+    ) -> Answer | None:
+        """Call a function for many clients; where it fails, each is asked by itself, so that the culprit is named."""
+        batch = self._batch(messages, partial_sum)
+        if batch is None or (function := functions.get(_message_type(messages))) is None:
             return None
-        batch = replace(batch, partial_sum=partial_sum)
-        return _attempt(self._batched.answers_in_total.get(_message_type(messages)), batch)
+        try:
+            with one_thread():
+                return function(batch)
+        except Exception as error:
+            _LOG.info("%d clients are asked one by one, for together they failed: %s", len(messages), error)
+            return None
 
-    def _batch(self, messages: Sequence[Message]) -> ClientBatch | None:
+    def _batch(self, messages: Sequence[Message], partial_sum: NewSum | None) -> ClientBatch | None:
         if self._app is not self._batched or self._batched.modified or self._plan or not len(messages):
             return None
         if not isinstance(messages, Broadcast):
@@ -201,19 +209,8 @@ class Host:
         if not self._states.keys().isdisjoint(nodes):
             return None
         content = private_copy(messages[0]).content
-        return ClientBatch(content, [partition_of(node) for node in nodes], self._num_nodes, dict(self._run_config))
-
-
-def _attempt(function: Callable[[ClientBatch], Answer | None] | None, batch: ClientBatch) -> Answer | None:
-    """Call a function for many clients; where it fails, each is asked by itself, so that the culprit is named."""
-    if function is None:
-        return None
-    try:
-        with one_thread():
-            return function(batch)
-    except Exception as error:
-        _LOG.info("%d clients are asked one by one, for together they failed: %s", len(batch.partitions), error)
-        return None
+        partitions = [partition_of(node) for node in nodes]
+        return ClientBatch(content, partitions, self._num_nodes, dict(self._run_config), partial_sum)
 
 
 def _message_type(messages: Sequence[Message]) -> str:

@@ -10,8 +10,10 @@ import itertools
 import math
 import time
 from abc import abstractmethod
-from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from heapq import merge
+from operator import itemgetter
 
 import numpy as np
 from flwr.app import Message, RecordDict
@@ -31,7 +33,7 @@ from fedlab.engine.simulation.schedule import Call, calls, chunk_of, homes, weig
 _runs = itertools.count(1)
 
 
-class SimulatedGrid(Grid):
+class SimulatedGrid(Grid, AbstractContextManager["SimulatedGrid"]):
     """A Grid whose nodes are simulated. Use it as a context manager, or `close` it.
 
     Args:
@@ -89,18 +91,13 @@ class SimulatedGrid(Grid):
         """
         batch = self._sent(messages)
         refused = self._refusals(batch)
-        places = np.arange(len(batch))
-        if refused:
-            places = np.delete(places, list(refused))
+        places = np.delete(np.arange(len(batch)), list(refused))
         partitions = nodes_of(batch) - FIRST_CLIENT_NODE
         waiting = calls(partitions, places, self._weights, self._home, self.chunk, partial_sum is not None)
         deadline = math.inf if timeout is None else time.monotonic() + timeout
-        unheard = deque(sorted(refused))
-        for place, replies in self._answers(batch, waiting, partial_sum, deadline):
-            while unheard and unheard[0] < place:
-                yield refused[unheard.popleft()]
+        refusals = ((place, [refused[place]]) for place in sorted(refused))
+        for _, replies in merge(self._answers(batch, waiting, partial_sum, deadline), refusals, key=itemgetter(0)):
             yield from replies
-        yield from (refused[place] for place in unheard)
 
     def block(self, node_id: int) -> range:
         """Return the nodes whose replies are summed with this node's, where replies are summed."""
@@ -160,9 +157,6 @@ class SimulatedGrid(Grid):
 
     def close(self) -> None:
         """Give back what the grid holds."""
-
-    def __enter__(self) -> SimulatedGrid:
-        return self
 
     def __exit__(self, *_: object) -> None:
         self.close()

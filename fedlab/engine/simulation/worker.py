@@ -77,7 +77,7 @@ class Parcel:
     """
 
     def __init__(self, answered: Sequence[Sequence[Message]]):
-        self.answered = [list(replies) for replies in answered]
+        self.answered = answered
 
     def __reduce__(self) -> tuple[Any, ...]:
         light, buffers = io.BytesIO(), []

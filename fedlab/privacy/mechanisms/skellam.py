@@ -99,10 +99,8 @@ def calibrated(epsilon: float, delta: float, shift: Shift) -> float:
         raise BadInput(f"epsilon={epsilon}, delta={delta}: no common amount of Skellam noise keeps this")
     while high / low > 1 + 1e-9:
         middle = math.sqrt(low * high)
-        if epsilon_of(shift.under(middle), delta) <= epsilon:
-            high = middle
-        else:
-            low = middle
+        kept = epsilon_of(shift.under(middle), delta) <= epsilon
+        low, high = (low, middle) if kept else (middle, high)
     return high
 
 

@@ -29,7 +29,7 @@ x statistics, y uploads, b self masks, s pair masks.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -102,8 +102,7 @@ class SecureSum:
         Raises:
             BadInput: It has another form, or the client and a neighbour do not agree on the seed of their masks.
         """
-        self._check_asked(who, self.graph)
-        if who in self.sealed:
+        if not self._is_new(who, self.graph, self.sealed):
             return False
         near = self.graph[who]
         sealed = expect(answer, "sealed", np.uint8, (len(near), SEALED_BYTES))
@@ -137,8 +136,7 @@ class SecureSum:
         Raises:
             BadInput: It has another length than the others', or was damaged on its way.
         """
-        self._check_asked(who, self.sealed)
-        if who in self.uploaded:
+        if not self._is_new(who, self.sealed, self.uploaded):
             return False
         length = None if self.total is None else (len(self.total),)
         masked = expect(answer, "masked", np.uint64, length)
@@ -172,8 +170,7 @@ class SecureSum:
         Raises:
             BadInput: A share is not the one that the neighbour gave out.
         """
-        self._check_asked(who, self.uploaded)
-        if who in self.revealed:
+        if not self._is_new(who, self.uploaded, self.revealed):
             return False
         senders, survivors = self._senders(who), set(self.uploaded)
         shares = expect(answer, "shares", np.uint8, (len(senders), SHARE_BYTES))
@@ -195,9 +192,9 @@ class SecureSum:
         parts = {who: masked.copy() for who, masked in self.kept.items()}
 
         def unmask(who: int, seed: bytes, sign: int) -> None:
-            for vector in (total, parts.get(who)):
-                if vector is not None:
-                    add_mask(vector, seed, sign)
+            add_mask(total, seed, sign)
+            if who in parts:
+                add_mask(parts[who], seed, sign)
 
         shares = self._shares()
         lost = [who for who in self.sealed if who not in survivors]
@@ -251,9 +248,10 @@ class SecureSum:
                 f"{_REMEDY}"
             )
 
-    def _check_asked(self, who: int, some: Iterable[int]) -> None:
-        if who not in some:
+    def _is_new(self, who: int, asked: Collection[int], heard: Collection[int]) -> bool:
+        if who not in asked:
             raise BadInput(f"client {who} was not asked: it took no part in the step before")
+        return who not in heard
 
 
 _REMEDY = "ask them again, or raise dropout, the share of the clients that may be lost"
