@@ -69,8 +69,8 @@ def distinguish(inside: np.ndarray, outside: np.ndarray, rng: np.random.Generato
     def advantage(members: np.ndarray, others: np.ndarray) -> float:
         return float((members >= threshold).mean() - (others >= threshold).mean())
 
-    def bootstrap(*groups: np.ndarray) -> list[list[np.ndarray]]:
-        return [[rng.choice(scores, len(scores)) for scores in groups] for _ in range(RESAMPLES)]
+    def bootstrap(members: np.ndarray, others: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+        return [(rng.choice(members, len(members)), rng.choice(others, len(others))) for _ in range(RESAMPLES)]
 
     whole, half = bootstrap(inside, outside), bootstrap(inside[1::2], outside[1::2])
     return Success(

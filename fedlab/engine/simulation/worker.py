@@ -14,7 +14,7 @@ from typing import Any
 
 from flwr.app import Array, Message
 from flwr.clientapp import ClientApp
-from ray.cloudpickle import CloudPickler
+from ray.cloudpickle.cloudpickle import Pickler
 
 from fedlab.engine.messages.identity import SERVER_NODE, become
 from fedlab.engine.messages.partial_sums import NewSum
@@ -85,7 +85,7 @@ class Parcel:
         return _opened, (light.getvalue(), buffers)
 
 
-class _Pickler(CloudPickler):
+class _Pickler(Pickler):
     """Ray's own, which leaves large arrays out."""
 
     def reducer_override(self, obj: Any) -> Any:
