@@ -79,7 +79,8 @@ class Canaries:
         secrets: dict[tuple[int, ...], None] = {}
         while len(secrets) < number:
             secrets[tuple(rng.integers(len(self.alphabet), size=self.length).tolist())] = None
-        return [self.pattern.replace("{}", self._secret(symbols)) for symbols in secrets]
+        spelled = (self.between.join(self.alphabet[symbol] for symbol in symbols) for symbols in secrets)
+        return [self.pattern.replace("{}", secret) for secret in spelled]
 
     def secret(self, canary: str) -> str:
         """Return what stands in a canary's place for the secret."""
@@ -98,9 +99,6 @@ class Canaries:
         plain = [_plain(text) for text in uploads]
         secrets = [_plain(self.secret(canary)) for canary in canaries]
         return np.array([sum(secret in text for text in plain) for secret in secrets], np.int64)
-
-    def _secret(self, symbols: tuple[int, ...]) -> str:
-        return self.between.join(self.alphabet[symbol] for symbol in symbols)
 
 
 def insert(

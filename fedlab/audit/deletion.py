@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -28,7 +29,6 @@ TOLERANCE = 1e-9
 """Largest relative difference of two heads over float64 sums of the same samples."""
 DIGITS = 16
 """Of a digest that people compare by eye."""
-KINDS = ("deletion", "addition")
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ class DeletionCertificate:
     retrained: Retrained | None = None
 
     def __post_init__(self) -> None:
-        checks.choice("kind", self.kind, KINDS)
+        checks.choice("kind", self.kind, ("deletion", "addition"))
 
     def values(self) -> dict[str, Any]:
         """Return it as JSON has it."""
@@ -156,13 +156,10 @@ def check_chain(certificates: Sequence[DeletionCertificate], head: str) -> None:
     Raises:
         BadInput: Names the first that does not.
     """
-    ends = [(one.statistics_after, one.head_after) for one in certificates]
-    for number, (end, after) in enumerate(zip(ends, certificates[1:], strict=False), start=1):
-        if end != (after.statistics_before, after.head_before):
+    for number, (one, after) in enumerate(pairwise(certificates), start=1):
+        if (one.statistics_after, one.head_after) != (after.statistics_before, after.head_before):
             raise BadInput(
                 f"certificate {number + 1} does not begin where certificate {number} ended: one was changed or lost"
             )
-    if ends and ends[-1][1] != head:
-        raise BadInput(
-            f"the last certificate ends with head {ends[-1][1][:12]}, and the head is {head[:12]}: one was changed"
-        )
+    if certificates and (last := certificates[-1].head_after) != head:
+        raise BadInput(f"the last certificate ends with head {last[:12]}, and the head is {head[:12]}: one was changed")

@@ -106,16 +106,16 @@ def audit_gaussian(without: np.ndarray, including: np.ndarray, delta: float, con
 def attack(
     guarantee: Guarantee, *, releases: int = 100_000, confidence: float = 0.95, seed: int = 0
 ) -> tuple[Audit, Audit]:
-    """Bound the epsilon of a promise's noise from below: of any mechanism, and of one whose noise is Gaussian.
+    """Bound the epsilon of a guarantee's noise from below: of any mechanism, and of one whose noise is Gaussian.
 
     Args:
-        guarantee: Promise whose noise is attacked, by a sample of the largest norm that clipping lets pass.
+        guarantee: Guarantee whose noise is attacked, by a sample of the largest norm that clipping lets pass.
         releases: Number of releases of each kind, at least.
         confidence: Probability, at least, with which each bound holds.
         seed: Seed of the noise.
 
     Raises:
-        BadInput: The promise is not about adding or removing one sample under Gaussian noise, or a number is out of
+        BadInput: The guarantee is not about adding or removing one sample under Gaussian noise, or a number is out of
             range.
     """
     of = (guarantee.unit, guarantee.relation)

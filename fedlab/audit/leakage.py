@@ -23,8 +23,7 @@ from torch import Tensor
 from fedlab.errors import BadInput
 from fedlab.privacy.secagg.masks import add_mask
 from fedlab.stats import GramStats, NoisyGram, one_hot
-from fedlab.stats.arithmetic.triangle import triangle_entries, unflatten
-from fedlab.stats.serialization.integers import integers
+from fedlab.stats.serialization.integers import Layout, integers, statistics_of
 
 WORDS = 2.0**64
 """A masked entry is uniform over so many integers."""
@@ -77,13 +76,9 @@ def masked(statistics: GramStats | NoisyGram, seed: bytes) -> NoisyGram:
     Raises:
         BadInput: The statistics are not exact.
     """
-    words = integers(statistics, 1).view(np.uint64).copy()
+    sums = NoisyGram(statistics.gram, statistics.cross, statistics.scale)
+    words = integers(sums, 1).view(np.uint64).copy()
     add_mask(words, seed)
-    seen = words.view(np.int64).astype(np.float64)
-    d, c = statistics.num_features, statistics.num_classes
-    end = triangle_entries(d)
-    gram = unflatten(seen[:end], d, d, np.float64)
-    gram += np.triu(gram, 1).T
-    cross = torch.from_numpy(seen[end : end + d * c].reshape(d, c))
+    seen = statistics_of(words.view(np.int64), Layout.of(sums), 1)
     variance = WORDS**2 / 12
-    return NoisyGram(torch.from_numpy(gram), cross, None, variance, variance)
+    return NoisyGram(seen.gram.double(), seen.cross.double(), None, variance, variance)

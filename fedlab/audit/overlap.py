@@ -24,10 +24,6 @@ from fedlab import checks
 from fedlab.errors import BadInput
 from fedlab.extras import needs
 
-BLOCK = 2**22
-"""Distances that are held at once."""
-_WORD = re.compile(r"\w+")
-
 
 @dataclass(frozen=True, eq=False)
 class Nearest:
@@ -58,11 +54,8 @@ def overlap(uploads: Sequence[str], private: Sequence[str], n: int = 5) -> Float
     """
     checks.integer("n", n, least=1, remedy="an n-gram has n words")
     known = {gram for text in private for gram in _grams(text, n)}
-    shares = []
-    for text in uploads:
-        own = set(_grams(text, n))
-        shares.append(len(own & known) / len(own) if own else 0.0)
-    return np.array(shares)
+    grams = [set(_grams(text, n)) for text in uploads]
+    return np.array([len(own & known) / len(own) if own else 0.0 for own in grams])
 
 
 def nearest(uploads: Sequence[str], private: Sequence[str]) -> Nearest:
@@ -78,19 +71,13 @@ def nearest(uploads: Sequence[str], private: Sequence[str]) -> Nearest:
         raise BadInput("there is no private text to be near to: give at least one")
     with needs("an edit distance"):
         from rapidfuzz.distance import Levenshtein
-        from rapidfuzz.process import cdist
-    edits = np.zeros(len(uploads), np.int64)
-    index = np.zeros(len(uploads), np.int64)
-    rows = max(1, BLOCK // len(private))
-    for first in range(0, len(uploads), rows):
-        block = cdist(uploads[first : first + rows], private, scorer=Levenshtein.distance, dtype=np.int32)
-        closest = block.argmin(1)
-        index[first : first + rows] = closest
-        edits[first : first + rows] = block[np.arange(len(block)), closest]
-    longer = [max(len(text), len(private[i]), 1) for text, i in zip(uploads, index.tolist(), strict=True)]
-    return Nearest(edits, edits / np.array(longer, float), index)
+        from rapidfuzz.process import extractOne
+    closest = [extractOne(text, private, scorer=Levenshtein.distance) for text in uploads]
+    edits = np.array([distance for _, distance, _ in closest], np.int64)
+    longer = [max(len(text), len(other), 1) for text, (other, _, _) in zip(uploads, closest, strict=True)]
+    return Nearest(edits, edits / np.array(longer, float), np.array([row for _, _, row in closest], np.int64))
 
 
 def _grams(text: str, n: int) -> list[tuple[str, ...]]:
-    words = _WORD.findall(text.casefold())
+    words = re.findall(r"\w+", text.casefold())
     return [tuple(words[i : i + n]) for i in range(len(words) - n + 1)]

@@ -13,7 +13,6 @@ percentiles of a bootstrap. (epsilon, delta) caps the advantage of whoever knows
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -65,25 +64,20 @@ def distinguish(inside: np.ndarray, outside: np.ndarray, rng: np.random.Generato
             )
     # The order in which scores were made says nothing about where they are judged.
     inside, outside = rng.permutation(inside), rng.permutation(outside)
-    draws = [
-        (rng.integers(len(inside), size=len(inside)), rng.integers(len(outside), size=len(outside)))
-        for _ in range(RESAMPLES)
-    ]
-
-    def estimate(measure: Callable[[np.ndarray, np.ndarray], float]) -> Estimate:
-        return _interval(measure(inside, outside), [measure(inside[i], outside[o]) for i, o in draws])
-
     threshold = _best_threshold(inside[::2], outside[::2])
-    halves = [
-        (rng.choice(inside[1::2], size=len(inside[1::2])), rng.choice(outside[1::2], size=len(outside[1::2])))
-        for _ in range(RESAMPLES)
-    ]
 
     def advantage(members: np.ndarray, others: np.ndarray) -> float:
         return float((members >= threshold).mean() - (others >= threshold).mean())
 
-    judged = _interval(advantage(inside[1::2], outside[1::2]), [advantage(*half) for half in halves])
-    return Success(estimate(auc), judged, estimate(sure_rate))
+    def bootstrap(members: np.ndarray, others: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+        return [(rng.choice(members, len(members)), rng.choice(others, len(others))) for _ in range(RESAMPLES)]
+
+    whole, half = bootstrap(inside, outside), bootstrap(inside[1::2], outside[1::2])
+    return Success(
+        _interval(auc(inside, outside), [auc(*draw) for draw in whole]),
+        _interval(advantage(inside[1::2], outside[1::2]), [advantage(*draw) for draw in half]),
+        _interval(sure_rate(inside, outside), [sure_rate(*draw) for draw in whole]),
+    )
 
 
 def auc(inside: np.ndarray, outside: np.ndarray) -> float:

@@ -66,8 +66,8 @@ class ExactUnlearning(KeptSums):
             gone: dict[int, list[Mapping[str, np.ndarray]]] = {}
             for client in clients:
                 parts = self.parts_of(client, state)
-                sent = _same(client, parts, resent[client]) if client in resent else None
-                for part, arrays in zip(parts, sent or self.read(parts), strict=True):
+                kept = _same(client, parts, resent[client]) if client in resent else self.read(parts)
+                for part, arrays in zip(parts, kept, strict=True):
                     gone.setdefault(part.phase, []).append(arrays)
             nodes = {self.node(client): None for client in clients}
             left = {node: parts for node, parts in state.clients.items() if node not in nodes}
@@ -203,22 +203,20 @@ class ExactUnlearning(KeptSums):
 
 
 def _same(
-    client: int, parts: Sequence[Part], sent: Sequence[Mapping[str, np.ndarray]]
+    client: int, parts: Sequence[Part], resent: Sequence[Mapping[str, np.ndarray]]
 ) -> Sequence[Mapping[str, np.ndarray]]:
-    if [digest_of_file(arrays) for arrays in sent] != [part.stored.digest for part in parts]:
+    if [digest_of_file(arrays) for arrays in resent] != [part.stored.digest for part in parts]:
         raise BadInput(
             f"what client {client} sends again is not what it sent first: its samples or its software changed, "
             "or some of its samples were deleted meanwhile. Restore the file that was kept"
         )
-    return sent
+    return resent
 
 
 def _check_rows(client: int, rows: Sequence[int], before: Sequence[int]) -> None:
     if not rows:
         raise BadInput(f"no sample of client {client} is named: give at least one row")
-    counts = Counter(rows)
-    twice = sorted({row for row in rows if counts[row] > 1})
-    if twice:
-        raise BadInput(f"row {twice[0]} of client {client} is named twice: a sample is deleted once")
+    if twice := [row for row, times in Counter(rows).items() if times > 1]:
+        raise BadInput(f"row {min(twice)} of client {client} is named twice: a sample is deleted once")
     if again := sorted({*rows} & {*before}):
         raise BadInput(f"row {again[0]} of client {client} was deleted before: there is nothing of it left")

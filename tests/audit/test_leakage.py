@@ -18,8 +18,9 @@ from fedlab.audit.success import advantage_cap, auc, distinguish, gain, leaked, 
 from fedlab.errors import BadInput
 from fedlab.privacy.mechanisms.gaussian import multiplier
 from fedlab.privacy.mechanisms.sensitivity import joint_sensitivity
-from fedlab.privacy.ridge.clip_and_noise import half_vector, symmetric_gaussian
+from fedlab.privacy.ridge.clip_and_noise import symmetric_gaussian
 from fedlab.stats import FixedPoint, GramStats, NoisyGram, one_hot
+from tests.privacy.half_vector import half_vector
 
 D, C = 24, 4
 

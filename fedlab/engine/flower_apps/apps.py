@@ -14,6 +14,7 @@ import traceback
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
@@ -118,7 +119,7 @@ class FlowerApp:
             raise
         except Exception as error:
             trace = error.__traceback__
-            while trace and not _within(trace.tb_frame.f_code.co_filename, self.folder):
+            while trace and not Path(trace.tb_frame.f_code.co_filename).is_relative_to(self.folder):
                 trace = trace.tb_next
             shown = "".join(traceback.format_exception(type(error), error, trace or error.__traceback__))
             raise BadInput(f"the ServerApp of {self.name} raised:\n{shown.rstrip()}") from error
@@ -180,17 +181,14 @@ def _nodes(project: dict[str, Any]) -> int | None:
 def _load(reference: str, kind: type[App], folder: Path) -> App:
     name, _, attributes = reference.partition(":")
     _refuse_namesake(name.partition(".")[0], folder)
-    app: Any = _imported(name, kind.__name__, folder)
-    for attribute in attributes.split("."):
-        if not hasattr(app, attribute):
-            raise BadInput(
-                f"{kind.__name__} {reference!r} of {folder}: {app.__name__!r} has no {attribute!r}: "
-                "correct [tool.flwr.app.components] in its pyproject.toml"
-            )
-        app = getattr(app, attribute)
+    app, wrong = None, ""
+    try:
+        app = attrgetter(attributes)(_imported(name, kind.__name__, folder))
+    except AttributeError as error:
+        wrong = f": {name!r} has no {error.name!r}"
     if not isinstance(app, kind):
         raise BadInput(
-            f"{kind.__name__} {reference!r} of {folder} is a {type(app).__name__}: correct "
+            f"{kind.__name__} {reference!r} of {folder}{wrong or f' is a {type(app).__name__}'}: correct "
             "[tool.flwr.app.components] in its pyproject.toml"
         )
     return app
@@ -219,12 +217,8 @@ def _where(error: BaseException, folder: Path) -> str:
     lines = [(frame.filename, frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
     if isinstance(error, SyntaxError) and error.filename:
         lines.append((error.filename, error.lineno))
-    own = [(Path(file).relative_to(folder), line) for file, line in lines if _within(file, folder)]
+    own = [(Path(file).relative_to(folder), line) for file, line in lines if Path(file).is_relative_to(folder)]
     return f"{own[-1][0]}:{own[-1][1]}: " if own else ""
-
-
-def _within(file: str, folder: Path) -> bool:
-    return Path(file).is_relative_to(folder)
 
 
 def _refuse_namesake(top: str, folder: Path) -> None:
@@ -233,7 +227,7 @@ def _refuse_namesake(top: str, folder: Path) -> None:
     if loaded is None or not ((folder / top).is_dir() or (folder / f"{top}.py").is_file()):
         return
     origin = loaded.__file__ or next(iter(loaded.__path__), "")
-    if not _within(origin, folder):
+    if not Path(origin).is_relative_to(folder):
         raise BadInput(
             f"{folder} has a module {top!r}, but {origin} is already loaded under that name: run one app per "
             "process, and rename a package that is called like one of fedlab's"

@@ -10,6 +10,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 from flwr.app import Error, Message
 
@@ -60,9 +61,8 @@ class WatchedGrid(MeteredGrid):
     ) -> Iterator[Message]:
         """Yield replies as they come, watching them."""
         batch = messages if isinstance(messages, Broadcast) else list(messages)
-        what, server_round = self._open(batch)
         trusting = not self._unclipped
-        try:
+        with self._sending(batch) as (what, server_round):
             for reply in super().stream(batch, timeout=timeout, partial_sum=partial_sum):
                 self._take(reply)
                 if trusting and reply.has_content():  # an app clips everywhere or nowhere: one reply tells
@@ -73,17 +73,12 @@ class WatchedGrid(MeteredGrid):
                     done, total = self._done, self._total
                 self._tell("progress", what=what, round=server_round, done=done, total=total)
                 yield reply
-        finally:
-            self._close()
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """Push messages, watching them."""
         batch = list(messages)
-        self._open(batch)
-        try:
+        with self._sending(batch):
             return super().push_messages(batch)
-        finally:
-            self._close()
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
         """Pull replies, watching them."""
@@ -110,8 +105,9 @@ class WatchedGrid(MeteredGrid):
                 )
         return super().get_node_ids()
 
-    def _open(self, batch: Sequence[Message]) -> tuple[str, int | None]:
-        """Note that messages go out; return the type and the round of the first."""
+    @contextmanager
+    def _sending(self, batch: Sequence[Message]) -> Iterator[tuple[str, int | None]]:
+        """Note that messages are under way; the type and the round of the first are given."""
         if isinstance(batch, Broadcast):
             kinds = Counter({batch.message_type: len(batch)})
         else:
@@ -125,7 +121,11 @@ class WatchedGrid(MeteredGrid):
             self._total += len(batch)
             self.sent.update(kinds)
             self.rounds = max(self.rounds, server_round or 0)
-        return next(iter(kinds), ""), server_round
+        try:
+            yield next(iter(kinds), ""), server_round
+        finally:
+            with self._lock:
+                self._under_way -= 1
 
     def _check_clipping(self, batch: Sequence[Message], reply: Message) -> None:
         node = reply.metadata.src_node_id
@@ -140,10 +140,6 @@ class WatchedGrid(MeteredGrid):
             f"{self.client_name(node)} sent one of norm {moved:g}: differential privacy does not hold; add "
             "fixedclipping_mod or adaptiveclipping_mod to the mods of the ClientApp's train function",
         )
-
-    def _close(self) -> None:
-        with self._lock:
-            self._under_way -= 1
 
     def _take(self, reply: Message) -> None:
         if not reply.has_error():

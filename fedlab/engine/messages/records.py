@@ -114,25 +114,19 @@ def unlike(model: Layout, arrays: Mapping[str, np.ndarray]) -> str | None:
 
 def round_of(message: Message) -> int | None:
     """Return the round that a strategy of Flower's writes into its messages; None where it does not say."""
-    if message.has_content():
-        for record in records_of(message.content, ConfigRecord).values():
-            if isinstance(number := record.get("server-round"), int):
-                return number
-    return None
+    records = records_of(message.content, ConfigRecord) if message.has_content() else {}
+    numbers = (record.get("server-round") for record in records.values())
+    return next((number for number in numbers if isinstance(number, int)), None)
 
 
 def content_bytes(content: RecordDict) -> int:
     """Return the bytes a message carries: arrays as serialised, 8 per number, text as UTF-8."""
-    return sum(_record_bytes(record) for record in content.values())
-
-
-def _record_bytes(record: ArrayRecord | ConfigRecord | MetricRecord) -> int:
-    if isinstance(record, ArrayRecord):
-        return sum(len(array.data) for array in record.values())
-    return sum(_value_bytes(value) for value in record.values())
+    return sum(_value_bytes(value) for record in content.values() for value in record.values())
 
 
 def _value_bytes(value: object) -> int:
+    if isinstance(value, Array):
+        return len(value.data)
     if isinstance(value, str):
         return len(value.encode())
     if isinstance(value, bytes):

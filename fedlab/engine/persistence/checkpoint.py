@@ -51,7 +51,7 @@ class Checkpoints:
     def __init__(self, folder: Path | str, config: str, every: int | None = 1):
         self.folder, self.every = Path(folder), every
         self._identity = _identity(config)
-        self._told: set[str] = set()
+        self._reported: set[str] = set()
 
     # -- within a method -------------------------------------------------------------------------------------
 
@@ -73,8 +73,8 @@ class Checkpoints:
         left_out = self._write(f"round-{server_round:06d}", state)
         for _, path in self._rounds()[:-KEPT]:
             path.unlink(missing_ok=True)
-        new = [where for where in left_out if where not in self._told]
-        self._told.update(new)
+        new = [where for where in left_out if where not in self._reported]
+        self._reported.update(new)
         return new
 
     def restore(self, state: Mapping[str, Any]) -> int | None:
@@ -83,10 +83,9 @@ class Checkpoints:
         Raises:
             BadInput: It is one of another run, or of a version that writes them differently.
         """
-        newest = self._last
-        whole = None if newest is None else newest[0]
-        if newest is not None:
-            unpack(*newest[1], state)
+        whole, content = self._newest or (None, None)
+        if content is not None:
+            unpack(*content, state)
         for number, path in self._rounds():
             if whole is None or number > whole:  # damaged: they must not count as kept
                 path.unlink(missing_ok=True)
@@ -96,11 +95,11 @@ class Checkpoints:
     @cached_property
     def last_round(self) -> int | None:
         """The round of the newest whole checkpoint; None if there is none."""
-        newest = self._last
-        return None if newest is None else newest[0]
+        newest = self._newest
+        return newest[0] if newest else None
 
     @property
-    def _last(self) -> tuple[int, tuple[Any, dict[str, np.ndarray]]] | None:
+    def _newest(self) -> tuple[int, tuple[Any, dict[str, np.ndarray]]] | None:
         for server_round, path in reversed(self._rounds()):
             if (content := self._read(path)) is not None:
                 return server_round, content
@@ -184,12 +183,11 @@ class GlobalRandomness:
 
     def state_dict(self) -> dict[str, Any]:
         """Return all of them."""
-        cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
         return {
             "python": pack_random(random.getstate()),
             "numpy": np.random.get_state(legacy=False),  # noqa: NPY002 (Flower's strategies draw from it)
             "torch": torch.get_rng_state(),
-            "cuda": cuda,
+            "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [],
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

@@ -66,10 +66,10 @@ class _Packer:
         if value is None or type(value) in (bool, int, float, str):
             return value
         kind = type(value)
-        if kind.__name__ in _SEQUENCES and kind is _SEQUENCES[kind.__name__]:
+        if _SEQUENCES.get(kind.__name__) is kind:
             items = [self.pack(item, f"{where}.{index}") for index, item in enumerate(value)]
             return {KIND: kind.__name__, "items": items}
-        if kind.__name__ in _MAPPINGS and kind is _MAPPINGS[kind.__name__]:
+        if _MAPPINGS.get(kind.__name__) is kind:
             items = [[self.pack(k, f"{where}.key"), self.pack(v, f"{where}.{k}")] for k, v in value.items()]
             return {KIND: kind.__name__, "items": items}
         if isinstance(value, (np.ndarray, np.generic)):

@@ -97,8 +97,7 @@ class Kept:
         """Return the state as it was last committed; a BadInput where there is none, or it is damaged."""
         path = self.folder / STATE
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-            return _state(content)
+            return _state(json.loads(path.read_text(encoding="utf-8")))
         except OSError as error:
             raise BadInput(
                 f"{path} cannot be read ({error.strerror}): nothing can be deleted where nothing was kept. Run "
@@ -114,7 +113,7 @@ class Kept:
             data = path.read_bytes()
         except OSError as error:
             raise BadInput(f"{path} cannot be read ({error.strerror}): {REMEDY}") from error
-        if (checksum := _checksum(data)) != stored.checksum:
+        if (checksum := xxhash.xxh3_128_hexdigest(data)) != stored.checksum:
             raise BadInput(f"{path} is damaged (checksum {checksum[:12]}, kept was {stored.checksum[:12]}): {REMEDY}")
         try:
             return load(data)
@@ -123,11 +122,19 @@ class Kept:
 
     # -- writing ---------------------------------------------------------------------------------------------
 
-    def store(self, kind: str, arrays: Mapping[str, np.ndarray]) -> Stored:
-        """Write arrays, a 'part', 'total' or 'head', under a name of their own; they count once a state names it."""
+    def store(self, kind: str, arrays: Mapping[str, np.ndarray], stem: str | None = None) -> Stored:
+        """Write arrays, a 'part', 'total' or 'head', under a name of their own; they count once a state names it.
+
+        Args:
+            kind: Kind of what they are.
+            arrays: Arrays by name.
+            stem: Name of the file, without what tells its format; None makes one of the kind and the digest.
+        """
         data = _bytes_of(arrays)
-        digest = _digest(data)
-        return self._write(f"{kind}.{digest[:16]}.safetensors", data, digest)
+        digest = hashlib.sha256(data).hexdigest()
+        name = f"{stem or f'{kind}.{digest[:16]}'}.safetensors"
+        write_atomically(self.folder / name, data)
+        return Stored(name, digest, xxhash.xxh3_128_hexdigest(data))
 
     def commit(self, state: State) -> None:
         """Make this the state, in one rename; then remove what it does not name."""
@@ -141,17 +148,6 @@ class Kept:
         there = [path.name for path in self.folder.iterdir()]
         remove(self.folder, [name for name in there if OURS.fullmatch(name) and name not in named])
         remove(self.folder, [".*.safetensors.*.tmp", f".{STATE}.*.tmp"])
-
-    def _write(self, name: str, data: bytes, digest: str) -> Stored:
-        write_atomically(self.folder / name, data)
-        return Stored(name, digest, _checksum(data))
-
-    def part(self, node: int, packed: Mapping[str, np.ndarray], phase: int, rounds: Iterable[int]) -> Part:
-        """Write what a node sent in a round, the last of these."""
-        *_, last = numbers = tuple(rounds)
-        data = _bytes_of(packed)
-        name = f"{node}.safetensors" if numbers == (1,) else f"{node}-{last}.safetensors"
-        return Part(self._write(name, data, _digest(data)), phase, numbers)
 
 
 class Keeper:
@@ -203,11 +199,12 @@ class Keeper:
         Raises:
             BadInput: They cannot be written.
         """
+        *_, last = numbers = tuple(rounds)
         try:
-            part = self._kept.part(node, packed, phase, rounds)
+            stored = self._kept.store("part", packed, f"{node}" if numbers == (1,) else f"{node}-{last}")
         except BadInput as error:
             raise BadInput(f"keep_clients={self.folder} cannot be written: {error}") from error
-        self._clients[node] = (*self._clients.get(node, ()), part)
+        self._clients[node] = (*self._clients.get(node, ()), Part(stored, phase, numbers))
 
     def close(self, total: Any, solution: Solution | None, phase: int = 0) -> None:
         """Keep the total of a phase and the head after it, and make all that was kept the state."""
@@ -223,24 +220,15 @@ def _bytes_of(arrays: Mapping[str, np.ndarray]) -> bytes:
 
 def digest_of_file(arrays: Mapping[str, np.ndarray]) -> str:
     """Return the SHA-256 of the file that these arrays would be."""
-    return _digest(_bytes_of(arrays))
-
-
-def _digest(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
-
-
-def _checksum(data: bytes) -> str:
-    return xxhash.xxh3_128_hexdigest(data)
+    return hashlib.sha256(_bytes_of(arrays)).hexdigest()
 
 
 def _plain(state: State) -> dict[str, Any]:
-    plain = asdict(state)
-    plain["clients"] = {
+    clients = {
         node: [[*astuple(part.stored), part.phase, list(part.rounds)] for part in parts]
         for node, parts in state.clients.items()
     }
-    return {"version": 2, **plain}
+    return {"version": 2, **asdict(state), "clients": clients}
 
 
 def _state(content: Mapping[str, Any]) -> State:

@@ -13,7 +13,6 @@ import signal
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from importlib import import_module
 from typing import TypeVar
 
@@ -66,14 +65,9 @@ class Host:
     def restart(self, run_config: Mapping[str, str]) -> None:
         """Forget what every node remembers and show this config to the next."""
         self._run_config = dict(run_config)
-        self.forget()
+        self.remember({})
 
     # -- what nodes remember -----------------------------------------------------------------------------------
-
-    def forget(self) -> None:
-        """Forget what every node remembers."""
-        self._states.clear()
-        self._touched.clear()
 
     def changes(self) -> dict[int, bytes]:
         """Return the states of the nodes that have run since the last call; empty bytes for none."""
@@ -88,9 +82,11 @@ class Host:
         return {node: recorddict_to_proto(self._states[node]).SerializeToString() for node in chosen}
 
     def remember(self, states: Mapping[int, bytes]) -> None:
-        """Let nodes remember what `changes` once returned."""
-        for node, state in states.items():
-            self._states[node] = recorddict_from_proto(RecordDictProto.FromString(state))
+        """Let nodes remember what `states` once returned, and nothing else."""
+        self._touched.clear()
+        self._states = {
+            node: recorddict_from_proto(RecordDictProto.FromString(state)) for node, state in states.items()
+        }
 
     # -- answering ---------------------------------------------------------------------------------------------
 
@@ -105,40 +101,37 @@ class Host:
         if partial_sum is not None:
             yield self._sum(messages, partial_sum, first_try)
             return
-        contents = self._together(messages)
-        for index, message in enumerate(messages):
-            if contents is not None:
-                yield [Message(contents[index], reply_to=message)]
-                continue
-            reply = self._handle(message, first_try)
+        for message, reply in self._replies(messages, first_try):
             twice = self._plan and not reply.has_error() and self._plan.strikes(Duplicate, message)
             yield [reply, reply] if twice else [reply]
 
     def _sum(self, messages: Sequence[Message], partial_sum: NewSum, first_try: bool) -> list[Message]:
-        if (total := self._in_total(messages, partial_sum)) is not None:
+        total = self._attempt(self._batched.answers_in_total, messages, partial_sum)
+        if total is not None:
             content, num_bytes = total
             return [Message(as_partial_sum(content, len(messages), num_bytes), reply_to=messages[0])]
         running, clients, num_bytes, errors = partial_sum(), 0, 0, []
-        contents = self._together(messages)
-        for index, message in enumerate(messages):
-            if contents is not None:
-                content = contents[index]
-            else:
-                reply = self._handle(message, first_try)
-                if reply.has_error():
-                    errors.append(reply)
-                    continue
-                content = reply.content
+        for message, reply in self._replies(messages, first_try):
+            if reply.has_error():
+                errors.append(reply)
+                continue
             try:
-                running.add(content)
+                running.add(reply.content)
             except BadInput as error:
                 errors.append(refused(message, error))
                 continue
             clients += 1
-            num_bytes += content_bytes(content)
+            num_bytes += content_bytes(reply.content)
         if not clients:
             return errors
         return [Message(as_partial_sum(running.content(), clients, num_bytes), reply_to=messages[0]), *errors]
+
+    def _replies(self, messages: Sequence[Message], first_try: bool) -> Iterator[tuple[Message, Message]]:
+        """Yield every message with its reply."""
+        contents = self._together(messages)
+        for index, message in enumerate(messages):
+            one = self._handle(message, first_try) if contents is None else Message(contents[index], reply_to=message)
+            yield message, one
 
     def _handle(self, message: Message, first_try: bool) -> Message:
         """Return the client's reply, or an error reply that carries its traceback."""
@@ -160,14 +153,14 @@ class Host:
             if not isinstance(reply, Message):
                 raise TypeError(f"the ClientApp returned a {type(reply).__name__}, not a Message")
         except (Exception, SystemExit):  # a client that exits ends its own turn, not the federation
-            return _failure(message, ErrorCode.CLIENT_APP_RAISED_EXCEPTION, traceback.format_exc())
+            return failure(message, ErrorCode.CLIENT_APP_RAISED_EXCEPTION, traceback.format_exc())
         if context.run_config != self._run_config:
-            return _failure(message, ErrorCode.UNKNOWN, "the client changed its run_config, which is the run's")
+            return failure(message, ErrorCode.UNKNOWN, "the client changed its run_config, which is the run's")
         self._keep(node, context.state)
         # The client's own seconds: that the simulation asks one after the other is no one's delay.
         if time.monotonic() - started > message.metadata.ttl:
             why = f"the reply came after the message's time to live of {message.metadata.ttl:g} s"
-            return _failure(message, ErrorCode.MESSAGE_UNAVAILABLE, why)
+            return failure(message, ErrorCode.MESSAGE_UNAVAILABLE, why)
         if self._plan and reply.has_content() and (struck := self._plan.strikes(Corrupt, message)):
             reply.content = damaged(reply.content, *struck)
         return reply
@@ -183,47 +176,41 @@ class Host:
 
     def _together(self, messages: Sequence[Message]) -> Sequence[RecordDict] | None:
         """Return the contents of all replies, made in one call; None where each is to be made by itself."""
-        if (batch := self._batch(messages)) is None:
-            return None
-        contents = _attempt(self._batched.answers_together.get(_message_type(messages)), batch)
+        contents = self._attempt(self._batched.answers_together, messages)
         if contents is not None and len(contents) != len(messages):
             raise TypeError(f"{len(messages)} clients were asked together, {len(contents)} replies came")
         return contents
 
-    def _in_total(self, messages: Sequence[Message], partial_sum: NewSum) -> tuple[RecordDict, int] | None:
-        """Return the sum of all replies and their bytes, made in one call; None as above."""
-        if (batch := self._batch(messages)) is None:
+    def _attempt(
+        self,
+        functions: Mapping[str, Callable[[ClientBatch], Answer | None]],
+        messages: Sequence[Message],
+        partial_sum: NewSum | None = None,
+    ) -> Answer | None:
+        """Call a function for many clients; where it fails, each is asked by itself, so that the culprit is named."""
+        batch = self._batch(messages, partial_sum)
+        if batch is None or (function := functions.get(_message_type(messages))) is None:
             return None
-        batch = replace(batch, partial_sum=partial_sum)
-        return _attempt(self._batched.answers_in_total.get(_message_type(messages)), batch)
+        try:
+            with one_thread():
+                return function(batch)
+        except Exception as error:
+            _LOG.info("%d clients are asked one by one, for together they failed: %s", len(messages), error)
+            return None
 
-    def _batch(self, messages: Sequence[Message]) -> ClientBatch | None:
+    def _batch(self, messages: Sequence[Message], partial_sum: NewSum | None) -> ClientBatch | None:
         if self._app is not self._batched or self._batched.modified or self._plan or not len(messages):
             return None
         if not isinstance(messages, Broadcast):
-            first = messages[0]
-            if any(
-                m.content is not first.content or m.metadata.message_type != first.metadata.message_type
-                for m in messages
-            ):
+            content, kind = messages[0].content, _message_type(messages)
+            if any(m.content is not content or m.metadata.message_type != kind for m in messages):
                 return None
         nodes = nodes_of(messages).tolist()
         if not self._states.keys().isdisjoint(nodes):
             return None
         content = private_copy(messages[0]).content
-        return ClientBatch(content, [partition_of(node) for node in nodes], self._num_nodes, dict(self._run_config))
-
-
-def _attempt(function: Callable[[ClientBatch], Answer | None] | None, batch: ClientBatch) -> Answer | None:
-    """Call a function for many clients; where it fails, each is asked by itself, so that the culprit is named."""
-    if function is None:
-        return None
-    try:
-        with one_thread():
-            return function(batch)
-    except Exception as error:
-        _LOG.info("%d clients are asked one by one, for together they failed: %s", len(batch.partitions), error)
-        return None
+        partitions = [partition_of(node) for node in nodes]
+        return ClientBatch(content, partitions, self._num_nodes, dict(self._run_config), partial_sum)
 
 
 def _message_type(messages: Sequence[Message]) -> str:
@@ -233,10 +220,11 @@ def _message_type(messages: Sequence[Message]) -> str:
 def refused(message: Message, error: BadInput) -> Message:
     """Return the error reply that takes the place of a reply that cannot be used."""
     reason = f"{REFUSED}its reply was refused: {error}"
-    return _failure(message, ErrorCode.CLIENT_APP_RAISED_EXCEPTION, reason)
+    return failure(message, ErrorCode.CLIENT_APP_RAISED_EXCEPTION, reason)
 
 
-def _failure(message: Message, code: int, reason: str) -> Message:
+def failure(message: Message, code: int, reason: str) -> Message:
+    """Return an error reply."""
     return Message(Error(code=code, reason=reason), reply_to=message)
 
 

@@ -67,5 +67,4 @@ class LocalGrid(SimulatedGrid):
 
     def set_node_states(self, states: Mapping[int, bytes]) -> None:
         """See `SimulatedGrid`."""
-        self._host.forget()
         self._host.remember(states)

@@ -155,15 +155,9 @@ def _weight(messages: Sequence[Message]) -> int:
     if isinstance(messages, Broadcast):
         return len(messages) * content_bytes(messages.content)
     # Strategies share one content among all messages: weigh it once.
-    weighed: dict[int, int] = {}
-    total = 0
-    for message in messages:
-        if message.has_content():
-            content = message.content
-            if id(content) not in weighed:
-                weighed[id(content)] = content_bytes(content)
-            total += weighed[id(content)]
-    return total
+    contents = [message.content for message in messages if message.has_content()]
+    weights = {key: content_bytes(content) for key, content in {id(one): one for one in contents}.items()}
+    return sum(weights[id(content)] for content in contents)
 
 
 def _stream(grid: Grid, messages: Sequence[Message], timeout: float | None) -> Iterator[Message]:
@@ -177,7 +171,7 @@ def _stream(grid: Grid, messages: Sequence[Message], timeout: float | None) -> I
         for reply in grid.pull_messages(waiting):
             waiting.discard(reply.metadata.reply_to_message_id)
             yield reply
-        if waiting and (left := deadline - time.monotonic()) > 0:
+        if waiting:
+            if (left := deadline - time.monotonic()) <= 0:
+                return
             time.sleep(min(PAUSE, left))
-        elif waiting:
-            return

@@ -111,13 +111,12 @@ class RayGrid(SimulatedGrid):
         queues = [Queue([call for call in waiting if call.worker == w]) for w in range(len(self._workers))]
         places = [call.first for call in waiting]
         if partial_sum is None:
-            places = np.concatenate([call.places for call in waiting] or [[]]).astype(np.int64)
-            places = np.sort(places).tolist()
+            places = sorted(itertools.chain.from_iterable(call.places.tolist() for call in waiting))
         # Replies that cannot be yielded yet wait here; a fast worker must not fill the memory meanwhile.
         longest = self.chunk if partial_sum is not None else min(self.chunk, LONGEST_CALL)
         room = 2 * IN_FLIGHT * longest * len(self._workers)
         under_way: dict[Any, Call] = {}
-        turn = itertools.count()
+        turns = itertools.count()
         replies: dict[int, list[Message]] = {}
         for place in places:
             while place not in replies:
@@ -131,7 +130,7 @@ class RayGrid(SimulatedGrid):
                             call = self._help(worker, queues, place + room)
                         if call is None:
                             break
-                        call = replace(call, asked=next(turn))
+                        call = replace(call, turn=next(turns))
                         under_way[self._ask(call, messages, partial_sum, left)] = call
                 ready, _ = ray.wait(list(under_way), timeout=None if math.isinf(left) else left)
                 for reference in ready:
@@ -157,8 +156,7 @@ class RayGrid(SimulatedGrid):
         """
         if self._states:
             return None
-        longest = max(queues, key=len)
-        call = longest.give_away(before) if len(longest) else None
+        call = max(queues, key=len).give_away(before)
         return None if call is None else replace(call, worker=worker)
 
     def _ask(self, call: Call, messages: Sequence[Message], partial_sum: NewSum | None, left: float) -> Any:
@@ -178,7 +176,7 @@ class RayGrid(SimulatedGrid):
         """Start another actor for a worker that died, and put the calls it leaves behind back in its queue."""
         # It answered in the order it was asked: whoever was first is to blame, the others were waiting behind.
         left = [call, *(other for other in under_way.values() if other.worker == call.worker)]
-        left.sort(key=lambda other: other.asked)
+        left.sort(key=lambda other: other.turn)
         for reference in [r for r, other in under_way.items() if other.worker == call.worker]:
             del under_way[reference]
         if left[0].tries + 1 >= MAX_TRIES:

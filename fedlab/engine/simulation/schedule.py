@@ -38,7 +38,7 @@ class Call:
         first: Place of its first message; of a block, of the block's first one, answered or not: who is lost then
             does not change the order in which the sums of blocks are added.
         tries: Number of times that the call has been made in vain.
-        asked: Place in the order of all calls, of the last time it was made.
+        turn: Place in the order of all calls, of the last time it was made.
     """
 
     worker: int
@@ -46,7 +46,7 @@ class Call:
     weight: float
     first: int
     tries: int = 0
-    asked: int = 0
+    turn: int = 0
 
 
 def chunk_of(num_nodes: int, chunk: int | None) -> int:
@@ -122,20 +122,16 @@ class Queue:
 
     def pop(self, before: int) -> Call | None:
         """Return the next call whose first message stands before this place; None if there is none."""
-        if self._again:
-            return self._again.pop(0)
-        return self._take(max, before)
+        return self._again.pop(0) if self._again else self._take(max, before)
 
     def give_away(self, before: int) -> Call | None:
         """Return the shortest call that may start and has not been tried, for a worker with nothing to do."""
         return self._take(min, before)
 
-    def _take(self, choose: Callable[..., Call], before: int) -> Call | None:
-        open_now = list(takewhile(lambda call: call.first < before, self._waiting))
-        if not open_now:
-            return None
-        chosen = choose(open_now, key=lambda call: call.weight)
-        self._waiting.remove(chosen)
+    def _take(self, choose: Callable[..., Call | None], before: int) -> Call | None:
+        open_now = takewhile(lambda call: call.first < before, self._waiting)
+        if (chosen := choose(open_now, key=lambda call: call.weight, default=None)) is not None:
+            self._waiting.remove(chosen)
         return chosen
 
     def push(self, call: Call) -> None:

@@ -10,11 +10,13 @@ import itertools
 import math
 import time
 from abc import abstractmethod
-from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from heapq import merge
+from operator import itemgetter
 
 import numpy as np
-from flwr.app import Error, Message, RecordDict
+from flwr.app import Message, RecordDict
 from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
 from flwr.supercore.run import Run
@@ -25,13 +27,13 @@ from fedlab.engine.messages.identity import FIRST_CLIENT_NODE, SERVER_NODE, beco
 from fedlab.engine.messages.partial_sums import NewSum
 from fedlab.engine.simulation.allocator import keep_freed_memory
 from fedlab.engine.simulation.faults import Fault, FaultPlan
-from fedlab.engine.simulation.host import node_of
+from fedlab.engine.simulation.host import failure, node_of
 from fedlab.engine.simulation.schedule import Call, calls, chunk_of, homes, weights_of
 
 _runs = itertools.count(1)
 
 
-class SimulatedGrid(Grid):
+class SimulatedGrid(Grid, AbstractContextManager["SimulatedGrid"]):
     """A Grid whose nodes are simulated. Use it as a context manager, or `close` it.
 
     Args:
@@ -89,18 +91,13 @@ class SimulatedGrid(Grid):
         """
         batch = self._sent(messages)
         refused = self._refusals(batch)
-        places = np.arange(len(batch))
-        if refused:
-            places = np.delete(places, list(refused))
+        places = np.delete(np.arange(len(batch)), list(refused))
         partitions = nodes_of(batch) - FIRST_CLIENT_NODE
         waiting = calls(partitions, places, self._weights, self._home, self.chunk, partial_sum is not None)
         deadline = math.inf if timeout is None else time.monotonic() + timeout
-        unheard = deque(sorted(refused))
-        for place, replies in self._answers(batch, waiting, partial_sum, deadline):
-            while unheard and unheard[0] < place:
-                yield refused[unheard.popleft()]
+        refusals = ((place, [refused[place]]) for place in sorted(refused))
+        for _, replies in merge(self._answers(batch, waiting, partial_sum, deadline), refusals, key=itemgetter(0)):
             yield from replies
-        yield from (refused[place] for place in unheard)
 
     def block(self, node_id: int) -> range:
         """Return the nodes whose replies are summed with this node's, where replies are summed."""
@@ -128,18 +125,14 @@ class SimulatedGrid(Grid):
         """Return the error replies to messages that reach no node, or whose answer is not there in time."""
         nodes = nodes_of(batch)
         unknown = np.flatnonzero((nodes < node_of(0)) | (nodes >= node_of(self.num_nodes)))
-        refused = {
-            i: _unavailable(batch[i], f"node {nodes[i]} is not one of {self.num_nodes} simulated nodes")
-            for i in unknown.tolist()
-        }
+        reasons = {i: f"node {nodes[i]} is not one of {self.num_nodes} simulated nodes" for i in unknown.tolist()}
         if self.plan:
             for i, message in enumerate(batch):
-                if i not in refused and (why := self.plan.refusal(message)) is not None:
-                    reason, comes_later = why
-                    refused[i] = _unavailable(message, reason)
+                if i not in reasons and (why := self.plan.refusal(message)) is not None:
+                    reasons[i], comes_later = why
                     if comes_later:
                         self._late.append(message)
-        return refused
+        return {i: failure(batch[i], ErrorCode.NODE_UNAVAILABLE, reason) for i, reason in reasons.items()}
 
     # -- what nodes remember -------------------------------------------------------------------------------------
 
@@ -164,9 +157,6 @@ class SimulatedGrid(Grid):
 
     def close(self) -> None:
         """Give back what the grid holds."""
-
-    def __enter__(self) -> SimulatedGrid:
-        return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
@@ -207,7 +197,3 @@ class SimulatedGrid(Grid):
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
         """Send messages and return the list of replies; `stream` holds fewer at a time."""
         return list(self.stream(messages, timeout=timeout))
-
-
-def _unavailable(message: Message, reason: str) -> Message:
-    return Message(Error(ErrorCode.NODE_UNAVAILABLE, reason), reply_to=message)

@@ -6,18 +6,19 @@ beside the pickle: Ray writes them into shared memory once, and the reader takes
 
 from __future__ import annotations
 
-import copy
+import io
 import pickle
 import time
 from collections.abc import Sequence
 from typing import Any
 
-from flwr.app import Array, ArrayRecord, Message
+from flwr.app import Array, Message
 from flwr.clientapp import ClientApp
+from ray.cloudpickle.cloudpickle import Pickler
 
 from fedlab.engine.messages.identity import SERVER_NODE, become
 from fedlab.engine.messages.partial_sums import NewSum
-from fedlab.engine.messages.records import content_bytes, records_of
+from fedlab.engine.messages.records import content_bytes
 from fedlab.engine.simulation.allocator import keep_freed_memory
 from fedlab.engine.simulation.faults import FaultPlan
 from fedlab.engine.simulation.host import Host
@@ -26,8 +27,6 @@ REPLY_BYTES = 64 * 2**20
 """A call returns when its replies weigh so much; the rest of its messages are sent again."""
 LARGE = 2**16
 """Bytes from which an array travels by itself; for smaller ones that costs more than it saves."""
-Place = tuple[int, str, str]
-"""Position of a message, name of a record, name of an array."""
 
 
 class Worker:
@@ -54,7 +53,6 @@ class Worker:
 
     def recall(self, states: dict[int, bytes]) -> None:
         """Let the nodes remember this, and nothing else."""
-        self._host.forget()
         self._host.remember(states)
 
     def answer(
@@ -79,46 +77,26 @@ class Parcel:
     """
 
     def __init__(self, answered: Sequence[Sequence[Message]]):
-        self.answered = [list(replies) for replies in answered]
+        self.answered = answered
 
     def __reduce__(self) -> tuple[Any, ...]:
-        counts = [len(replies) for replies in self.answered]
-        light: list[Message] = []
-        places: list[Place] = []
-        buffers: list[pickle.PickleBuffer] = []
-        for replies in self.answered:
-            for message in replies:
-                light.append(_lightened(message, len(light), places, buffers))
-        return _opened, (counts, light, places, buffers)
+        light, buffers = io.BytesIO(), []
+        _Pickler(light, protocol=5, buffer_callback=buffers.append).dump(self.answered)
+        return _opened, (light.getvalue(), buffers)
 
 
-def _lightened(message: Message, position: int, places: list[Place], buffers: list[pickle.PickleBuffer]) -> Message:
-    """Return the message without its large arrays, which are noted; a message is not changed."""
-    if not message.has_content():
-        return message
-    content = None
-    for name, record in records_of(message.content, ArrayRecord).items():
-        large = {key: array for key, array in record.items() if len(array.data) >= LARGE}
-        if not large:
-            continue
-        content = content or message.content.copy()
-        lighter = dict(record)
-        for key, array in large.items():
-            places.append((position, name, key))
-            buffers.append(pickle.PickleBuffer(array.data))
-            lighter[key] = Array(array.dtype, array.shape, array.stype, b"")
-        content[name] = ArrayRecord(lighter)
-    if content is None:
-        return message
-    lightened = copy.copy(message)
-    lightened.content = content
-    return lightened
+class _Pickler(Pickler):
+    """Ray's own, which leaves large arrays out."""
+
+    def reducer_override(self, obj: Any) -> Any:
+        if isinstance(obj, Array) and len(obj.data) >= LARGE:
+            return _array, (obj.dtype, obj.shape, obj.stype, pickle.PickleBuffer(obj.data))
+        return super().reducer_override(obj)
 
 
-def _opened(counts: list[int], light: list[Message], places: list[Place], buffers: list[Any]) -> list[list[Message]]:
-    for (position, name, key), buffer in zip(places, buffers, strict=True):
-        record = records_of(light[position].content, ArrayRecord)[name]
-        array = record[key]
-        record[key] = Array(array.dtype, array.shape, array.stype, bytes(buffer))
-    replies = iter(light)
-    return [[next(replies) for _ in range(count)] for count in counts]
+def _array(dtype: str, shape: tuple[int, ...], stype: str, data: Any) -> Array:
+    return Array(dtype, shape, stype, bytes(data))
+
+
+def _opened(light: bytes, buffers: Sequence[Any]) -> list[list[Message]]:
+    return pickle.loads(light, buffers=buffers)

@@ -43,7 +43,7 @@ class PrivacyBudget:
 
     def __post_init__(self) -> None:
         check_budget(1.0 if self.epsilon is None else self.epsilon, self.delta)
-        check_unit(self.unit)
+        checks.choice("unit", self.unit, UNITS)
         check_relation(self.relation)
 
     @classmethod
@@ -55,8 +55,3 @@ class PrivacyBudget:
         """
         cap = getattr(privacy, "cap", None)
         return cls(privacy.epsilon if cap is None else cap, privacy.delta, privacy.unit, privacy.relation)
-
-
-def check_unit(unit: str) -> str:
-    """Return a unit that is known."""
-    return checks.choice("unit", unit, UNITS)

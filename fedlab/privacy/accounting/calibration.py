@@ -71,10 +71,9 @@ def certify(noise_multiplier: float, sampling_probability: float, steps: int, de
         epsilon = 0.0
     elif not noise_multiplier:
         epsilon = math.inf
-    elif q == 1:
-        epsilon = Composition(precision=steps / noise_multiplier**2).epsilon(delta)
     else:
-        epsilon = Composition(sampled=(((float(noise_multiplier), q), steps),)).epsilon(delta)
+        taken = Release("steps", "steps", "subsampled_gaussian", float(noise_multiplier), q, steps)
+        epsilon = Composition.of(taken).epsilon(delta)
     return PrivacyCertificate(epsilon, delta, float(noise_multiplier), q, steps)
 
 

@@ -18,6 +18,7 @@ https://arxiv.org/abs/2210.00597. m noise multipliers, a orders.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -155,10 +156,7 @@ def _curve_epsilon(noise: Composition, delta: float) -> float:
 def _merged(one: Counted[Event], other: Counted[Event]) -> Counted[Event]:
     if not (one and other):
         return one or other
-    counts = dict(one)
-    for event, steps in other:
-        counts[event] = counts.get(event, 0) + steps
-    return tuple(sorted(counts.items()))
+    return tuple(sorted((Counter(dict(one)) + Counter(dict(other))).items()))
 
 
 def together(releases: Iterable[Release]) -> Composition:

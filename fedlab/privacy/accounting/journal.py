@@ -40,7 +40,7 @@ class Journal:
             self._log = AppendLog(path, sync=True)
             try:
                 self._log.lock()
-                self.lines = parse(path, path.read_bytes())
+                self.lines = read(path)
                 self._log.cut()
             except BaseException:
                 self._log.close()
@@ -75,13 +75,9 @@ class Journal:
 def read(path: Path) -> list[Line]:
     """Return the whole lines of a journal, whoever has it; a BadInput where it cannot be read, or is damaged."""
     try:
-        return parse(path, path.read_bytes())
+        data = path.read_bytes()
     except OSError as error:
         raise BadInput(f"cannot read {path}: {error.strerror}") from error
-
-
-def parse(path: Path, data: bytes) -> list[Line]:
-    """Return the whole lines of a journal's content; `path` is named if one is damaged."""
     lines = []
     for number, line in enumerate(data.split(b"\n")[:-1], 1):
         try:

@@ -17,8 +17,8 @@ from __future__ import annotations
 import json
 import math
 import threading
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -48,7 +48,7 @@ class BudgetSpent(BadInput):
         )
 
 
-class Ledger:
+class Ledger(AbstractContextManager["Ledger"]):
     """What was released about whom, on disk before it is released.
 
     A private strategy has an attribute `privacy`, a PrivacyBudget or an object with its `delta`, `unit`,
@@ -82,7 +82,11 @@ class Ledger:
         try:
             before, releases = _content(self._journal.path, self._journal.lines)
             for other in before:
-                _check_same(self._journal.path, other, budget)
+                if (other.unit, other.relation) != (budget.unit, budget.relation):
+                    raise BadInput(
+                        f"{path} counts per {other.unit} ({other.relation}), this run per {budget.unit} "
+                        f"({budget.relation}): these have no common number; give the run a folder of its own"
+                    )
             self._commit(self._new(releases))
             if not before or before[-1] != budget:
                 self._journal.append([{_BUDGET: asdict(budget)}])
@@ -99,9 +103,6 @@ class Ledger:
         ledger = cls(budgets[-1])
         ledger._commit(ledger._new(releases))
         return ledger
-
-    def __enter__(self) -> Ledger:
-        return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
@@ -224,14 +225,9 @@ class Ledger:
             self._enter(self._new(Release.of(json.loads(text)) for text in state["releases"]))
 
 
-@contextmanager
-def opened(privacy: object, path: Path | str | None) -> Iterator[Ledger | None]:
+def opened(privacy: object, path: Path | str | None) -> AbstractContextManager[Ledger | None]:
     """Open the ledger of a strategy's `privacy` for the length of a run; None where it has none."""
-    if privacy is None:
-        yield None
-        return
-    with Ledger(PrivacyBudget.of(privacy), path) as ledger:
-        yield ledger
+    return nullcontext() if privacy is None else Ledger(PrivacyBudget.of(privacy), path)
 
 
 def _content(path: Path, lines: Iterable[Line]) -> tuple[list[PrivacyBudget], list[Release]]:
@@ -247,14 +243,6 @@ def _content(path: Path, lines: Iterable[Line]) -> tuple[list[PrivacyBudget], li
         else:
             raise BadInput(f"{path} is no ledger: it says {', '.join(line) or 'nothing'}")
     return budgets, releases
-
-
-def _check_same(path: Path, before: PrivacyBudget, now: PrivacyBudget) -> None:
-    if (before.unit, before.relation) != (now.unit, now.relation):
-        raise BadInput(
-            f"{path} counts per {before.unit} ({before.relation}), this run per {now.unit} ({now.relation}): these "
-            "have no common number; give the run a folder of its own"
-        )
 
 
 def required(ledger: Ledger | None) -> Ledger:

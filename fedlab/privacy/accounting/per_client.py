@@ -8,7 +8,7 @@ says what holds for all.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from heapq import heapify, heapreplace
 
@@ -28,9 +28,8 @@ class Accounts:
     everyone: Composition = field(default_factory=Composition)
     own: Mapping[int, Composition] = field(default_factory=dict)
 
-    def plus(self, releases: Iterable[Release]) -> Accounts:
+    def plus(self, releases: Sequence[Release]) -> Accounts:
         """Return the accounts with these releases entered."""
-        releases = list(releases)
         everyone = together([release for release in releases if release.clients is None])
         own = dict(self.own)
         sums: dict[tuple[str, Composition], Composition] = {}  # many clients are at the same point
@@ -64,7 +63,7 @@ class Accounts:
             heapreplace(heap, (-compositions[place].bound(delta, level + 1), place, level + 1))
         return -heap[0][0]
 
-    def past(self, cap: float, delta: float, releases: Iterable[Release]) -> tuple[int | None, float] | None:
+    def past(self, cap: float, delta: float, releases: Sequence[Release]) -> tuple[int | None, float] | None:
         """Return the first client, of those whom the last `releases` were about, that is past a cap, and its epsilon.
 
         None is for a client that nothing names; nobody being past it, the answer is None.

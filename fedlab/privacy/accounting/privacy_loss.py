@@ -11,7 +11,7 @@ Analytical Moments Accountant, AISTATS 2019, theorem 27, https://arxiv.org/abs/1
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import lru_cache, reduce
 from typing import Any
 
 import numpy as np
@@ -34,15 +34,10 @@ def distribution_epsilon(
         delta: Delta in (0, 1).
         interval: Step of the discretisation.
     """
-    total = None
-    for (noise_multiplier, q), steps in sampled:
-        composed = _sampled(noise_multiplier, q, interval).self_compose(steps)
-        total = composed if total is None else total.compose(composed)
+    losses = [_gaussian(m, q, interval).self_compose(steps) for (m, q), steps in sampled]
     if precision:
-        make = _distributions().from_gaussian_mechanism
-        whole = make(precision**-0.5, value_discretization_interval=interval)
-        total = total.compose(whole)  # pyright: ignore[reportOptionalMemberAccess]
-    return float(total.get_epsilon_for_delta(delta))  # pyright: ignore[reportOptionalMemberAccess]
+        losses.append(_gaussian(precision**-0.5, 1.0, interval))
+    return float(reduce(lambda one, other: one.compose(other), losses).get_epsilon_for_delta(delta))
 
 
 @lru_cache(maxsize=256)
@@ -64,11 +59,6 @@ def cohort(noise_multiplier: float, size: int, population: int, orders: Sequence
 
 
 @lru_cache(maxsize=64)
-def _sampled(noise_multiplier: float, q: float, interval: float) -> Any:
-    return _distributions().from_gaussian_mechanism(
-        noise_multiplier, sampling_prob=q, value_discretization_interval=interval
-    )
-
-
-def _distributions() -> Any:
-    return part("dp_accounting.pld", "privacy_loss_distribution")
+def _gaussian(noise_multiplier: float, q: float, interval: float) -> Any:
+    make = part("dp_accounting.pld", "privacy_loss_distribution").from_gaussian_mechanism
+    return make(noise_multiplier, sampling_prob=q, value_discretization_interval=interval)

@@ -27,7 +27,7 @@ from typing import Any
 
 from fedlab import checks
 from fedlab.errors import BadInput
-from fedlab.privacy.accounting.budget import check_unit
+from fedlab.privacy.accounting.budget import UNITS
 from fedlab.privacy.mechanisms.gaussian import check_multiplier
 from fedlab.privacy.mechanisms.sensitivity import check_relation
 
@@ -83,7 +83,7 @@ class Release:
         if not self.id:
             raise BadInput("a release without an id cannot be told from its replay: give it fresh_id()")
         checks.choice("mechanism", self.mechanism, NEEDS)
-        check_unit(self.unit)
+        checks.choice("unit", self.unit, UNITS)
         check_relation(self.relation)
         for name in _GIVEN:
             if (getattr(self, name) is None) == (name in NEEDS[self.mechanism]):

@@ -10,7 +10,7 @@ import re
 from dataclasses import replace
 
 from rich.box import SIMPLE_HEAD
-from rich.table import Table
+from rich.table import Column, Table
 
 from fedlab.privacy.accounting.composition import Composition, together
 from fedlab.privacy.accounting.ledger import Ledger
@@ -32,12 +32,8 @@ def headline(ledger: Ledger) -> str:
 
 def releases(ledger: Ledger) -> Table:
     """Return what was released, with the epsilon that each row would come to by itself."""
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    table.add_column("released")
-    table.add_column("times", justify="right")
-    table.add_column("noise")
-    table.add_column("about clients")
-    table.add_column("epsilon alone", justify="right")
+    times, alone = Column("times", justify="right"), Column("epsilon alone", justify="right")
+    table = Table("released", times, "noise", "about clients", alone, box=SIMPLE_HEAD, pad_edge=False)
     rows: dict[Release, list[Release]] = {}
     for release in ledger.releases:
         like = replace(release, id="like", label=re.sub(r"\d+", "#", release.label))
@@ -52,10 +48,8 @@ def releases(ledger: Ledger) -> Table:
 
 def groups(ledger: Ledger) -> Table:
     """Return what the clients have spent, by group."""
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    table.add_column("clients")
-    table.add_column("how many", justify="right")
-    table.add_column("epsilon", justify="right")
+    number, epsilon = Column("how many", justify="right"), Column("epsilon", justify="right")
+    table = Table("clients", number, epsilon, box=SIMPLE_HEAD, pad_edge=False)
     shares = [(what, whom) for what, whom in ledger.groups().items() if whom or what != Composition()]
     delta, only = ledger.budget.delta, len(shares) == 1
     for composition, clients in shares[:SHOWN]:

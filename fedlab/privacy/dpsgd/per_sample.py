@@ -39,7 +39,7 @@ class Samples(Protocol):
 
     def __len__(self) -> int: ...
 
-    def __getitem__(self, rows: list[int]) -> Any:
+    def __getitem__(self, rows: list[int], /) -> Any:
         """Return the batch of these samples, at least one."""
         ...
 

@@ -18,7 +18,7 @@ n samples, d parameters that are trained.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils.data import TensorDataset
 
 from fedlab import checks
 from fedlab.errors import BadInput
@@ -39,33 +40,13 @@ STATE_WORDS = slice(3, 3 + 624)
 """Where the words of the Mersenne twister lie in the state of torch's generator, as 64-bit numbers."""
 
 
-class Rows:
+class Rows(TensorDataset):
     """Tensors of equal length as samples; a batch is a tuple of their rows."""
 
     def __init__(self, *tensors: Tensor):
         if len({len(tensor) for tensor in tensors}) != 1:
             raise BadInput(f"samples of {[len(tensor) for tensor in tensors]} rows do not belong together")
-        self._tensors = tensors
-
-    def __len__(self) -> int:
-        return len(self._tensors[0])
-
-    def __getitem__(self, rows: list[int]) -> tuple[Tensor, ...]:
-        return tuple(tensor[rows] for tensor in self._tensors)
-
-
-@dataclass(frozen=True)
-class Collated:
-    """Any indexed data set as samples: `collate` makes a batch of a list of items."""
-
-    dataset: Sequence[Any]
-    collate: Callable[[list[Any]], Any]
-
-    def __len__(self) -> int:
-        return len(self.dataset)
-
-    def __getitem__(self, rows: list[int]) -> Any:
-        return self.collate([self.dataset[row] for row in rows])
+        super().__init__(*tensors)
 
 
 @dataclass(frozen=True)

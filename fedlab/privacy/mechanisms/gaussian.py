@@ -73,11 +73,6 @@ def epsilon_of(noise_multiplier: float, delta: float) -> float:
     return epsilon
 
 
-def together(*noise_multipliers: float) -> float:
-    """Return the multiplier of the one release that says as much as all of these: 1/m^2 = sum 1/m_i^2."""
-    return 1 / math.sqrt(sum(1 / check_multiplier(m) ** 2 for m in noise_multipliers))
-
-
 def check_budget(epsilon: float, delta: float) -> None:
     """Refuse an epsilon that is not > 0, or a delta outside (0, 1)."""
     checks.number("epsilon", epsilon, above=0, remedy="1 is strong, 8 is weak")

@@ -51,8 +51,7 @@ def cross_sensitivity(clip: float, target: float = 1.0, relation: str = "add_rem
 
 def client_sensitivity(bound: float, relation: str = "add_remove") -> float:
     """Return the L2 sensitivity to one client whose statistics are clipped to norm S: S, or 2 S if replaced."""
-    size = check_bound("clip", bound)
-    return size if check_relation(relation) == "add_remove" else 2 * size
+    return cross_sensitivity(bound, relation=relation)
 
 
 def check_bound(name: str, value: float) -> float:

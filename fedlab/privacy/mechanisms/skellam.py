@@ -60,11 +60,6 @@ class Shift:
     ratio: float
     blocks: Sequence[Block]
 
-    @classmethod
-    def of(cls, block: Block) -> Shift:
-        """Return the shift of coordinates that are all noised alike."""
-        return cls(block.l2**2 / block.variance, [block])
-
     def under(self, factor: float) -> Shift:
         """Return the same shift under this many times the variance."""
         blocks = [Block(block.l2, block.l1, block.variance * factor) for block in self.blocks]
@@ -104,10 +99,8 @@ def calibrated(epsilon: float, delta: float, shift: Shift) -> float:
         raise BadInput(f"epsilon={epsilon}, delta={delta}: no common amount of Skellam noise keeps this")
     while high / low > 1 + 1e-9:
         middle = math.sqrt(low * high)
-        if epsilon_of(shift.under(middle), delta) <= epsilon:
-            high = middle
-        else:
-            low = middle
+        kept = epsilon_of(shift.under(middle), delta) <= epsilon
+        low, high = (low, middle) if kept else (middle, high)
     return high
 
 

@@ -25,7 +25,7 @@ from fedlab import checks
 from fedlab.errors import BadInput
 from fedlab.privacy.mechanisms.sensitivity import check_bound
 from fedlab.stats import NoisyGram
-from fedlab.stats.arithmetic.triangle import flatten, triangle_entries, unflatten
+from fedlab.stats.arithmetic.triangle import triangle_entries, unflatten
 
 INSIDE = 1 - 2.0**-40
 """Clipped norms stay inside their bound by more than float64 rounds."""
@@ -107,12 +107,3 @@ def symmetric_gaussian(
         plain.gram_variance + gram_deviation**2,
         plain.cross_variance + cross_deviation**2,
     )
-
-
-def half_vector(statistics: NoisyGram) -> np.ndarray:
-    """Return (G_ii, sqrt(2) G_ij, C) as one vector, in which sensitivity and noise are plain Euclidean."""
-    plain = statistics.real()
-    triangle = flatten(plain.gram.cpu().numpy() * math.sqrt(2.0))
-    ends = np.cumsum([0, *range(plain.num_features, 1, -1)])
-    triangle[ends] /= math.sqrt(2.0)
-    return np.concatenate([triangle, plain.cross.cpu().numpy().reshape(-1)])

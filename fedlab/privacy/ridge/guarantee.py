@@ -25,16 +25,10 @@ from torch import Tensor
 
 from fedlab import checks
 from fedlab.errors import BadInput
-from fedlab.privacy.accounting.budget import PrivacyBudget, check_unit
+from fedlab.privacy.accounting.budget import PrivacyBudget
 from fedlab.privacy.mechanisms import skellam
-from fedlab.privacy.mechanisms.gaussian import check_budget, multiplier
-from fedlab.privacy.mechanisms.sensitivity import (
-    check_bound,
-    check_relation,
-    client_sensitivity,
-    cross_sensitivity,
-    joint_sensitivity,
-)
+from fedlab.privacy.mechanisms.gaussian import multiplier
+from fedlab.privacy.mechanisms.sensitivity import check_bound, client_sensitivity, cross_sensitivity, joint_sensitivity
 from fedlab.privacy.mechanisms.skellam import Block, Shift
 from fedlab.privacy.ridge.clip_and_noise import clip_rows, clip_statistics, symmetric_gaussian
 from fedlab.stats import NoisyGram
@@ -75,11 +69,9 @@ class Guarantee:
     cap: float | None = None
 
     def __post_init__(self) -> None:
-        check_budget(self.epsilon, self.delta)
+        PrivacyBudget(self.epsilon, self.delta, self.unit, self.relation)  # which refuses what is none
         check_bound("clip", self.clip)
-        check_relation(self.relation)
         checks.choice("trust", self.trust, TRUST)
-        check_unit(self.unit)
         for name in ("dropout", "colluding"):
             checks.number(name, getattr(self, name), least=0, below=1, remedy=SHARE)
         if self.dropout + self.colluding >= 1:

@@ -25,6 +25,7 @@ from fedlab.privacy.secagg.graph import Terms
 from fedlab.privacy.secagg.key_agreement import (
     DIGEST_BYTES,
     KEY_BYTES,
+    TAG_BYTES,
     Secrets,
     agree,
     derive,
@@ -43,6 +44,7 @@ Memory = Mapping[str, bytes]
 """What a client remembers from step to step."""
 SEED_SHARE, KEY_SHARE, PAIR = 0, 1, 2
 """Columns of the digests: of b's share, of the masking key's share, of the pair's seed."""
+SEALED_BYTES = 2 * SHARE_BYTES + TAG_BYTES
 
 
 @dataclass(frozen=True)
@@ -73,10 +75,11 @@ class Participant:
             BadInput: There are too few neighbours, they are not distinct, or another set was named before.
         """
         root = self._known(memory, session, "root")
-        neighbours, publics = _ids(question, "neighbours"), _array(question, "publics", np.uint8)
+        neighbours = expect(question, "neighbours", np.uint64)
         k, t = len(neighbours), self.terms.threshold
-        if publics.shape != (k, 2, KEY_BYTES) or (neighbours[1:] <= neighbours[:-1]).any():
-            raise BadInput(f"public keys of shape {publics.shape} for {k} neighbours: give two each, rising")
+        publics = expect(question, "publics", np.uint8, (k, 2, KEY_BYTES))
+        if (neighbours[1:] <= neighbours[:-1]).any():
+            raise BadInput(f"neighbours {neighbours.tolist()[:5]}... do not rise: name each once")
         if k < t or self.who in neighbours:
             raise BadInput(f"{k} neighbours that are not itself are there, {t} must be: it shares nothing")
         record = {"neighbours": neighbours.tobytes(), "publics": publics.tobytes()}
@@ -115,13 +118,12 @@ class Participant:
             BadInput: A share or a key was tampered with, too few neighbours shared, or others were named before.
         """
         seeds = self._known(memory, session, "seeds")
-        senders, sealed = _ids(question, "senders"), _array(question, "sealed", np.uint8)
+        senders = expect(question, "senders", np.uint64)
+        sealed = expect(question, "sealed", np.uint8, (len(senders), SEALED_BYTES))
         places = self._places(memory, senders)
         t = self.terms.threshold
         if len(senders) < t:
             raise BadInput(f"{len(senders)} neighbours hold a share of this client, {t} must: no upload")
-        if sealed.ndim != 2 or len(sealed) != len(senders):
-            raise BadInput(f"{len(senders)} neighbours sent {sealed.shape} bytes of shares: give a row each")
         record = {"senders": senders.tobytes(), "sealed": digest(sealed.tobytes())}
         _same(memory, record, "other shares")
 
@@ -132,7 +134,7 @@ class Participant:
         for j, place, row in zip(senders.tolist(), places.tolist(), sealed, strict=True):
             key, about = self._envelope(own, session, j, publics[place])
             share = unseal(key, j.to_bytes(8), row.tobytes(), about)
-            if share is None or len(share) != 2 * SHARE_BYTES:
+            if share is None:
                 raise BadInput(f"what client {j} shared was tampered with, or its keys: nothing is uploaded")
             shares.append(share)
             add_mask(total, seeds[place * KEY_BYTES : (place + 1) * KEY_BYTES], 1 if self.who < j else -1)
@@ -170,7 +172,7 @@ class Participant:
         seeds = np.frombuffer(self._known(memory, session, "seeds"), np.uint8).reshape(-1, KEY_BYTES)
         self._known(memory, session, "uploaded")
         survivors, senders, record = self._survivors(question, memory)
-        leaving, left = _ids(question, "leaving"), np.frombuffer(memory.get("left", b""), np.uint64)
+        leaving, left = expect(question, "leaving", np.uint64), np.frombuffer(memory.get("left", b""), np.uint64)
         if memory.get("leaving") == leaving.tobytes():  # asked again
             left = left[~np.isin(left, leaving)]
         if not len(leaving) or not np.isin(leaving, survivors).all() or np.isin(leaving, left).any():
@@ -208,7 +210,7 @@ class Participant:
 
     def _survivors(self, question: Answer, memory: Memory) -> tuple[np.ndarray, np.ndarray, dict[str, bytes]]:
         """Return who is in the sum, which neighbours shared, and what to remember of it."""
-        survivors, senders = _ids(question, "survivors"), np.frombuffer(memory["senders"], np.uint64)
+        survivors, senders = expect(question, "survivors", np.uint64), np.frombuffer(memory["senders"], np.uint64)
         if (survivors[1:] <= survivors[:-1]).any() or self.who not in survivors:
             raise BadInput("the survivors are named twice, or lack this client: it reveals nothing")
         if not self.terms.minimum <= len(survivors) <= self.terms.clients:
@@ -241,14 +243,12 @@ def _bytes(content: bytes, width: int) -> np.ndarray:
     return np.frombuffer(content, np.uint8).reshape(-1, width)
 
 
-def _array(question: Answer, name: str, kind: type) -> np.ndarray:
-    if name not in question or question[name].dtype != kind:
-        raise BadInput(f"a step was asked with {sorted(question)}: {name} is missing, or no {kind}")
-    return np.ascontiguousarray(question[name])
-
-
-def _ids(question: Answer, name: str) -> np.ndarray:
-    ids = _array(question, name, np.uint64)
-    if ids.ndim != 1:
-        raise BadInput(f"{name} of shape {ids.shape}: expected a list of clients")
-    return ids
+def expect(answer: Answer, name: str, kind: type, shape: tuple[int, ...] | None = None) -> np.ndarray:
+    """Return an array of an answer, or of a question, refusing what does not look like it; None is any vector."""
+    array = answer.get(name)
+    if array is None:
+        raise BadInput(f"its message holds {sorted(answer)}: {name} is missing")
+    if array.dtype != kind or (array.shape != shape if shape is not None else array.ndim != 1):
+        expected = "a vector" if shape is None else f"shape {list(shape)}"
+        raise BadInput(f"its {name} is {array.dtype}{list(array.shape)}: give {np.dtype(kind)}, {expected}")
+    return array

@@ -51,8 +51,7 @@ class Terms:
 
     def __post_init__(self) -> None:
         for name in ("dropout", "colluding"):
-            remedy = "a share of the clients, e.g. 0.3"
-            checks.number(name, getattr(self, name), least=0, below=1, remedy=remedy)
+            checks.number(name, getattr(self, name), least=0, below=1, remedy="a share of the clients, e.g. 0.3")
         if self.clients < FEWEST:
             raise BadInput(f"a secure sum of {self.clients} clients hides nobody: {FEWEST} are needed")
         self.threshold  # noqa: B018 - refuses here what no threshold satisfies

@@ -22,11 +22,11 @@ import numpy as np
 from jaxtyping import Int64
 
 from fedlab.errors import BadInput
-from fedlab.privacy.secagg.client import PAIR, Answer
+from fedlab.privacy.secagg.client import PAIR, Answer, expect
 from fedlab.privacy.secagg.graph import in_one_piece
 from fedlab.privacy.secagg.key_agreement import KEY_BYTES, digest
 from fedlab.privacy.secagg.masks import add_mask
-from fedlab.privacy.secagg.server import SecureSum, expect
+from fedlab.privacy.secagg.server import SecureSum
 
 
 @dataclass
@@ -83,8 +83,7 @@ class Removal:
 
     def asked(self, total: SecureSum) -> list[int]:
         """Return who is asked: those who leave, and their neighbours who stay."""
-        edges = self._edges(total)
-        return sorted({who for edge in edges for who in edge})
+        return sorted({who for edge in self._edges(total) for who in edge})
 
     def question(self, total: SecureSum) -> Answer:
         """Return what they are told."""
@@ -123,9 +122,7 @@ class Removal:
                 f"neither client {k}, which leaves, nor client {j} sent the seed of their mask ({len(lacking)} such "
                 "pairs): ask them again"
             )
-        part = np.zeros_like(total.parts[self.leaving[0]])
-        for k in self.leaving:
-            part += total.parts[k]
+        part = np.sum([total.parts[k] for k in self.leaving], axis=0)
         for k, j in edges:
             add_mask(part, self.seeds[k, j], -1 if k < j else 1)
             if j in total.parts:  # should it leave later, this mask is no longer to be taken off

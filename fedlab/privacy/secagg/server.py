@@ -29,22 +29,21 @@ x statistics, y uploads, b self masks, s pair masks.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 import numpy as np
 from jaxtyping import Int64
 
 from fedlab.errors import BadInput
-from fedlab.privacy.secagg.client import KEY_SHARE, PAIR, SEED_SHARE, Answer, upload_digest
+from fedlab.privacy.secagg.client import KEY_SHARE, PAIR, SEALED_BYTES, SEED_SHARE, Answer, expect, upload_digest
 from fedlab.privacy.secagg.graph import Terms, in_one_piece
-from fedlab.privacy.secagg.key_agreement import DIGEST_BYTES, KEY_BYTES, TAG_BYTES, digest, pair_seed, public_of
+from fedlab.privacy.secagg.key_agreement import DIGEST_BYTES, KEY_BYTES, digest, pair_seed, public_of
 from fedlab.privacy.secagg.masks import add_mask
 from fedlab.privacy.secagg.shamir import SHARE_BYTES, combine
 
 STEPS = ("keys", "shares", "upload", "reveal", "leave")
 """In the order of the rounds; the last only where clients leave."""
-SEALED_BYTES = 2 * SHARE_BYTES + TAG_BYTES
 
 
 @dataclass
@@ -103,8 +102,7 @@ class SecureSum:
         Raises:
             BadInput: It has another form, or the client and a neighbour do not agree on the seed of their masks.
         """
-        self._check_asked(who, self.graph)
-        if who in self.sealed:
+        if not self._is_new(who, self.graph, self.sealed):
             return False
         near = self.graph[who]
         sealed = expect(answer, "sealed", np.uint8, (len(near), SEALED_BYTES))
@@ -122,7 +120,7 @@ class SecureSum:
         self._check_enough(self.sealed, "shared their secrets")
         questions = {}
         for who in self.sealed:
-            senders = [other for other in self.graph[who] if other in self.sealed]
+            senders = self._senders(who)
             rows = [self.sealed[other][self._place(other, who)] for other in senders]
             questions[who] = {
                 "senders": np.array(senders, np.uint64),
@@ -138,8 +136,7 @@ class SecureSum:
         Raises:
             BadInput: It has another length than the others', or was damaged on its way.
         """
-        self._check_asked(who, self.sealed)
-        if who in self.uploaded:
+        if not self._is_new(who, self.sealed, self.uploaded):
             return False
         length = None if self.total is None else (len(self.total),)
         masked = expect(answer, "masked", np.uint64, length)
@@ -173,8 +170,7 @@ class SecureSum:
         Raises:
             BadInput: A share is not the one that the neighbour gave out.
         """
-        self._check_asked(who, self.uploaded)
-        if who in self.revealed:
+        if not self._is_new(who, self.uploaded, self.revealed):
             return False
         senders, survivors = self._senders(who), set(self.uploaded)
         shares = expect(answer, "shares", np.uint8, (len(senders), SHARE_BYTES))
@@ -194,25 +190,25 @@ class SecureSum:
         assert self.total is not None
         survivors, total = set(self.uploaded), self.total.copy()
         parts = {who: masked.copy() for who, masked in self.kept.items()}
+
+        def unmask(who: int, seed: bytes, sign: int) -> None:
+            add_mask(total, seed, sign)
+            if who in parts:
+                add_mask(parts[who], seed, sign)
+
         shares = self._shares()
         lost = [who for who in self.sealed if who not in survivors]
         secrets = {who: self._combine(who, shares.get(who, {})) for who in [*self.uploaded, *lost]}
         for who in self.uploaded:
             if digest(self.session, secrets[who]) != self.commitments[who]:
                 raise BadInput(f"client {who}'s self mask is not what it committed to: it was tampered with")
-            add_mask(total, secrets[who], -1)
-            if who in parts:
-                add_mask(parts[who], secrets[who], -1)
+            unmask(who, secrets[who], -1)
         for who in lost:
             if public_of(secrets[who]) != self.publics[who][1].tobytes():
                 raise BadInput(f"the key of client {who} does not fit its public one: it was tampered with")
-            for other in self.graph[who]:
-                if other in survivors:
-                    public = self.publics[other][1].tobytes()
-                    seed = pair_seed(secrets[who], public, self.session, who, other)
-                    add_mask(total, seed, -1 if other < who else 1)
-                    if other in parts:
-                        add_mask(parts[other], seed, -1 if other < who else 1)
+            for other in survivors.intersection(self.graph[who]):
+                seed = pair_seed(secrets[who], self.publics[other][1].tobytes(), self.session, who, other)
+                unmask(other, seed, -1 if other < who else 1)
         self.parts = parts
         return total.view(np.int64)
 
@@ -252,20 +248,10 @@ class SecureSum:
                 f"{_REMEDY}"
             )
 
-    def _check_asked(self, who: int, some: Iterable[int]) -> None:
-        if who not in some:
+    def _is_new(self, who: int, asked: Collection[int], heard: Collection[int]) -> bool:
+        if who not in asked:
             raise BadInput(f"client {who} was not asked: it took no part in the step before")
+        return who not in heard
 
 
 _REMEDY = "ask them again, or raise dropout, the share of the clients that may be lost"
-
-
-def expect(answer: Answer, name: str, kind: type, shape: tuple[int, ...] | None) -> np.ndarray:
-    """Return an array of an answer, refusing what does not look like it."""
-    array = answer.get(name)
-    if array is None:
-        raise BadInput(f"its answer holds {sorted(answer)}: {name} is missing")
-    if array.dtype != kind or (array.shape != shape if shape is not None else array.ndim != 1):
-        expected = "a vector" if shape is None else f"shape {list(shape)}"
-        raise BadInput(f"its {name} is {array.dtype}{list(array.shape)}: give {np.dtype(kind)}, {expected}")
-    return array

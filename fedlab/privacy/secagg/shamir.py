@@ -11,6 +11,7 @@ Shamir, How to share a secret, 1979, https://doi.org/10.1145/359168.359176.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import reduce
 
 from fedlab.errors import BadInput
 from fedlab.privacy.secagg.masks import keystream
@@ -45,7 +46,11 @@ def split(secret: bytes, threshold: int, points: Sequence[int], seed: bytes) -> 
     drawn = keystream(seed, WIDE * (threshold - 1))
     coefficients = [int.from_bytes(drawn[i : i + WIDE]) % PRIME for i in range(0, len(drawn), WIDE)]
     coefficients.append(int.from_bytes(secret))
-    return [_horner(coefficients, point).to_bytes(SHARE_BYTES) for point in points]
+
+    def f(z: int) -> int:  # Horner's rule; the secret is the last coefficient: f(0)
+        return reduce(lambda value, a: (value * z + a) % PRIME, coefficients, 0)
+
+    return [f(point).to_bytes(SHARE_BYTES) for point in points]
 
 
 def combine(shares: Mapping[int, bytes], threshold: int) -> bytes:
@@ -71,10 +76,3 @@ def combine(shares: Mapping[int, bytes], threshold: int) -> bytes:
     if secret >= 2 ** (8 * SECRET_BYTES):
         raise BadInput(f"these {threshold} shares do not belong to one secret: one was tampered with")
     return secret.to_bytes(SECRET_BYTES)
-
-
-def _horner(coefficients: Sequence[int], point: int) -> int:
-    value = 0
-    for coefficient in coefficients:  # the secret is the last: f(0)
-        value = (value * point + coefficient) % PRIME
-    return value

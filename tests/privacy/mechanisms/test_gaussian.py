@@ -13,7 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedlab.errors import BadInput
-from fedlab.privacy.mechanisms.gaussian import delta_of, epsilon_of, multiplier, together
+from fedlab.privacy.accounting.composition import Composition
+from fedlab.privacy.accounting.release import Release
+from fedlab.privacy.mechanisms.gaussian import delta_of, epsilon_of, multiplier
 
 
 @pytest.mark.parametrize("epsilon", [0.1, 0.5, 1.0, 3.0, 8.0, 10.0])
@@ -53,10 +55,11 @@ def test_delta_in_the_far_tail():
 
 def test_many_releases_are_one():
     """k releases of multiplier m say what one of m / sqrt(k) says: by their composed loss distributions."""
-    assert together(4.0, 4.0, 4.0, 4.0) == pytest.approx(2.0)
+    composed = Composition.of(Release("four", "four", "gaussian", noise_multiplier=4.0, steps=4))
+    assert composed.precision**-0.5 == pytest.approx(2.0)
     pld = from_gaussian_mechanism(4.0, value_discretization_interval=1e-3)
     theirs = pld.self_compose(4).get_epsilon_for_delta(1e-5)
-    assert epsilon_of(together(*[4.0] * 4), 1e-5) == pytest.approx(theirs, abs=5e-3)
+    assert composed.epsilon(1e-5) == pytest.approx(theirs, abs=5e-3)
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,9 @@ from scipy.optimize import minimize
 
 from fedlab.errors import BadInput
 from fedlab.privacy.mechanisms.sensitivity import client_sensitivity, cross_sensitivity, joint_sensitivity
-from fedlab.privacy.ridge.clip_and_noise import clip_rows, half_vector
+from fedlab.privacy.ridge.clip_and_noise import clip_rows
 from fedlab.stats import FixedPoint, NoisyGram
+from tests.privacy.half_vector import half_vector
 
 ROUNDING = 1e-9  # of sums of d^2 products in float64
 BOUNDS = [(1.0, 1.0), (0.5, 1.0), (3.0, 1.0), (1.0, 2.0), (0.4, 1.0)]

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from fedlab.errors import BadInput
-from fedlab.privacy.ridge.clip_and_noise import clip_rows, clip_statistics, half_vector, symmetric_gaussian
+from fedlab.privacy.ridge.clip_and_noise import clip_rows, clip_statistics, symmetric_gaussian
 from fedlab.stats import FixedPoint, GramStats, NoisyGram, one_hot
+from tests.privacy.half_vector import half_vector
 
 
 def sums(n: int = 40, d: int = 5, c: int = 3, seed: int = 0, fixed: FixedPoint | None = None) -> NoisyGram:

@@ -67,7 +67,7 @@ def test_the_whole_noise_keeps_epsilon():
     gram, cross = guarantee.variances(4, 2, FIXED.scale)
     for l2, variance in ((FIXED.scale**2, gram), (FIXED.scale**2 / math.sqrt(2), gram / 2), (FIXED.scale, cross)):
         block = skellam.Block(l2 * 1.0, l2 * 2.0, variance)
-        assert skellam.epsilon_of(skellam.Shift.of(block), 1e-5) < 1.0
+        assert skellam.epsilon_of(skellam.Shift(block.l2**2 / variance, [block]), 1e-5) < 1.0
 
 
 @pytest.mark.parametrize(
