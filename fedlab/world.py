@@ -7,7 +7,7 @@ same one from the same description.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -128,17 +128,11 @@ def build(
     return everyone if stream is None else _streamed(everyone, stream, seed, availability)
 
 
+@dataclass(frozen=True)
 class _Unkeyed:
     """A value that plays no part in a cache's key."""
 
-    def __init__(self, value: Any):
-        self.value = value
-
-    def __hash__(self) -> int:
-        return 0
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Unkeyed)
+    value: Any = field(compare=False)
 
 
 @lru_cache(maxsize=4)

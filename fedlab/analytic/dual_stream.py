@@ -131,9 +131,10 @@ class DualStream:
             raise BadInput(f"phase {phase} lies outside 0..{len(self.phases) - 1}")
         left = [part - statistics if t == phase else part for t, part in enumerate(self.phases)]
         # A phase that is empty now keeps its place, for the numbers of those after it.
-        return replace(self._again(left), phases=tuple(left), num_phases=len(left))
+        return replace(self.after(left), phases=tuple(left), num_phases=len(left))
 
-    def _again(self, phases: Iterable[GramStats]) -> DualStream:
+    def after(self, phases: Iterable[GramStats]) -> DualStream:
+        """Return the state with these settings after these phases alone."""
         state = replace(self, total=None, compensation=None, seen=(), phases=(), num_phases=0)
         for part in phases:
             state = state.add(part)
@@ -145,28 +146,21 @@ class DualStream:
         Raises:
             BadInput: There is no phase yet.
         """
-        main, compensation = self._streams()
-        return self._joined(main, compensation)
+        return self._joined(*self._streams())
 
     def _streams(self) -> tuple[Solution, Solution]:
-        if self.total is None:
+        if self.total is None or self.compensation is None:
             raise BadInput("there is no phase yet: nothing to solve")
-        return _half(self.total, slice(0, self._width), self.ridge), self._compensate()
-
-    def _compensate(self) -> Solution:
-        assert self.total is not None and self.compensation is not None
-        here = slice(self._width, None)
-        return _half(self.total, here, self.compensation_ridge, self.compensation)
+        w = self.total.num_features // 2
+        return (
+            _half(self.total, slice(0, w), self.ridge),
+            _half(self.total, slice(w, None), self.compensation_ridge, self.compensation),
+        )
 
     def _joined(self, main: Solution, compensation: Solution) -> Solution:
         weight = torch.cat([main.weight, self.ratio * compensation.weight])
         worst = max(main.condition, compensation.condition)
         return Solution(weight, self.ridge, worst, main.rank + compensation.rank)
-
-    @property
-    def _width(self) -> int:
-        assert self.total is not None
-        return self.total.num_features // 2
 
     def search(
         self,
@@ -195,7 +189,7 @@ class DualStream:
             self.total.check_fits(held_out)
         best, least = self, math.inf
         for ridge in ridges or (self.ridge,):
-            stream = self if ridge == self.ridge else replace(self, ridge=ridge)._again(self.phases)
+            stream = self if ridge == self.ridge else replace(self, ridge=ridge).after(self.phases)
             for compensation_ridge in compensation_ridges or (self.compensation_ridge,):
                 stream = replace(stream, compensation_ridge=compensation_ridge)
                 main, compensation = stream._streams()

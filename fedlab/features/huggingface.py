@@ -16,7 +16,7 @@ from fedlab import checks
 from fedlab.errors import BadInput, reason
 from fedlab.extras import needs
 from fedlab.features.backbone import Backbone
-from fedlab.features.batches import Progress, placeholder
+from fedlab.features.batches import Progress
 from fedlab.features.weights import fingerprint_of, folder_digest
 
 _POOLINGS = ("auto", "mean", "cls")
@@ -66,8 +66,9 @@ class HuggingFace(Backbone):
         Raises:
             BadInput: The hub cannot be reached, or the checkpoint lacks weights.
         """
-        if len(inputs) == 0:
-            return self.extract(placeholder(inputs), device=device, batch_size=1)[:0]
+        if len(inputs) == 0:  # a blank input tells the width
+            blank = [""] if kind == "text" else np.zeros((1, 32, 32, 3), dtype=np.uint8)
+            return self.extract(blank, device=device, batch_size=1)[:0]
         with needs("backbone HuggingFace", _EXTRA[kind]):
             from fedlab.features.encoders import embed_images, embed_texts, torch_device
             from fedlab.features.transformer import load_transformer
@@ -75,9 +76,14 @@ class HuggingFace(Backbone):
             where = torch_device(device)
             source, commit = pinned(self.id, self.revision)
             transform, network = load_transformer(source, kind, device, fingerprint=self.fingerprint(), revision=commit)
+        pooling = self.pooling
+        if pooling == "auto":
+            embeddings = getattr(network, "embeddings", None)
+            class_token = hasattr(embeddings, "cls_token") or hasattr(embeddings, "class_embedding")
+            pooling = "cls" if kind == "image" and class_token else "mean"
 
         def pooled(tensors: dict[str, Any]) -> Any:
-            return _pool(network, tensors, self._pooling_of(network, kind), self.id)
+            return _pool(network, tensors, pooling, self.id)
 
         if kind == "text":
             limit = min(self.max_tokens, transform.model_max_length, _positions(network))
@@ -90,13 +96,6 @@ class HuggingFace(Backbone):
             return pooled({"pixel_values": pixels["pixel_values"].to(where)})
 
         return embed_images(np.asarray(inputs), pooled_images, batch_size=batch, progress=progress)
-
-    def _pooling_of(self, network: Any, kind: str) -> str:
-        if self.pooling != "auto":
-            return self.pooling
-        embeddings = getattr(network, "embeddings", None)
-        class_token = hasattr(embeddings, "cls_token") or hasattr(embeddings, "class_embedding")
-        return "cls" if kind == "image" and class_token else "mean"
 
 
 def _pool(network: Any, tensors: dict[str, Any], pooling: str, name: str) -> Any:
@@ -170,13 +169,9 @@ def commit_of(name: str, revision: str | None) -> str:
             "spelling, or log in with `hf auth login` if it is private or gated"
         ) from error
     except Exception as error:  # the hub's transport library raises its own kinds; all mean no answer
-        raise _unreachable(name, error) from error
+        raise BadInput(
+            f"model {name!r} is not on this machine and the hub gives no answer ({reason(error)}): "
+            "connect once, or give the path of a folder that holds the model"
+        ) from error
     assert commit is not None, "the hub names a commit for every model"
     return commit
-
-
-def _unreachable(name: str, error: Exception) -> BadInput:
-    return BadInput(
-        f"model {name!r} is not on this machine and the hub gives no answer ({reason(error)}): "
-        "connect once, or give the path of a folder that holds the model"
-    )

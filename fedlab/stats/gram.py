@@ -2,10 +2,9 @@
 
     G = X'X (d x d)    C = X'Y (d x c)    n (per class)       W = (G + g I)^-1 C
 
-Because sums do not care who added what, a federation that adds its clients' statistics and solves once has
-the centralised solution, whatever the partition. With a `FixedPoint` the entries are integers and "the"
-becomes literal: the same bits. Fewer than d samples are kept as rows (any R with R'R = G) until a sum needs
-the matrix.
+Because sums do not care who added what, a federation that adds its clients' statistics and solves once has the
+centralised solution, whatever the partition. With a `FixedPoint` the entries are integers and "the" becomes literal:
+the same bits. Fewer than d samples are kept as rows (any R with R'R = G) until a sum needs the matrix.
 
 He et al., AFL, CVPR 2025, https://arxiv.org/abs/2405.16240 (the absolute aggregation law equals this sum).
 """
@@ -211,8 +210,7 @@ class GramStats:
                 f"cannot remove these {int(gone_counts.sum())} samples from {self.count}: what remains is not "
                 "the sum of any samples, so they were never part of it"
             )
-        # Without samples a sum is zero; in float64 the difference would leave rounding noise, which a solve
-        # inflates.
+        # Without samples a sum is zero; in float64 the difference would leave rounding noise, which a solve inflates.
         cross[:, gone] = 0
         if nobody:
             matrix.zero_()
@@ -222,14 +220,6 @@ class GramStats:
         if weighting is not None and nobody:
             weighting = (weighting[0], 0.0)
         return GramStats(cross, counts, self.scale, saturated, matrix=matrix, weighting=weighting)
-
-    def widen(self, num_classes: int) -> GramStats:
-        """Return the same statistics over more classes; the new columns are zero."""
-        more = num_classes - self.num_classes
-        if more < 0:
-            raise BadInput(f"cannot narrow {self.num_classes} classes to {num_classes}: classes are only added")
-        pad = torch.nn.functional.pad
-        return replace(self, cross=pad(self.cross, (0, more)), class_counts=pad(self.class_counts, (0, more)))
 
     def check_fits(self, other: GramStats) -> None:
         """Refuse statistics of other features, classes, units or weights."""

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from sklearn.datasets import load_digits
 
 from fedlab.analytic import RandomReLU
+from fedlab.analytic.universe import over
 from fedlab.errors import BadInput
 from fedlab.stats import FixedPoint, GramStats, GramSum, one_hot, pack, total_of, unpack
 from fedlab.stats.arithmetic.product import gram_product, recoverable
@@ -135,21 +136,21 @@ def test_digits_have_one_digest_for_any_number_of_clients(device):
 def test_the_digest_tells_statistics_apart(fixed):
     a = statistics(9, D, C, 0, fixed)
     assert a.sha256 == statistics(9, D, C, 0, fixed).sha256 != statistics(9, D, C, 1, fixed).sha256
-    assert a.sha256 != a.widen(C + 1).sha256
+    assert a.sha256 != over(a, range(C), C + 1).sha256
     assert a.sha256 != replace(a, saturated=a.saturated + 1).sha256
 
 
 @MODES
 def test_a_wider_universe_has_zero_columns_and_the_same_head(fixed):
     narrow = statistics(20, D, C, 0, fixed)
-    wide = narrow.widen(C + 2)
+    wide = over(narrow, range(C), C + 2)
     assert wide.num_classes == C + 2 and wide.class_counts.tolist() == [*narrow.class_counts.tolist(), 0, 0]
     assert torch.equal(wide.cross[:, :C], narrow.cross) and not wide.cross[:, C:].any()
     assert torch.equal(wide.gram, narrow.gram)
     assert torch.allclose(wide.solve(0.5)[:, :C], narrow.solve(0.5), rtol=0, atol=1e-10)  # as float64 promises
     assert not wide.solve(0.5)[:, C:].any()
     with pytest.raises(BadInput, match="cannot narrow 5 classes to 3"):
-        wide.widen(C)
+        over(wide, range(C + 2), C)
 
 
 @MODES

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from clients.aefocl import AEFOCL
 from fedlab.analytic import Identity
+from fedlab.analytic.universe import over
 from fedlab.errors import BadInput
 from fedlab.stats import ClassMoments, StatisticsTotal, WithMoments, pack, unpack
 from tests.draws import FIXED, samples, seeds
@@ -115,7 +116,7 @@ def test_a_running_total_is_the_sum_and_refusals_leave_it_alone(exact):
     before = total.result().sha256
     wider = AEFOCL(C, Identity(), model.mode).observe(*samples(3, D + 1, C))
     torn = WithMoments(parts[0].sums, wider.moments)
-    for bad in (wider, torn, parts[0].widen(C + 1)):
+    for bad in (wider, torn, over(parts[0], range(C), C + 1)):
         with pytest.raises(BadInput, match="cannot combine"):
             total.add(bad)
     assert total.result().sha256 == before

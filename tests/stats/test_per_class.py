@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 
 from clients.air import AIR
 from fedlab.analytic import Identity, RandomReLU
+from fedlab.analytic.universe import over
 from fedlab.errors import BadInput
 from fedlab.stats import (
     ClassCounts,
@@ -131,14 +132,14 @@ def test_what_does_not_fit_is_refused_with_the_alternatives_and_nothing_changes(
 def test_statistics_that_do_not_fit_or_were_never_added_are_refused():
     mine = observe(*samples(20, D, C))
     digest = mine.sha256
-    for other in (mine.widen(C + 1), observe(*samples(9, D + 1, C)), observe(*samples(9, D, C), "float64")):
+    for other in (over(mine, range(C), C + 1), observe(*samples(9, D + 1, C)), observe(*samples(9, D, C), "float64")):
         for combine in (lambda a, b: a + b, lambda a, b: a - b):
             with pytest.raises(BadInput, match="cannot combine statistics"):
                 combine(mine, other)
     with pytest.raises(BadInput, match="cannot remove"):
         _ = observe(*samples(3, D, C)) - mine
     with pytest.raises(BadInput, match="cannot narrow"):
-        mine.widen(C - 1)
+        over(mine, range(C), C - 1)
     with pytest.raises(BadInput, match="have no weight"):
         mine.weighted(ClassWeights.tempered([1, 0, 1, 1]))
     with pytest.raises(BadInput, match="no statistics to add"):

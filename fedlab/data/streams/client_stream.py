@@ -64,8 +64,8 @@ class ClientStream:
 
     def met(self, client: int, step: int) -> Int64[np.ndarray, " m"]:
         """Return the training rows that a client meets at a step, in order of arrival; there may be none."""
-        parts = [self._of(client, task) for task in self._tasks_of(client, step)]
-        return np.concatenate(parts) if parts else NOTHING
+        deals = map(self._deal, (step,) if self.calendar is None else self.calendar[step][client])
+        return np.concatenate([NOTHING, *(rows[bounds[client] : bounds[client + 1]] for rows, bounds in deals)])
 
     def remembered(self, client: int, step: int, memory: int | None) -> Int64[np.ndarray, " m"]:
         """Return the rows that a client still has of the steps before this one.
@@ -127,16 +127,8 @@ class ClientStream:
         rows = np.unique(np.concatenate([NOTHING, *(self.tasks.test[task] for task in begun)]))
         return rows[np.isin(self.federation.dataset.test.labels[rows], self.exposed(step))]
 
-    def _tasks_of(self, client: int, step: int) -> Sequence[int]:
-        return (step,) if self.calendar is None else self.calendar[step][client]
-
-    def _of(self, client: int, task: int) -> np.ndarray:
-        """The rows of a task that a client holds, in their order of arrival."""
-        rows, bounds = self._deal(task)
-        return rows[bounds[client] : bounds[client + 1]]
-
     def _deal(self, task: int) -> tuple[np.ndarray, np.ndarray]:
-        """A task's rows by who holds them, and where each client's begin."""
+        """A task's rows by who holds them, in their order of arrival, and where each client's begin."""
         if task not in self._dealt:
             rows = self.tasks.rows[task]
             holders = self._holder[rows]
