@@ -90,8 +90,8 @@ class World:
         if self.client_stream is None:
             yield self.train, self.train_labels
             return
-        for step in range(len(self.client_stream)):
-            rows = torch.from_numpy(self.client_stream.everyone(step)).to(self.train.device)
+        for met in self.client_stream.everyone:
+            rows = torch.from_numpy(met).to(self.train.device)
             yield self.train[rows], self.train_labels[rows]
 
     def _rows(self, partition_id: int, step: int, memory: int | None, missed: Sequence[int]) -> np.ndarray:

@@ -116,12 +116,11 @@ def embed_images(
     Returns:
         (n, d) float32
     """
-
-    def embed(batch: Int[np.ndarray, " b"]) -> Float32[np.ndarray, "b d"]:
-        return pooled(images[batch]).float().cpu().numpy()
-
+    order = np.arange(len(images))
     with _inference():
-        return embed_in_batches(np.arange(len(images)), embed, batch_size=batch_size, progress=progress)
+        return embed_in_batches(
+            order, lambda batch: pooled(images[batch]).float().cpu().numpy(), batch_size=batch_size, progress=progress
+        )
 
 
 def masked_mean(tokens: Float[Tensor, "b t d"], mask: Int[Tensor, "b t"]) -> Float[Tensor, "b d"]:

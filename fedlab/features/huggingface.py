@@ -117,28 +117,18 @@ def _positions(network: Any) -> int:
     return limit if isinstance(limit, int) and limit > 0 else 2**31
 
 
-def local_folder(name: str) -> Path | None:
-    """Return the folder of this name, or None for a hub id, which is 'name' or 'owner/name'.
-
-    Raises:
-        BadInput: If the name can only be a folder, and there is none.
-    """
-    path = Path(name).expanduser()
-    if path.is_dir():
-        return path.resolve()
-    if name.startswith(("/", ".", "~")) or name.count("/") > 1:
-        raise BadInput(f"no model folder at {name!r}: give an existing folder or a hub id such as 'owner/name'")
-    return None
-
-
 def pinned(name: str, revision: str | None) -> tuple[str, str | None]:
     """Return where a model is loaded from: a folder and None, or a hub id and its commit.
 
     Raises:
         BadInput: There is no such folder, the hub has no such model, or gives no answer.
     """
-    folder = local_folder(name)
-    return (str(folder), None) if folder else (name, commit_of(name, revision))
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return str(path.resolve()), None
+    if name.startswith(("/", ".", "~")) or name.count("/") > 1:
+        raise BadInput(f"no model folder at {name!r}: give an existing folder or a hub id such as 'owner/name'")
+    return name, commit_of(name, revision)
 
 
 def weights_of(source: str, commit: str | None) -> object:

@@ -90,7 +90,7 @@ class GramStats:
         """Reduce features that are fixed-point integers already (float64 where scale is None), unchecked."""
         # float64 before the product: a float32 sum cannot be subtracted back to zero.
         y, exact = y_onehot.to(device=x.device, dtype=torch.float64), scale is not None
-        cross, counts, rows, per_sample, weighting = x.T @ y, y.sum(0).to(torch.int64), x, None, None
+        cross, counts, rows, units, weighting = x.T @ y, y.sum(0).to(torch.int64), x, None, None
         if exact:
             cross = cross.to(torch.int64)
         if weights is not None and not weights.plain:
@@ -98,14 +98,10 @@ class GramStats:
             weighting = (weights.unit if exact else 1, float((counts * factors).sum()))
             cross, per_sample = cross * factors, y @ factors.to(torch.float64)
             # Rows of sqrt(p) x have the weighted sum as their Gram matrix, up to rounding.
-            rows = x * per_sample.sqrt()[:, None]
-        plain = per_sample is None or not exact
-        if len(x) <= x.shape[1] and (plain or recoverable(len(rows), energy_of(rows))):
+            rows, units = x * per_sample.sqrt()[:, None], per_sample.to(torch.int64) if exact else None
+        if len(x) <= x.shape[1] and (units is None or recoverable(len(rows), energy_of(rows))):
             return cls(cross, counts, scale, saturated, rows=rows, weighting=weighting)
-        if per_sample is None or not exact:
-            matrix = gram_product(rows, exact)
-        else:
-            matrix = weighted_gram(x, per_sample.to(torch.int64))
+        matrix = gram_product(rows, exact) if units is None else weighted_gram(x, units)
         return cls(cross, counts, scale, saturated, matrix=matrix, weighting=weighting)
 
     @classmethod

@@ -10,7 +10,7 @@ from fedlab.stats.arithmetic.union import check_fits
 from fedlab.stats.class_counts import ClassCounts
 from fedlab.stats.gram import GramStats
 from fedlab.stats.gram_sum import GramSum
-from fedlab.stats.moments import ClassMoments, WithMoments
+from fedlab.stats.moments import WithMoments
 from fedlab.stats.noisy import NoisyGram
 from fedlab.stats.per_class import PerClass, PerClassSum
 
@@ -83,8 +83,7 @@ class _WithMomentsSum:
         self._sums, self._moments = GramSum(), _PlainSum()
 
     def add(self, statistics: WithMoments) -> None:
-        moments = self._moments.result()
-        if isinstance(moments, ClassMoments):
+        if (moments := self._moments.result()) is not None:
             check_fits(moments, statistics.moments)
         self._sums.add(statistics.sums)
         self._moments.add(statistics.moments)

@@ -190,8 +190,8 @@ class ImageFolder:
         ready = (root / "train").is_dir() and (root / "test").is_dir()
         images = [_images(root / name) for name in ("train", "test")] if ready else [_images(root)]
         labels, classes = encode(self.path, *[[path.parent.name for path in paths] for paths in images])
-        decoded = [[decode(path.read_bytes(), str(path), self.size) for path in paths] for paths in images]
-        splits = [Split(np.stack(pixels), y) for pixels, y in zip(decoded, labels, strict=True)]
+        decoded = (np.stack([decode(path.read_bytes(), str(path), self.size) for path in paths]) for paths in images)
+        splits = [Split(pixels, y) for pixels, y in zip(decoded, labels, strict=True)]
         return divided(root.resolve().name, "image", splits, classes, self.test, self.seed)
 
 
