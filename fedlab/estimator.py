@@ -198,8 +198,7 @@ class AnalyticClassifier(ClassifierMixin, BaseEstimator):
 
     def predict(self, X):
         """Return the label of the largest score."""
-        columns = self._scores(X).argmax(1).numpy()
-        return self.classes_[columns]
+        return self.classes_[self._scores(X).argmax(1).numpy()]
 
     def predict_proba(self, X):
         """Return the distribution over the classes that is nearest to the scores."""

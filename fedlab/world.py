@@ -63,8 +63,7 @@ class World:
             step: Step of the client stream: what it meets then, and what it remembers.
             memory: Samples of the steps before that it remembers; None for all of them.
         """
-        x, labels, _ = self.clients([partition_id], step, memory)
-        return x, labels
+        return self.clients([partition_id], step, memory)[:2]
 
     def clients(
         self, partition_ids: Sequence[int], step: int = 0, memory: int | None = 0, missed: Sequence[int] = ()

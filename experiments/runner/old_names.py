@@ -73,6 +73,11 @@ CLASSES = {
     "Sieve": "TextFilter",
     "departures": "unlearning",
 }
+SPLIT = {
+    "fedlab.stats.per_class:OneClass": "fedlab.stats.one_class:OneClass",
+    "fedlab.stats.per_class:ClassCounts": "fedlab.stats.class_counts:ClassCounts",
+}
+"""Classes that have a module of their own today, as a checkpoint names them."""
 ATTRIBUTES = {"_addition": "_partial_sum", "_examination": "_evaluation"}
 """Of what a checkpoint remembers."""
 
@@ -95,7 +100,7 @@ def new_target(target: str) -> str:
         return f"fedlab.analytic{mark}{name}"
     if module in MODULES or module == "strategies.app":
         return f"{MODULES.get(module, module)}{mark}{CLASSES.get(name, name)}"
-    return target
+    return SPLIT.get(target, target)
 
 
 def new_override(override: str) -> str:

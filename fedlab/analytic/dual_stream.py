@@ -82,7 +82,10 @@ class DualStream:
         if self.total is not None:
             self.total.check_fits(phase)
         if phase.count == 0:
-            return self if self.total is not None else self._empty(phase)
+            if self.total is not None:
+                return self
+            none = torch.zeros(phase.num_features // 2, phase.num_classes, dtype=torch.float64)
+            return replace(self, total=phase, compensation=none, seen=(False,) * phase.num_classes)
         here = [n > 0 for n in phase.class_counts.tolist()]
         before = self.seen or (False,) * len(here)
         if new_classes is None:
@@ -95,22 +98,16 @@ class DualStream:
         added = self.compensation
         if fresh or added is None:
             w, scale = phase.num_features // 2, phase.scale or 1.0
-            cross = torch.zeros(w, len(here), dtype=torch.float64) if added is None else added.clone()
+            added = torch.zeros(w, len(here), dtype=torch.float64) if added is None else added.clone()
             weight = _half(total, slice(0, w), self.ridge).weight[:, fresh]
             with one_thread():
                 residue = phase.cross[w:, fresh].cpu().to(torch.float64) / scale
                 residue -= (phase.gram[w:, :w].cpu().to(torch.float64) @ weight) / scale**2
-            cross[:, fresh] += residue
-            added = cross
+            added[:, fresh] += residue
         seen = tuple(a or b for a, b in zip(before, here, strict=True))
         phases = (*self.phases, phase) if self.keep_phases else ()
         count = self.num_phases + 1
         return replace(self, total=total, compensation=added, seen=seen, phases=phases, num_phases=count)
-
-    def _empty(self, phase: GramStats) -> DualStream:
-        """Return the state of no samples: it knows their features and classes."""
-        none = torch.zeros(phase.num_features // 2, phase.num_classes, dtype=torch.float64)
-        return replace(self, total=phase, compensation=none, seen=(False,) * phase.num_classes)
 
     def forget(self, phase: int, statistics: GramStats) -> DualStream:
         """Return the state as if these samples had never been in that phase.

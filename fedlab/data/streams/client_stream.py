@@ -120,12 +120,8 @@ class ClientStream:
         for step, here in enumerate(self._met):
             for task in here:
                 met.setdefault(task, []).append(step)
-        evaluation_tasks = []
-        for tasks in places.values():
-            steps = [step for task in tasks for step in met.get(task, [])]
-            if steps:
-                evaluation_tasks.append(EvaluationTask(self.tasks.test[tasks[0]], min(steps), max(steps)))
-        return tuple(evaluation_tasks)
+        steps = ((tasks[0], [step for task in tasks for step in met.get(task, [])]) for tasks in places.values())
+        return tuple(EvaluationTask(self.tasks.test[task], min(when), max(when)) for task, when in steps if when)
 
     def evaluated_rows(self, step: int) -> Int64[np.ndarray, " m"]:
         """Return the test rows that a model is evaluated on after a step: of tasks begun, of classes exposed."""

@@ -65,11 +65,10 @@ class Layout:
             raise BadInput(f"{name} cannot be masked: plain sums can, of methods that send them in one round, e.g. afl")
         if statistics.scale is None:
             raise BadInput("statistics in float64 cannot be masked, only integers can: say mode=exact")
-        kind = KINDS.index(type(statistics))
-        settings = (kind, statistics.num_features, statistics.num_classes, statistics.scale)
-        if isinstance(statistics, NoisyGram):
-            return cls(*settings, statistics.gram_variance, statistics.cross_variance)
-        return cls(*settings)
+        noisy = isinstance(statistics, NoisyGram)
+        variances = (statistics.gram_variance, statistics.cross_variance) if noisy else ()
+        kind, d, c = KINDS.index(type(statistics)), statistics.num_features, statistics.num_classes
+        return cls(kind, d, c, statistics.scale, *variances)
 
     @classmethod
     def read(cls, numbers: np.ndarray) -> Layout:

@@ -30,9 +30,8 @@ def pack(stats: GramStats) -> dict[str, np.ndarray]:
     cross, counts = stats.cross.cpu().numpy(), stats.class_counts.cpu().numpy()
     present = np.flatnonzero((counts != 0) | cross.any(axis=0))
     packed = {"classes": narrow(present), "class_counts": narrow(counts[present]), "cross": narrow(cross.T[present])}
-    rows = stats.rows
-    smaller = rows is not None and factor_is_smaller(len(rows), d)
-    if smaller and (stats.scale is None or recoverable(len(rows), energy_of(rows))):  # R keeps every bit that must be
+    rows = stats.rows if stats.rows is not None and factor_is_smaller(len(stats.rows), d) else None
+    if rows is not None and (stats.scale is None or recoverable(len(rows), energy_of(rows))):  # it keeps every bit
         factor = torch.linalg.qr(rows.cpu(), mode="r").R if len(rows) else rows.cpu()
         packed["factor"], num_rows = flatten(factor.numpy()), len(rows)
     else:
