@@ -198,7 +198,8 @@ class AnalyticClassifier(ClassifierMixin, BaseEstimator):
 
     def predict(self, X):
         """Return the label of the largest score."""
-        return self.classes_[self._scores(X).argmax(1).numpy()]
+        columns = self._scores(X).argmax(1).numpy()
+        return self.classes_[columns]
 
     def predict_proba(self, X):
         """Return the distribution over the classes that is nearest to the scores."""

@@ -93,6 +93,7 @@ def new_key(key: str) -> str:
 
 def new_target(target: str) -> str:
     """Return where a class or function is today, `module.Name` or, as in a checkpoint, `module:Name`."""
+    target = SPLIT.get(target, target)
     module, mark, name = re.fullmatch(r"(.*?)(?:([.:])(\w+))?", target).groups()  # pyright: ignore[reportOptionalMemberAccess]
     if mark is None:
         return target
@@ -100,7 +101,7 @@ def new_target(target: str) -> str:
         return f"fedlab.analytic{mark}{name}"
     if module in MODULES or module == "strategies.app":
         return f"{MODULES.get(module, module)}{mark}{CLASSES.get(name, name)}"
-    return SPLIT.get(target, target)
+    return target
 
 
 def new_override(override: str) -> str:

@@ -4,12 +4,15 @@ import pytest
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
+from experiments.runner.signatures import fill
+
 FOLDER = Path(__file__).parents[2] / "conf" / "features"
 
 
 @pytest.mark.parametrize("path", sorted(FOLDER.glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_choice_of_features_can_be_built(path):
     config = OmegaConf.merge({"features": OmegaConf.load(path)}, {"seed": 7})
+    fill(config)
     if path.stem == "huggingface":
         config.features.backbone.id = "owner/name"  # the one thing a user must say
     assert config.features.name == path.stem
