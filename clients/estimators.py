@@ -9,7 +9,7 @@ does what its own parameters mean; the others are those of `AnalyticClassifier`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from torch import Tensor
@@ -48,25 +48,22 @@ class AFLClassifier(AnalyticClassifier):
         np.True_
     """
 
-    def _learner(self, num_classes: int) -> AFL:
-        return AFL(num_classes, *self._reading())
+    _method = AFL
 
 
 class ACILClassifier(AnalyticClassifier):
     """ACIL: phases of new classes leave the head that all of them together would have given."""
 
+    _method = ACIL
+
     def __init__(self, width=2048, ridge=0.1, random_state=0, mode="float64", limit=1.0, bits=12, device="cpu"):
         super().__init__(width, ridge, random_state, mode, limit, bits, device)
-
-    def _learner(self, num_classes: int) -> Analytic:
-        return ACIL(num_classes, *self._reading())
 
 
 class GACLClassifier(ACILClassifier):
     """GACL: as ACIL, also where classes of earlier phases return."""
 
-    def _learner(self, num_classes: int) -> Analytic:
-        return GACL(num_classes, *self._reading())
+    _method = GACL
 
 
 class GKEALClassifier(AnalyticClassifier):
@@ -77,6 +74,8 @@ class GKEALClassifier(AnalyticClassifier):
         low, high : float: Box of the centres; the default is what `MinMaxScaler` makes of the features.
     """
 
+    _method = GKEAL
+
     def __init__(
         self, width=2048, ridge=0.1, sigma=10.0, low=0.0, high=1.0,
         random_state=0, mode="float64", limit=1.0, bits=12, device="cpu",
@@ -85,9 +84,6 @@ class GKEALClassifier(AnalyticClassifier):
         self.sigma = sigma
         self.low = low
         self.high = high
-
-    def _learner(self, num_classes: int) -> GKEAL:
-        return GKEAL(num_classes, *self._reading())
 
     def _expansion(self) -> Expansion:
         width, seed = checks.integer("width", self.width), checks.integer("random_state", self.random_state)
@@ -117,7 +113,7 @@ class DSALClassifier(AnalyticClassifier):
             and streams of several phases can be merged, phase by phase.
     """
 
-    _model = DualModel
+    _model, _method, _own = DualModel, DSAL, ("ratio", "compensation_ridge")
 
     def __init__(
         self, width=2048, ridge=0.1, ratio=0.6, compensation_ridge=0.1, keep_phases=False,
@@ -150,9 +146,6 @@ class DSALClassifier(AnalyticClassifier):
         """
         return self._unlearn(X, y, phase=phase)
 
-    def _learner(self, num_classes: int) -> DSAL:
-        return DSAL(num_classes, *self._reading(), ratio=self.ratio, compensation_ridge=self.compensation_ridge)
-
     def _expansion(self) -> Expansion:
         return DualReLUTanh(checks.integer("width", self.width), checks.integer("random_state", self.random_state))
 
@@ -179,6 +172,8 @@ class AIRClassifier(AnalyticClassifier):
         memory : int or None: Bytes that the sums of all classes may hold; None: a share of what is available.
     """
 
+    _method, _own = AIR, ("tau", "memory")
+
     def __init__(
         self, width=2048, ridge=0.1, tau=1.0, memory=None,
         random_state=0, mode="float64", limit=1.0, bits=12, device="cpu",
@@ -186,9 +181,6 @@ class AIRClassifier(AnalyticClassifier):
         super().__init__(width, ridge, random_state, mode, limit, bits, device)
         self.tau = tau
         self.memory = memory
-
-    def _learner(self, num_classes: int) -> AIR:
-        return AIR(num_classes, *self._reading(), tau=self.tau, memory=self.memory)
 
 
 class AEFOCLClassifier(AnalyticClassifier):
@@ -199,6 +191,8 @@ class AEFOCLClassifier(AnalyticClassifier):
         random_state : int: Seed of the random features and of the pseudo-features.
     """
 
+    _method, _own = AEFOCL, ("spread",)
+
     def __init__(
         self, width=2048, ridge=0.1, spread=1.0,
         random_state=0, mode="float64", limit=1.0, bits=12, device="cpu",
@@ -206,6 +200,5 @@ class AEFOCLClassifier(AnalyticClassifier):
         super().__init__(width, ridge, random_state, mode, limit, bits, device)
         self.spread = spread
 
-    def _learner(self, num_classes: int) -> AEFOCL:
-        seed = checks.integer("random_state", self.random_state)
-        return AEFOCL(num_classes, *self._reading(), spread=self.spread, seed=seed)
+    def _learner(self, num_classes: int) -> Analytic:
+        return replace(super()._learner(num_classes), seed=checks.integer("random_state", self.random_state))

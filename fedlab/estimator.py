@@ -13,7 +13,6 @@ n samples, d0 features, c classes.
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -89,14 +88,12 @@ class AnalyticClassifier(ClassifierMixin, BaseEstimator):
     # -- what a method says -----------------------------------------------------------------------------------
 
     _model = Model
+    _method: type[Analytic]
+    _own: tuple[str, ...] = ()  # parameters that the method's learner takes beside the common ones
 
-    @abstractmethod
     def _learner(self, num_classes: int) -> Analytic:
-        """Return the method's learner."""
-
-    def _reading(self) -> tuple[Expansion, str, float, int]:
-        """Return how samples become features: what every learner takes after the number of classes."""
-        return self._expansion(), self.mode, self.limit, self.bits
+        own = {name: getattr(self, name) for name in self._own}
+        return self._method(num_classes, self._expansion(), self.mode, self.limit, self.bits, **own)
 
     def _expansion(self) -> Expansion:
         if self.width is None:

@@ -7,7 +7,7 @@ same one from the same description.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -63,8 +63,7 @@ class World:
             step: Step of the client stream: what it meets then, and what it remembers.
             memory: Samples of the steps before that it remembers; None for all of them.
         """
-        x, labels, _ = self.clients([partition_id], step, memory)
-        return x, labels
+        return self.clients([partition_id], step, memory)[:2]
 
     def clients(
         self, partition_ids: Sequence[int], step: int = 0, memory: int | None = 0, missed: Sequence[int] = ()
@@ -90,8 +89,8 @@ class World:
         if self.client_stream is None:
             yield self.train, self.train_labels
             return
-        for step in range(len(self.client_stream)):
-            rows = torch.from_numpy(self.client_stream.everyone(step)).to(self.train.device)
+        for met in self.client_stream.everyone:
+            rows = torch.from_numpy(met).to(self.train.device)
             yield self.train[rows], self.train_labels[rows]
 
     def _rows(self, partition_id: int, step: int, memory: int | None, missed: Sequence[int]) -> np.ndarray:
@@ -128,17 +127,11 @@ def build(
     return everyone if stream is None else _streamed(everyone, stream, seed, availability)
 
 
+@dataclass(frozen=True)
 class _Unkeyed:
     """A value that plays no part in a cache's key."""
 
-    def __init__(self, value: Any):
-        self.value = value
-
-    def __hash__(self) -> int:
-        return 0
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Unkeyed)
+    value: Any = field(compare=False)
 
 
 @lru_cache(maxsize=4)

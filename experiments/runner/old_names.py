@@ -75,6 +75,11 @@ CLASSES = {
     "Sieve": "TextFilter",
     "departures": "unlearning",
 }
+SPLIT = {
+    "fedlab.stats.per_class:OneClass": "fedlab.stats.one_class:OneClass",
+    "fedlab.stats.per_class:ClassCounts": "fedlab.stats.class_counts:ClassCounts",
+}
+"""Classes that have a module of their own today, as a checkpoint names them."""
 ATTRIBUTES = {"_addition": "_partial_sum", "_examination": "_evaluation"}
 """Of what a checkpoint remembers."""
 
@@ -90,6 +95,7 @@ def new_key(key: str) -> str:
 
 def new_target(target: str) -> str:
     """Return where a class or function is today, `module.Name` or, as in a checkpoint, `module:Name`."""
+    target = SPLIT.get(target, target)
     module, mark, name = re.fullmatch(r"(.*?)(?:([.:])(\w+))?", target).groups()  # pyright: ignore[reportOptionalMemberAccess]
     if mark is None:
         return target

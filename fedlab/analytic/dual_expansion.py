@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-from fedlab.analytic.expansion import Integers, check_map, projected, projected_integers, rounded
+from fedlab.analytic.expansion import Integers, RandomReLU, projected, projected_integers, rounded
 from fedlab.stats.arithmetic.fixed_point import FixedPoint
 
 ENTRIES = 2**16
@@ -27,19 +27,13 @@ ENTRIES = 2**16
 
 
 @dataclass(frozen=True)
-class DualReLUTanh:
+class DualReLUTanh(RandomReLU):
     """h = [relu(x B), tanh(x B)].
 
     Args:
         width: Number of random projections, w; d = 2 w.
         seed: Seed of the map: equal on every machine, and the projection of `RandomReLU` with this width.
     """
-
-    width: int = 2048
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        check_map(self.width, self.seed)
 
     def out_features(self, d0: int) -> int:
         """Return d = 2 w."""

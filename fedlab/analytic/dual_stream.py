@@ -82,7 +82,10 @@ class DualStream:
         if self.total is not None:
             self.total.check_fits(phase)
         if phase.count == 0:
-            return self if self.total is not None else self._empty(phase)
+            if self.total is not None:
+                return self
+            none = torch.zeros(phase.num_features // 2, phase.num_classes, dtype=torch.float64)
+            return replace(self, total=phase, compensation=none, seen=(False,) * phase.num_classes)
         here = [n > 0 for n in phase.class_counts.tolist()]
         before = self.seen or (False,) * len(here)
         if new_classes is None:
@@ -95,22 +98,16 @@ class DualStream:
         added = self.compensation
         if fresh or added is None:
             w, scale = phase.num_features // 2, phase.scale or 1.0
-            cross = torch.zeros(w, len(here), dtype=torch.float64) if added is None else added.clone()
+            added = torch.zeros(w, len(here), dtype=torch.float64) if added is None else added.clone()
             weight = _half(total, slice(0, w), self.ridge).weight[:, fresh]
             with one_thread():
                 residue = phase.cross[w:, fresh].cpu().to(torch.float64) / scale
                 residue -= (phase.gram[w:, :w].cpu().to(torch.float64) @ weight) / scale**2
-            cross[:, fresh] += residue
-            added = cross
+            added[:, fresh] += residue
         seen = tuple(a or b for a, b in zip(before, here, strict=True))
         phases = (*self.phases, phase) if self.keep_phases else ()
         count = self.num_phases + 1
         return replace(self, total=total, compensation=added, seen=seen, phases=phases, num_phases=count)
-
-    def _empty(self, phase: GramStats) -> DualStream:
-        """Return the state of no samples: it knows their features and classes."""
-        none = torch.zeros(phase.num_features // 2, phase.num_classes, dtype=torch.float64)
-        return replace(self, total=phase, compensation=none, seen=(False,) * phase.num_classes)
 
     def forget(self, phase: int, statistics: GramStats) -> DualStream:
         """Return the state as if these samples had never been in that phase.
@@ -131,9 +128,10 @@ class DualStream:
             raise BadInput(f"phase {phase} lies outside 0..{len(self.phases) - 1}")
         left = [part - statistics if t == phase else part for t, part in enumerate(self.phases)]
         # A phase that is empty now keeps its place, for the numbers of those after it.
-        return replace(self._again(left), phases=tuple(left), num_phases=len(left))
+        return replace(self.after(left), phases=tuple(left), num_phases=len(left))
 
-    def _again(self, phases: Iterable[GramStats]) -> DualStream:
+    def after(self, phases: Iterable[GramStats]) -> DualStream:
+        """Return the state with these settings after these phases alone."""
         state = replace(self, total=None, compensation=None, seen=(), phases=(), num_phases=0)
         for part in phases:
             state = state.add(part)
@@ -145,28 +143,21 @@ class DualStream:
         Raises:
             BadInput: There is no phase yet.
         """
-        main, compensation = self._streams()
-        return self._joined(main, compensation)
+        return self._joined(*self._streams())
 
     def _streams(self) -> tuple[Solution, Solution]:
-        if self.total is None:
+        if self.total is None or self.compensation is None:
             raise BadInput("there is no phase yet: nothing to solve")
-        return _half(self.total, slice(0, self._width), self.ridge), self._compensate()
-
-    def _compensate(self) -> Solution:
-        assert self.total is not None and self.compensation is not None
-        here = slice(self._width, None)
-        return _half(self.total, here, self.compensation_ridge, self.compensation)
+        w = self.total.num_features // 2
+        return (
+            _half(self.total, slice(0, w), self.ridge),
+            _half(self.total, slice(w, None), self.compensation_ridge, self.compensation),
+        )
 
     def _joined(self, main: Solution, compensation: Solution) -> Solution:
         weight = torch.cat([main.weight, self.ratio * compensation.weight])
         worst = max(main.condition, compensation.condition)
         return Solution(weight, self.ridge, worst, main.rank + compensation.rank)
-
-    @property
-    def _width(self) -> int:
-        assert self.total is not None
-        return self.total.num_features // 2
 
     def search(
         self,
@@ -195,7 +186,7 @@ class DualStream:
             self.total.check_fits(held_out)
         best, least = self, math.inf
         for ridge in ridges or (self.ridge,):
-            stream = self if ridge == self.ridge else replace(self, ridge=ridge)._again(self.phases)
+            stream = self if ridge == self.ridge else replace(self, ridge=ridge).after(self.phases)
             for compensation_ridge in compensation_ridges or (self.compensation_ridge,):
                 stream = replace(stream, compensation_ridge=compensation_ridge)
                 main, compensation = stream._streams()

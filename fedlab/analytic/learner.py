@@ -217,11 +217,8 @@ class Analytic(Learner):
     def features(self, x: Tensor) -> Float64[Tensor, "n d"]:
         """Return what the head multiplies: the same numbers that were summed."""
         check_features(x)
-        if self.mode == "float64":
-            return self.expansion(x.to(torch.float64))
-        q, _ = self.fixed.encode(x)
-        h, fixed, _ = self.expansion.integers(q, self.fixed)
-        return fixed.decode(h)
+        h, scale, _ = self.expand(x)
+        return h if scale is None else h / scale
 
     def scores(self, arrays: Mapping[str, np.ndarray], h: Tensor) -> Float64[Tensor, "n c"]:
         """Return h W."""

@@ -94,7 +94,4 @@ class Phases:
                 raise BadInput(f"the phases so far have {name}={a}, others {name}={b}: use one for all phases")
 
     def _again(self, phases: list[GramStats]) -> Phases:
-        stream = replace(self.stream, total=None, compensation=None, seen=(), phases=(), num_phases=0)
-        for part in phases[:-1]:
-            stream = stream.add(part)
-        return Phases(stream, phases[-1], tuple(phases[:-1]), len(phases) - 1)
+        return Phases(self.stream.after(phases[:-1]), phases[-1], tuple(phases[:-1]), len(phases) - 1)

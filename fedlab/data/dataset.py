@@ -10,7 +10,7 @@ seeds that hold out different rows never share cached features.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -157,6 +157,11 @@ def encode(where: str, *columns: Sequence | np.ndarray) -> tuple[list[np.ndarray
     values, codes = np.unique(np.concatenate(arrays), return_inverse=True)
     ends = np.cumsum([len(array) for array in arrays])[:-1]
     return np.split(codes.astype(np.int64), ends), tuple(str(value) for value in values.tolist())
+
+
+def as_names(chosen: Iterable[str] | str | None) -> tuple[str, ...] | None:
+    """Return one name or several as a tuple: a list from a YAML file is not hashable, and a source must be."""
+    return (chosen,) if isinstance(chosen, str) else None if chosen is None else tuple(chosen)
 
 
 def _ids(name: str, ids: np.ndarray) -> np.ndarray:

@@ -2,11 +2,10 @@
 
 parts_1 + ... + parts_k = {0, ..., n - 1}, disjoint
 
-The dealing itself is Flower Datasets' (https://flower.ai/docs/datasets): its partitioners see a table of
-(row, label) in seeded random order. They refuse more partitions than rows, and shards drop the remainder of n
-/ (k s); so the table is first padded with rows numbered -1 whose labels repeat the data's own distribution,
-and the padding is dropped from what comes back. A client without a sample is legal, and nothing is ever
-redrawn.
+The dealing itself is Flower Datasets' (https://flower.ai/docs/datasets): its partitioners see a table of (row, label)
+in seeded random order. They refuse more partitions than rows, and shards drop the remainder of n / (k s); so the table
+is first padded with rows numbered -1 whose labels repeat the data's own distribution, and the padding is dropped from
+what comes back. A client without a sample is legal, and nothing is ever redrawn.
 
 k clients, n samples, s shards per client.
 """
@@ -82,12 +81,24 @@ class Dirichlet:
     alpha: float
 
     def __post_init__(self) -> None:
-        _check_alpha(self.alpha)
+        remedy = "0.1 is strongly skewed, 100 nearly even; for even shares use the iid partition"
+        checks.number("alpha", self.alpha, above=0, most=MAX_ALPHA, remedy=remedy)
 
     def split(self, labels: np.ndarray, groups: Groups, clients: int | None, seed: int) -> list[np.ndarray]:
         """See `Partition.split`."""
+        from flwr_datasets.partitioner import DirichletPartitioner
+
         k = _check_clients(clients)
-        return _deal(_dirichlet(k, self.alpha, seed), k, labels, seed, rows=max(len(labels), k))
+        partitioner = DirichletPartitioner(
+            num_partitions=k,
+            partition_by="label",
+            alpha=float(self.alpha),
+            min_partition_size=0,  # an empty client is legal: no draw is ever repeated
+            self_balancing=False,
+            shuffle=False,
+            seed=seed,
+        )
+        return _deal(partitioner, k, labels, seed, rows=max(len(labels), k))
 
 
 @dataclass(frozen=True)
@@ -123,23 +134,16 @@ class Shards:
 
 
 @dataclass(frozen=True)
-class Quantity:
+class Quantity(Dirichlet):
     """Size skew: client sizes follow Dirichlet(alpha, ..., alpha), labels stay mixed.
 
     Args:
         alpha: Concentration in (0, 1e9]; towards 0 one client holds everything, towards infinity this is `Iid`.
     """
 
-    alpha: float
-
-    def __post_init__(self) -> None:
-        _check_alpha(self.alpha)
-
     def split(self, labels: np.ndarray, groups: Groups, clients: int | None, seed: int) -> list[np.ndarray]:
         """See `Partition.split`."""
-        k = _check_clients(clients)
-        constant = np.zeros_like(labels)
-        return _deal(_dirichlet(k, self.alpha, seed), k, constant, seed, rows=max(len(labels), k))
+        return super().split(np.zeros_like(labels), groups, clients, seed)  # as if all were of one class
 
 
 @dataclass(frozen=True)
@@ -206,26 +210,7 @@ def _check_samples(labels: np.ndarray) -> int:
     return len(labels)
 
 
-def _dirichlet(k: int, alpha: float, seed: int) -> Partitioner:
-    from flwr_datasets.partitioner import DirichletPartitioner
-
-    return DirichletPartitioner(
-        num_partitions=k,
-        partition_by="label",
-        alpha=float(alpha),
-        min_partition_size=0,  # an empty client is legal: no draw is ever repeated
-        self_balancing=False,
-        shuffle=False,
-        seed=seed,
-    )
-
-
 def _check_clients(clients: int | None) -> int:
     if clients is None:
         raise BadInput("clients=null: only a natural partition knows its own number of clients; say clients=100")
     return checks.integer("clients", clients, 1, MAX_ROWS, remedy="say clients=100")
-
-
-def _check_alpha(alpha: float) -> None:
-    remedy = "0.1 is strongly skewed, 100 nearly even; for even shares use the iid partition"
-    checks.number("alpha", alpha, above=0, most=MAX_ALPHA, remedy=remedy)

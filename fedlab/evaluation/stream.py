@@ -50,7 +50,7 @@ class StreamEvaluation:
         Returns:
             dict: accuracy and balanced_accuracy; empty where there was nothing to evaluate.
         """
-        exposed = self.client_stream.exposed(step)
+        exposed = self.client_stream.exposed[step]
         if not len(exposed):
             return {}
         labels, predicted = self._labels, exposed[scores[:, exposed].argmax(1)]
@@ -63,7 +63,7 @@ class StreamEvaluation:
         ]
         none = {"accuracy": None, "balanced_accuracy": None, "samples": 0, "tasks": [None] * len(tasks)}
         self.steps += [none] * (step - len(self.steps))  # before anybody had a sample there was no model
-        arrived = {"samples": self.client_stream.arrived(step), "tasks": [_known(task) for task in tasks]}
+        arrived = {"samples": self.client_stream.arrived[step], "tasks": [_known(task) for task in tasks]}
         self.steps[step:] = [{**none, **metrics, **arrived}]
         self._predicted = predicted
         return metrics

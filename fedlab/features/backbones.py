@@ -77,14 +77,9 @@ class MiniLM(Backbone):
             mean = masked_mean(network(**tokens).last_hidden_state, tokens["attention_mask"])
             return mean / mean.norm(dim=1, keepdim=True).clamp(min=1e-12)
 
+        limit = self.max_tokens
         return embed_texts(
-            list(inputs),
-            tokenizer,
-            pooled,
-            max_tokens=self.max_tokens,
-            device=where,
-            batch_size=batch,
-            progress=progress,
+            list(inputs), tokenizer, pooled, max_tokens=limit, device=where, batch_size=batch, progress=progress
         )
 
 

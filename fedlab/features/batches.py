@@ -7,11 +7,11 @@ depend on the inputs alone, never on clients or workers.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float32, Int, UInt8
+from jaxtyping import Float32, Int
 
 from fedlab import checks
 from fedlab.errors import BadInput
@@ -59,11 +59,6 @@ def kind_of(inputs: Any) -> str:
     return "text"
 
 
-def placeholder(inputs: Sequence[str] | np.ndarray) -> list[str] | UInt8[np.ndarray, "1 h w 3"]:
-    """One blank input of the same kind: an empty split asks it for the width of its features."""
-    return [""] if kind_of(inputs) == "text" else np.zeros((1, 32, 32, 3), dtype=np.uint8)
-
-
 def embed_in_batches(
     order: Int[np.ndarray, " n"],
     embed: Callable[[Int[np.ndarray, " b"]], Float32[np.ndarray, "b d"]],
@@ -96,5 +91,5 @@ def embed_in_batches(
         rows[batch] = z
         if progress is not None:
             progress(start + len(batch), n)
-    assert rows is not None, "an empty order has no width: embed a placeholder"
+    assert rows is not None, "an empty order has no width: embed a blank input"
     return rows

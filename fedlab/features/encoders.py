@@ -1,8 +1,7 @@
 """Networks in evaluation mode: loaded once a process, run without gradients, in canonical batches.
 
-The same list gives the same bits on the same device with the same number of threads; the last bits of a
-convolution (5e-6) do move with the threads. That is why features are extracted once and shared, not once per
-worker.
+The same list gives the same bits on the same device with the same number of threads; the last bits of a convolution
+(5e-6) do move with the threads. That is why features are extracted once and shared, not once per worker.
 
 Imported only by a backbone that runs a network, so that a run on plain numbers does not pay for torch.
 """
@@ -10,7 +9,7 @@ Imported only by a backbone that runs a network, so that a run on plain numbers 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import numpy as np
@@ -41,15 +40,13 @@ def torch_device(name: str) -> torch.device:
     return device
 
 
-@contextmanager
-def loading() -> Iterator[None]:
+def loading() -> AbstractContextManager[None]:
     """Load a network without a side effect: the global random stream stays where it was.
 
     A network draws its initial weights before the stored ones replace them; without this, a run that finds
     its features in the cache would draw other random numbers afterwards than a run that does not.
     """
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-        yield
+    return torch.random.fork_rng(devices=range(torch.cuda.device_count()))
 
 
 @contextmanager
@@ -119,12 +116,11 @@ def embed_images(
     Returns:
         (n, d) float32
     """
-
-    def embed(batch: Int[np.ndarray, " b"]) -> Float32[np.ndarray, "b d"]:
-        return pooled(images[batch]).float().cpu().numpy()
-
+    order = np.arange(len(images))
     with _inference():
-        return embed_in_batches(np.arange(len(images)), embed, batch_size=batch_size, progress=progress)
+        return embed_in_batches(
+            order, lambda batch: pooled(images[batch]).float().cpu().numpy(), batch_size=batch_size, progress=progress
+        )
 
 
 def masked_mean(tokens: Float[Tensor, "b t d"], mask: Int[Tensor, "b t"]) -> Float[Tensor, "b d"]:

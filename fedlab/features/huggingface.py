@@ -16,7 +16,7 @@ from fedlab import checks
 from fedlab.errors import BadInput, reason
 from fedlab.extras import needs
 from fedlab.features.backbone import Backbone
-from fedlab.features.batches import Progress, placeholder
+from fedlab.features.batches import Progress
 from fedlab.features.weights import fingerprint_of, folder_digest
 
 _POOLINGS = ("auto", "mean", "cls")
@@ -66,8 +66,9 @@ class HuggingFace(Backbone):
         Raises:
             BadInput: The hub cannot be reached, or the checkpoint lacks weights.
         """
-        if len(inputs) == 0:
-            return self.extract(placeholder(inputs), device=device, batch_size=1)[:0]
+        if len(inputs) == 0:  # a blank input tells the width
+            blank = [""] if kind == "text" else np.zeros((1, 32, 32, 3), dtype=np.uint8)
+            return self.extract(blank, device=device, batch_size=1)[:0]
         with needs("backbone HuggingFace", _EXTRA[kind]):
             from fedlab.features.encoders import embed_images, embed_texts, torch_device
             from fedlab.features.transformer import load_transformer
@@ -75,9 +76,14 @@ class HuggingFace(Backbone):
             where = torch_device(device)
             source, commit = pinned(self.id, self.revision)
             transform, network = load_transformer(source, kind, device, fingerprint=self.fingerprint(), revision=commit)
+        pooling = self.pooling
+        if pooling == "auto":
+            embeddings = getattr(network, "embeddings", None)
+            class_token = hasattr(embeddings, "cls_token") or hasattr(embeddings, "class_embedding")
+            pooling = "cls" if kind == "image" and class_token else "mean"
 
         def pooled(tensors: dict[str, Any]) -> Any:
-            return _pool(network, tensors, self._pooling_of(network, kind), self.id)
+            return _pool(network, tensors, pooling, self.id)
 
         if kind == "text":
             limit = min(self.max_tokens, transform.model_max_length, _positions(network))
@@ -90,13 +96,6 @@ class HuggingFace(Backbone):
             return pooled({"pixel_values": pixels["pixel_values"].to(where)})
 
         return embed_images(np.asarray(inputs), pooled_images, batch_size=batch, progress=progress)
-
-    def _pooling_of(self, network: Any, kind: str) -> str:
-        if self.pooling != "auto":
-            return self.pooling
-        embeddings = getattr(network, "embeddings", None)
-        class_token = hasattr(embeddings, "cls_token") or hasattr(embeddings, "class_embedding")
-        return "cls" if kind == "image" and class_token else "mean"
 
 
 def _pool(network: Any, tensors: dict[str, Any], pooling: str, name: str) -> Any:
@@ -118,28 +117,18 @@ def _positions(network: Any) -> int:
     return limit if isinstance(limit, int) and limit > 0 else 2**31
 
 
-def local_folder(name: str) -> Path | None:
-    """Return the folder of this name, or None for a hub id, which is 'name' or 'owner/name'.
-
-    Raises:
-        BadInput: If the name can only be a folder, and there is none.
-    """
-    path = Path(name).expanduser()
-    if path.is_dir():
-        return path.resolve()
-    if name.startswith(("/", ".", "~")) or name.count("/") > 1:
-        raise BadInput(f"no model folder at {name!r}: give an existing folder or a hub id such as 'owner/name'")
-    return None
-
-
 def pinned(name: str, revision: str | None) -> tuple[str, str | None]:
     """Return where a model is loaded from: a folder and None, or a hub id and its commit.
 
     Raises:
         BadInput: There is no such folder, the hub has no such model, or gives no answer.
     """
-    folder = local_folder(name)
-    return (str(folder), None) if folder else (name, commit_of(name, revision))
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return str(path.resolve()), None
+    if name.startswith(("/", ".", "~")) or name.count("/") > 1:
+        raise BadInput(f"no model folder at {name!r}: give an existing folder or a hub id such as 'owner/name'")
+    return name, commit_of(name, revision)
 
 
 def weights_of(source: str, commit: str | None) -> object:
@@ -170,13 +159,9 @@ def commit_of(name: str, revision: str | None) -> str:
             "spelling, or log in with `hf auth login` if it is private or gated"
         ) from error
     except Exception as error:  # the hub's transport library raises its own kinds; all mean no answer
-        raise _unreachable(name, error) from error
+        raise BadInput(
+            f"model {name!r} is not on this machine and the hub gives no answer ({reason(error)}): "
+            "connect once, or give the path of a folder that holds the model"
+        ) from error
     assert commit is not None, "the hub names a commit for every model"
     return commit
-
-
-def _unreachable(name: str, error: Exception) -> BadInput:
-    return BadInput(
-        f"model {name!r} is not on this machine and the hub gives no answer ({reason(error)}): "
-        "connect once, or give the path of a folder that holds the model"
-    )

@@ -107,15 +107,8 @@ class Stacked:
                 taken = padded[:active, first : first + batch]
                 rows_left = (counts[:active] - first).clamp(max=batch)
                 share = (taken >= 0) / rows_left.unsqueeze(1)
-                loss = self.descent.step(
-                    self.network,
-                    _first(active, model),
-                    h[taken],
-                    labels[taken],
-                    share,
-                    start,
-                    None if velocity is None else _first(active, velocity),
-                )
+                w, v = _first(active, model), None if velocity is None else _first(active, velocity)
+                loss = self.descent.step(self.network, w, h[taken], labels[taken], share, start, v)
                 total[:active] += loss * rows_left
         return model, total / counts
 

@@ -2,10 +2,9 @@
 
     G = X'X (d x d)    C = X'Y (d x c)    n (per class)       W = (G + g I)^-1 C
 
-Because sums do not care who added what, a federation that adds its clients' statistics and solves once has
-the centralised solution, whatever the partition. With a `FixedPoint` the entries are integers and "the"
-becomes literal: the same bits. Fewer than d samples are kept as rows (any R with R'R = G) until a sum needs
-the matrix.
+Because sums do not care who added what, a federation that adds its clients' statistics and solves once has the
+centralised solution, whatever the partition. With a `FixedPoint` the entries are integers and "the" becomes literal:
+the same bits. Fewer than d samples are kept as rows (any R with R'R = G) until a sum needs the matrix.
 
 He et al., AFL, CVPR 2025, https://arxiv.org/abs/2405.16240 (the absolute aggregation law equals this sum).
 """
@@ -91,7 +90,7 @@ class GramStats:
         """Reduce features that are fixed-point integers already (float64 where scale is None), unchecked."""
         # float64 before the product: a float32 sum cannot be subtracted back to zero.
         y, exact = y_onehot.to(device=x.device, dtype=torch.float64), scale is not None
-        cross, counts, rows, per_sample, weighting = x.T @ y, y.sum(0).to(torch.int64), x, None, None
+        cross, counts, rows, units, weighting = x.T @ y, y.sum(0).to(torch.int64), x, None, None
         if exact:
             cross = cross.to(torch.int64)
         if weights is not None and not weights.plain:
@@ -99,14 +98,10 @@ class GramStats:
             weighting = (weights.unit if exact else 1, float((counts * factors).sum()))
             cross, per_sample = cross * factors, y @ factors.to(torch.float64)
             # Rows of sqrt(p) x have the weighted sum as their Gram matrix, up to rounding.
-            rows = x * per_sample.sqrt()[:, None]
-        plain = per_sample is None or not exact
-        if len(x) <= x.shape[1] and (plain or recoverable(len(rows), energy_of(rows))):
+            rows, units = x * per_sample.sqrt()[:, None], per_sample.to(torch.int64) if exact else None
+        if len(x) <= x.shape[1] and (units is None or recoverable(len(rows), energy_of(rows))):
             return cls(cross, counts, scale, saturated, rows=rows, weighting=weighting)
-        if per_sample is None or not exact:
-            matrix = gram_product(rows, exact)
-        else:
-            matrix = weighted_gram(x, per_sample.to(torch.int64))
+        matrix = gram_product(rows, exact) if units is None else weighted_gram(x, units)
         return cls(cross, counts, scale, saturated, matrix=matrix, weighting=weighting)
 
     @classmethod
@@ -211,8 +206,7 @@ class GramStats:
                 f"cannot remove these {int(gone_counts.sum())} samples from {self.count}: what remains is not "
                 "the sum of any samples, so they were never part of it"
             )
-        # Without samples a sum is zero; in float64 the difference would leave rounding noise, which a solve
-        # inflates.
+        # Without samples a sum is zero; in float64 the difference would leave rounding noise, which a solve inflates.
         cross[:, gone] = 0
         if nobody:
             matrix.zero_()
@@ -222,14 +216,6 @@ class GramStats:
         if weighting is not None and nobody:
             weighting = (weighting[0], 0.0)
         return GramStats(cross, counts, self.scale, saturated, matrix=matrix, weighting=weighting)
-
-    def widen(self, num_classes: int) -> GramStats:
-        """Return the same statistics over more classes; the new columns are zero."""
-        more = num_classes - self.num_classes
-        if more < 0:
-            raise BadInput(f"cannot narrow {self.num_classes} classes to {num_classes}: classes are only added")
-        pad = torch.nn.functional.pad
-        return replace(self, cross=pad(self.cross, (0, more)), class_counts=pad(self.class_counts, (0, more)))
 
     def check_fits(self, other: GramStats) -> None:
         """Refuse statistics of other features, classes, units or weights."""

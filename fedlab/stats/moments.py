@@ -2,10 +2,9 @@
 
     n = n_a + n_b      delta = mu_b - mu_a      mu = mu_a + delta n_b/n      M = M_a + M_b + delta^2 n_a n_b/n
 
-M is the sum of squared deviations, so var = M/n, per coordinate. The textbook E[x^2] - E[x]^2 goes negative on
-constant features; this does not, and what rounding leaves after a subtraction is clamped at 0. In exact mode
-the sums of q and q^2 are integers and n sum q^2 - (sum q)^2 is formed in integers of any width (it reaches
-2^62 at a million samples).
+M is the sum of squared deviations, so var = M/n, per coordinate. The textbook E[x^2] - E[x]^2 goes negative on constant
+features; this does not, and what rounding leaves after a subtraction is clamped at 0. In exact mode the sums of q and
+q^2 are integers and n sum q^2 - (sum q)^2 is formed in integers of any width (it reaches 2^62 at a million samples).
 
 Chan, Golub, LeVeque 1983, The American Statistician 37(3). Zhuang et al., AEF-OCL, 2024,
 https://arxiv.org/abs/2405.17779. d0 backbone features, c classes.
@@ -14,7 +13,6 @@ https://arxiv.org/abs/2405.17779. d0 backbone features, c classes.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -22,12 +20,14 @@ import numpy as np
 import torch
 from jaxtyping import Float64, Int64
 from torch import Tensor
-from torch.nn.functional import pad
 
 from fedlab.errors import BadInput
 from fedlab.stats.arithmetic.samples import check_features, one_hot
 from fedlab.stats.arithmetic.union import check_fits, counts_without, sha256_of
 from fedlab.stats.gram import GramStats
+
+ROWS = 4096
+"""Integers of 20 bits: sums of as many squares stay exact in float64."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,8 +53,9 @@ class ClassMoments:
         y = one_hot(labels, num_classes).to(x.device)
         x, counts = x.to(torch.float64), y.sum(0)
         if scale is not None:  # integers below 2^53 in every sum of ROWS of them
-            first = sum((a.T @ b).to(torch.int64) for a, b in _pairs(y, x))
-            second = sum((a.T @ b.square()).to(torch.int64) for a, b in _pairs(y, x))
+            pairs = list(zip(y.split(ROWS), x.split(ROWS), strict=True))
+            first = sum((a.T @ b).to(torch.int64) for a, b in pairs)
+            second = sum((a.T @ b.square()).to(torch.int64) for a, b in pairs)
             return cls(counts.to(torch.int64), torch.as_tensor(first), torch.as_tensor(second), scale)
         mean = (y.T @ x) / counts.clamp(min=1)[:, None] + 0.0  # no -0.0 where there are no samples
         return cls(counts.to(torch.int64), mean, y.T @ (x - mean[labels]).square())
@@ -178,18 +179,3 @@ class WithMoments:
 
     def __sub__(self, other: WithMoments) -> WithMoments:
         return WithMoments(self.sums - other.sums, self.moments - other.moments)
-
-    def widen(self, num_classes: int) -> WithMoments:
-        """Return the same statistics over more classes."""
-        sums, more = self.sums.widen(num_classes), num_classes - self.num_classes
-        counts = pad(self.moments.counts, (0, more))
-        first, second = (pad(part, (0, 0, 0, more)) for part in (self.moments.first, self.moments.second))
-        return WithMoments(sums, ClassMoments(counts, first, second, self.moments.scale))
-
-
-ROWS = 4096
-"""Integers of 20 bits: sums of as many squares stay exact in float64."""
-
-
-def _pairs(y: Tensor, x: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    yield from zip(y.split(ROWS), x.split(ROWS), strict=True)

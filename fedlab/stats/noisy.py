@@ -13,7 +13,7 @@ float64 in the units of the features. d features, c classes, s the noise's stand
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -70,12 +70,8 @@ class NoisyGram:
     @cached_property
     def sha256(self) -> str:
         """Digest of every number."""
-        header = (self.num_features, self.num_classes, self.scale, self._variance)
+        header = (self.num_features, self.num_classes, self.scale, (self.gram_variance, self.cross_variance))
         return sha256_of(header, [flatten(self.gram.cpu().numpy()), self.cross])
-
-    @property
-    def _variance(self) -> tuple[float, float]:
-        return self.gram_variance, self.cross_variance
 
     def real(self) -> NoisyGram:
         """Return the same sums as float64, in the units of the features."""
@@ -83,7 +79,7 @@ class NoisyGram:
             return self
         unit = self.scale**2  # targets are ones: C carries one scale, G two
         gram, cross = self.gram.to(torch.float64) / unit, self.cross.to(torch.float64) / self.scale
-        return NoisyGram(gram, cross, None, *self._variance)
+        return replace(self, gram=gram, cross=cross, scale=None)
 
     def __add__(self, other: NoisyGram) -> NoisyGram:
         check_fits(self, other)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fedlab.stats.arithmetic.product import energy_of, gram_product, recoverable, stacked_grams
-from fedlab.stats.arithmetic.triangle import add_triangle, flatten, symmetric
+from fedlab.stats.arithmetic.product import energy_of, gram_product, recoverable
+from fedlab.stats.arithmetic.triangle import flatten, symmetric
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,34 +33,12 @@ class OneClass:
         parts = (self.total, self.rows, self.triangle)
         return sum(part.numel() * part.element_size() for part in parts if part is not None)
 
-    def gram(self, exact: bool) -> Tensor:
-        """Return G_y, (d, d)."""
-        if self.rows is not None:
-            return gram_product(self.rows, exact)
-        assert self.triangle is not None
-        return torch.from_numpy(symmetric(self.triangle.numpy(), len(self.total)))
-
     def as_triangle(self, exact: bool) -> Tensor:
         """Return the entries on and above the diagonal."""
         if self.triangle is not None:
             return self.triangle
         assert self.rows is not None
         return triangle_of(gram_product(self.rows, exact))
-
-    def joined(self, other: OneClass, exact: bool) -> OneClass:
-        """Return the sums over both's samples: rows while they are few, else the triangle."""
-        count, total, d = self.count + other.count, self.total + other.total, len(self.total)
-        if self.rows is not None and other.rows is not None:
-            rows = torch.cat([self.rows, other.rows])
-            if len(rows) <= d // 2 and keeps_rows(rows, d, exact):
-                return OneClass(count, total, rows, None)
-        parts = [one.rows for one in (self, other) if one.rows is not None]
-        triangles = [one.triangle for one in (self, other) if one.triangle is not None]
-        triangles += map(triangle_of, stacked_grams(parts, exact))
-        triangle = torch.zeros_like(triangles[0])
-        for part in triangles:
-            add_triangle(triangle.numpy(), part.numpy())
-        return OneClass(count, total, None, triangle)
 
 
 def keeps_rows(rows: Tensor, d: int, exact: bool) -> bool:
@@ -71,3 +49,8 @@ def keeps_rows(rows: Tensor, d: int, exact: bool) -> bool:
 def triangle_of(gram: Tensor) -> Tensor:
     """Return the entries of a Gram matrix on and above its diagonal."""
     return torch.from_numpy(flatten(gram.cpu().numpy()))
+
+
+def dense(triangle: Tensor, d: int) -> Tensor:
+    """Return the Gram matrix, (d, d), of these entries."""
+    return torch.from_numpy(symmetric(triangle.numpy(), d))

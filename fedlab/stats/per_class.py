@@ -24,12 +24,12 @@ from torch import Tensor
 from fedlab.errors import BadInput
 from fedlab.stats.arithmetic.memory import check_memory
 from fedlab.stats.arithmetic.product import add_grams, stacked_grams
-from fedlab.stats.arithmetic.triangle import add_triangle, symmetric, triangle_entries
+from fedlab.stats.arithmetic.triangle import add_triangle, triangle_entries
 from fedlab.stats.arithmetic.union import check_fits, counts_without, saturated_without, sha256_of
 from fedlab.stats.arithmetic.weighted_product import scaled, weighted_gram
 from fedlab.stats.class_weights import ClassWeights
 from fedlab.stats.gram import GramStats
-from fedlab.stats.one_class import OneClass, keeps_rows, triangle_of
+from fedlab.stats.one_class import OneClass, dense, keeps_rows, triangle_of
 
 REMEDY = (
     "use form=two_rounds (counts first, then sums that are weighted already: one matrix), a smaller width, or "
@@ -60,16 +60,13 @@ class PerClass:
     @classmethod
     def of_class(cls, stats: GramStats, label: int, num_classes: int, memory: int | None = None) -> PerClass:
         """Return the statistics of one class, from those of its samples over a single column."""
-        d, count = stats.num_features, stats.count
-        classes = {}
-        if count:
-            total = stats.cross[:, 0].cpu()
-            exact = stats.scale is not None
+        d, classes = stats.num_features, {}
+        if stats.count:
             rows = None if stats.rows is None else stats.rows.cpu()
-            if rows is not None and not keeps_rows(rows, d, exact):
+            if rows is not None and not keeps_rows(rows, d, stats.scale is not None):
                 rows = None
-            triangle = None if rows is not None else triangle_of(stats.gram)
-            classes = {label: OneClass(count, total, rows, triangle)}
+            triangle = triangle_of(stats.gram) if rows is None else None
+            classes = {label: OneClass(stats.count, stats.cross[:, 0].cpu(), rows, triangle)}
         return cls(d, num_classes, classes, stats.scale, stats.saturated, memory)
 
     # -- reading ---------------------------------------------------------------------------------------------
@@ -103,13 +100,11 @@ class PerClass:
 
     def one(self, label: int) -> GramStats:
         """Return the statistics of one class over a single column."""
-        exact = self.scale is not None
         if label not in self.classes:
             return GramStats.zeros(self.num_features, 1, self.scale)
         one = self.classes[label]
-        matrix = one.gram(exact) if one.rows is None else None
-        counts = torch.tensor([one.count])
-        return GramStats(one.total[:, None], counts, self.scale, rows=one.rows, matrix=matrix)
+        matrix = None if one.triangle is None else dense(one.triangle, self.num_features)
+        return GramStats(one.total[:, None], torch.tensor([one.count]), self.scale, rows=one.rows, matrix=matrix)
 
     def weighted(self, weights: ClassWeights | None = None) -> GramStats:
         """Return the sum over the classes, each with its weight: what a head is solved from.
@@ -142,7 +137,7 @@ class PerClass:
                 integers.append((one.rows, int(factor)))
             else:  # a factor from the wire makes integers only as a whole
                 add_triangle(flat.numpy(), scaled(one.as_triangle(exact), factor).numpy())
-        matrix = torch.from_numpy(symmetric(flat.numpy(), d))
+        matrix = dense(flat, d)
         for gram in stacked_grams(waiting, exact):
             matrix = add_grams(matrix, gram)
         if integers:
@@ -160,14 +155,10 @@ class PerClass:
     # -- algebra ---------------------------------------------------------------------------------------------
 
     def __add__(self, other: PerClass) -> PerClass:
-        check_fits(self, other)
-        counts = (self.class_counts + other.class_counts).tolist()
-        check_per_class(counts, self.num_features, self.memory)
-        classes, exact = dict(self.classes), self.scale is not None
-        for y, more in other.classes.items():
-            classes[y] = classes[y].joined(more, exact) if y in classes else more
-        saturated = self.saturated + other.saturated
-        return replace(self, classes=dict(sorted(classes.items())), saturated=saturated)
+        total = PerClassSum()
+        total.add(self)
+        total.add(other)
+        return total.result()
 
     def __sub__(self, other: PerClass) -> PerClass:
         check_fits(self, other)
@@ -182,11 +173,66 @@ class PerClass:
             classes[y] = OneClass(classes[y].count - gone.count, left.cross[:, 0], None, triangle_of(left.matrix))
         return replace(self, classes=classes, saturated=saturated_without(self.saturated, other.saturated))
 
-    def widen(self, num_classes: int) -> PerClass:
-        """Return the same statistics over more classes."""
-        if num_classes < self.num_classes:
-            raise BadInput(f"cannot narrow {self.num_classes} classes to {num_classes}: classes are only added")
-        return replace(self, num_classes=num_classes)
+
+class PerClassSum:
+    """A running total of `PerClass`: rows wait until they would be a triangle, which takes part in place."""
+
+    def __init__(self) -> None:
+        self._first: PerClass | None = None
+        self._counts: dict[int, int] = {}
+        self._totals: dict[int, Tensor] = {}
+        self._waiting: dict[int, list[Tensor]] = {}
+        self._triangles: dict[int, Tensor] = {}
+        self._saturated = 0
+
+    def add(self, stats: PerClass) -> None:
+        """Add one client's statistics; on BadInput the total is as it was."""
+        first = stats if self._first is None else self._first
+        check_fits(first, stats)
+        sizes = [self._counts.get(y, 0) + one.count for y, one in stats.classes.items()]
+        sizes += [n for y, n in self._counts.items() if y not in stats.classes]
+        check_per_class(sizes, first.num_features, first.memory)
+        exact, d = stats.scale is not None, stats.num_features
+        triangles = {}
+        for y, one in stats.classes.items():  # first everything that may be refused
+            if one.triangle is not None:
+                triangles[y] = self._triangles.get(y, torch.zeros_like(one.triangle)).clone()
+                add_triangle(triangles[y].numpy(), one.triangle.numpy())
+        self._first = first
+        for y, one in stats.classes.items():
+            self._counts[y] = self._counts.get(y, 0) + one.count
+            self._totals[y] = self._totals[y] + one.total if y in self._totals else one.total
+            if one.rows is not None:
+                self._waiting.setdefault(y, []).append(one.rows)
+                if sum(map(len, self._waiting[y])) > (d if y in self._triangles else d // 2):
+                    self._fold(y, exact)
+        self._triangles |= triangles
+        self._saturated += stats.saturated
+
+    def result(self) -> PerClass:
+        """Return the total so far; more may be added afterwards."""
+        first = self._first
+        if first is None:
+            raise BadInput("there are no statistics to add: no client has answered")
+        exact = first.scale is not None
+        classes = {}
+        for y in sorted(self._counts):
+            waiting = self._waiting.get(y)
+            rows = torch.cat(waiting) if waiting and y not in self._triangles else None
+            if rows is not None and not keeps_rows(rows, first.num_features, exact):
+                rows = None
+            if rows is None and waiting:
+                self._fold(y, exact)
+            triangle = None if rows is not None else self._triangles[y]
+            classes[y] = OneClass(self._counts[y], self._totals[y], rows, triangle)
+        return replace(first, classes=classes, saturated=self._saturated)
+
+    def _fold(self, y: int, exact: bool) -> None:
+        for gram in stacked_grams(self._waiting.pop(y), exact):
+            triangle = triangle_of(gram)
+            if y in self._triangles:
+                add_triangle(triangle.numpy(), self._triangles[y].numpy())
+            self._triangles[y] = triangle
 
 
 def per_class_bytes(counts: Sequence[int], d: int) -> int:

@@ -10,10 +10,9 @@ from fedlab.stats.arithmetic.union import check_fits
 from fedlab.stats.class_counts import ClassCounts
 from fedlab.stats.gram import GramStats
 from fedlab.stats.gram_sum import GramSum
-from fedlab.stats.moments import ClassMoments, WithMoments
+from fedlab.stats.moments import WithMoments
 from fedlab.stats.noisy import NoisyGram
-from fedlab.stats.per_class import PerClass
-from fedlab.stats.per_class_sum import PerClassSum
+from fedlab.stats.per_class import PerClass, PerClassSum
 
 
 class StatisticsTotal:
@@ -30,9 +29,9 @@ class StatisticsTotal:
     def add(self, statistics: Any) -> None:
         """Add one client's statistics; on BadInput the total is as it was."""
         kind = type(statistics)
-        if self._kind not in (None, kind):
-            name = self._kind.__name__ if self._kind else ""
-            raise BadInput(f"cannot combine {name} with {kind.__name__}: every client must use the same method")
+        if self._kind is not None and self._kind is not kind:
+            names = f"{self._kind.__name__} with {kind.__name__}"
+            raise BadInput(f"cannot combine {names}: every client must use the same method")
         running = _EMPTY[kind]() if self._sum is None else self._sum
         running.add(statistics)
         self._kind, self._sum = kind, running
@@ -84,8 +83,7 @@ class _WithMomentsSum:
         self._sums, self._moments = GramSum(), _PlainSum()
 
     def add(self, statistics: WithMoments) -> None:
-        moments = self._moments.result()
-        if isinstance(moments, ClassMoments):
+        if (moments := self._moments.result()) is not None:
             check_fits(moments, statistics.moments)
         self._sums.add(statistics.sums)
         self._moments.add(statistics.moments)

@@ -34,8 +34,11 @@ class AppendLog:
         self.path, self._sync, self._file = path, sync, -1
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
-        if sync:
-            self._sync_folder()
+        if sync:  # a new file's name is in its folder, and that is written by itself
+            folder = os.open(path.parent, os.O_RDONLY | os.O_CLOEXEC)
+            with suppress(OSError):  # some file systems cannot, and need not
+                os.fsync(folder)
+            os.close(folder)
 
     def __enter__(self) -> AppendLog:
         return self
@@ -79,9 +82,13 @@ class AppendLog:
 
     def cut(self) -> None:
         """Cut off a last line without its end."""
-        size = os.fstat(self._file).st_size
-        if (end := self._end_of_last_line(size)) != size:
-            self.truncate(end)
+        size = start = os.fstat(self._file).st_size
+        newline = -1
+        while start and newline < 0:
+            start, end = max(0, start - _BLOCK), start
+            newline = os.pread(self._file, end - start, start).rfind(b"\n")
+        if start + newline + 1 != size:
+            self.truncate(start + newline + 1)
 
     def end_line(self) -> None:
         """Close a last line without its end, so that it spoils nothing that follows."""
@@ -94,25 +101,6 @@ class AppendLog:
         file, self._file = self._file, -1
         if file >= 0:
             os.close(file)
-
-    def _end_of_last_line(self, size: int) -> int:
-        end = size
-        while end > 0:
-            start = max(0, end - _BLOCK)
-            newline = os.pread(self._file, end - start, start).rfind(b"\n")
-            if newline >= 0:
-                return start + newline + 1
-            end = start
-        return 0
-
-    def _sync_folder(self) -> None:
-        # A new file's name is in its folder, and that is written by itself.
-        handle = os.open(self.path.parent, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            with suppress(OSError):  # some file systems cannot, and need not
-                os.fsync(handle)
-        finally:
-            os.close(handle)
 
 
 def cannot_write(path: Path, error: OSError, remedy: str) -> BadInput:

@@ -73,7 +73,12 @@ class RunDirectory:
         record = _record(kind, fields)
         line = (json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n").encode()
         with self._lock:
-            self._append(line)
+            if self._events.closed:
+                raise BadInput(f"cannot record an event in {self.path}: the run directory is closed")
+            try:
+                self._events.append(line)
+            except OSError as error:
+                raise cannot_write(self._events.path, error, _REMEDY) from error
             self._tell(record)
 
     def tick(self, kind: str = "progress", /, **fields: object) -> None:
@@ -83,9 +88,8 @@ class RunDirectory:
             kind: Kind of the event, progress or features; an `event=` among the fields says the same.
             **fields: Values, as for `event`.
         """
-        record = _record(kind, fields)
         with self._lock:
-            self._tell(record)
+            self._tell(_record(kind, fields))
 
     def rewind(self, keep: Callable[[Event], bool]) -> None:
         """Cut `metrics.jsonl` after the last event that `keep` accepts: what came later will come again."""
@@ -161,14 +165,6 @@ class RunDirectory:
     def close(self) -> None:
         """Close the event file; what was written stays. Closing twice is harmless."""
         self._events.close()
-
-    def _append(self, line: bytes) -> None:
-        if self._events.closed:
-            raise BadInput(f"cannot record an event in {self.path}: the run directory is closed")
-        try:
-            self._events.append(line)
-        except OSError as error:
-            raise cannot_write(self._events.path, error, _REMEDY) from error
 
     def _tell(self, record: Event) -> None:
         for listener in tuple(self._listeners):

@@ -25,11 +25,11 @@ def learner(mode="float64", **settings):
 
 def stream(seed=0, n=40):
     """(x, labels) of each phase."""
-    found = []
+    result = []
     for t, classes in enumerate(PHASES):
         x, which = samples(n, D0, len(classes), seed + t)
-        found.append((x, torch.tensor(classes)[which]))
-    return found
+        result.append((x, torch.tensor(classes)[which]))
+    return result
 
 
 def two_passes(model, phases, ridge, compensation_ridge):
@@ -102,10 +102,10 @@ def test_neither_batches_nor_clients_nor_order_within_a_phase_matter(mode, seed,
         parts = torch.randperm(len(x), generator=generator).tensor_split(clients)
         dealt.append(total_of(model.observe(x[rows], labels[rows]) for rows in parts))
     whole = model_fit(model, phases)
-    for found in (model.fit(cut), model.fit(dealt)):
+    for result in (model.fit(cut), model.fit(dealt)):
         if mode == "exact":
-            assert torch.equal(found, whole)
-        assert float((found - whole).abs().max()) <= 1e-10
+            assert torch.equal(result, whole)
+        assert float((result - whole).abs().max()) <= 1e-10
 
 
 def test_the_main_head_does_not_depend_on_the_order_of_phases_and_the_compensation_does():

@@ -135,13 +135,13 @@ def test_identity_is_the_identity(device):
 
 def test_relu_is_a_clipped_product_with_bounded_weights():
     x, _ = samples(30, 6)
-    found = RandomReLU(width=400, seed=1)(x)
-    assert float(found.min()) == 0.0 and 0.3 < float((found > 0).double().mean()) < 0.7
+    result = RandomReLU(width=400, seed=1)(x)
+    assert float(result.min()) == 0.0 and 0.3 < float((result > 0).double().mean()) < 0.7
     # relu(B) - relu(-B) = B
     eye = torch.eye(6, dtype=torch.float64)
     weights = RandomReLU(width=400, seed=1)(eye) - RandomReLU(width=400, seed=1)(-eye)
     assert 0.99 * 6**-0.5 < float(weights.abs().max()) <= 6**-0.5
-    assert_near(found, (x @ weights).clamp(min=0), 3 * 6, FLOAT64)
+    assert_near(result, (x @ weights).clamp(min=0), 3 * 6, FLOAT64)
 
 
 def test_relu_counts_what_saturates():

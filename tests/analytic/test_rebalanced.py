@@ -52,8 +52,8 @@ def test_a_checkpoint_keeps_a_memory():
     learner = AEFOCL(C, RandomReLU(24), spread=0.5)
     memory = Filled(0.1, expansion=RandomReLU(24), spread=0.5).add(next(phases(learner)))
     tree, arrays, left_out = pack({"memory": memory})
-    found = unpack(tree, arrays, {"memory": Filled()})["memory"]
-    assert not left_out and torch.equal(found.solution().weight, memory.solution().weight)
+    restored = unpack(tree, arrays, {"memory": Filled()})["memory"]
+    assert not left_out and torch.equal(restored.solution().weight, memory.solution().weight)
 
 
 @pytest.mark.parametrize(

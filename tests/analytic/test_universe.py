@@ -35,8 +35,8 @@ def test_a_stream_of_phases_goes_on_over_more_classes():
 def test_every_kind_of_statistics_over_more_classes_is_what_would_have_been_observed_over_them(method):
     x, labels = samples(40, 5)
     narrow, wide = (method(c, RandomReLU(16)) for c in (3, 5))
-    found = over(narrow.observe(x, labels), COLUMNS, 5)
-    assert found.sha256 == wide.observe(x, torch.tensor(COLUMNS)[labels]).sha256
+    result = over(narrow.observe(x, labels), COLUMNS, 5)
+    assert result.sha256 == wide.observe(x, torch.tensor(COLUMNS)[labels]).sha256
 
 
 def test_phases_over_more_classes_leave_the_same_head():

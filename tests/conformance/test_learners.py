@@ -6,6 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fedlab.analytic.universe import over
 from fedlab.engine.messages.records import from_record, to_record
 from fedlab.errors import BadInput
 from fedlab.stats import StatisticsTotal, WithMoments, pack, plain_sums, unpack
@@ -178,7 +179,7 @@ def test_bad_samples_are_refused_and_nothing_changes(row, name):
 def test_another_width_or_class_count_is_refused_and_nothing_changes(row):
     mine = row.learner.observe(*samples(8, D0, C))
     digest = mine.sha256
-    others = [mine.widen(C + 1)]
+    others = [over(mine, range(C), C + 1)]
     if row.learner.features(samples(1, D0)[0]).shape[1] == D0:
         others.append(row.learner.observe(*samples(8, D0 + 1, C)))
     for other in others:

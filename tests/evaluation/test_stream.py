@@ -43,12 +43,12 @@ def test_steps_are_judged_on_what_is_exposed_and_tasks_apart():
     assert [step["accuracy"] for step in evaluation.steps] == [1.0, 0.5, 1.0]
     assert [step["samples"] for step in evaluation.steps] == [3, 5, 6]
     assert [step["tasks"] for step in evaluation.steps] == [[1, None, None], [0, 1, None], [1, 1, 1]]
-    found = evaluation.summary()
-    assert found["average_accuracy"] == found["amca"] == pytest.approx(2.5 / 3)
-    assert found["a_auc"] == pytest.approx((1.0 * 3 + 0.5 * 2 + 1.0 * 1) / 6)
-    assert found["forgetting"] == 0 and found["backward_transfer"] == 0 and found["forward_transfer"] is None
-    assert found["class_accuracy"] == [1, 1, 1] and found["class_counts"] == [3, 2, 1]
-    assert found["tail_accuracy"] == 1 and found["head_accuracy"] is found["medium_accuracy"] is None
+    summary = evaluation.summary()
+    assert summary["average_accuracy"] == summary["amca"] == pytest.approx(2.5 / 3)
+    assert summary["a_auc"] == pytest.approx((1.0 * 3 + 0.5 * 2 + 1.0 * 1) / 6)
+    assert summary["forgetting"] == 0 and summary["backward_transfer"] == 0 and summary["forward_transfer"] is None
+    assert summary["class_accuracy"] == [1, 1, 1] and summary["class_counts"] == [3, 2, 1]
+    assert summary["tail_accuracy"] == 1 and summary["head_accuracy"] is summary["medium_accuracy"] is None
 
 
 def test_the_last_metrics_of_a_step_counts():
@@ -91,8 +91,8 @@ def test_a_step_without_test_rows_has_no_mark_and_the_others_count():
     evaluation.evaluate(1, scores)
     evaluation.evaluate(2, scores)
     assert [step["accuracy"] for step in evaluation.steps] == [None, 1.0, 1.0]
-    found = evaluation.summary()
-    assert found["average_accuracy"] == found["amca"] == found["a_auc"] == 1.0
+    summary = evaluation.summary()
+    assert summary["average_accuracy"] == summary["amca"] == summary["a_auc"] == 1.0
 
 
 def test_before_anyone_has_a_sample_there_is_nothing_to_judge():
@@ -121,10 +121,10 @@ def test_a_checkpoint_keeps_the_metrics():
 
 def test_groups_by_size_have_the_published_borders():
     counts = np.array([0, 19, 20, 100, 101, 5000])
-    found = accuracy_by_size(np.array([0.9, 0.1, 0.2, 0.4, 0.6, 0.8]), counts)
-    assert found == {"head": pytest.approx(0.7), "medium": pytest.approx(0.3), "tail": pytest.approx(0.1)}
+    summary = accuracy_by_size(np.array([0.9, 0.1, 0.2, 0.4, 0.6, 0.8]), counts)
+    assert summary == {"head": pytest.approx(0.7), "medium": pytest.approx(0.3), "tail": pytest.approx(0.1)}
 
 
 def test_accuracy_of_each_class():
-    found = class_accuracy(np.array([0, 0, 1]), np.array([0, 1, 1]), 3)
-    assert found[:2].tolist() == [0.5, 1.0] and np.isnan(found[2])
+    summary = class_accuracy(np.array([0, 0, 1]), np.array([0, 1, 1]), 3)
+    assert summary[:2].tolist() == [0.5, 1.0] and np.isnan(summary[2])

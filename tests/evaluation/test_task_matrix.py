@@ -13,32 +13,32 @@ def matrix(rows, begun=(0, 1, 2), ended=(0, 1, 2)):
 
 
 def test_forgetting_is_the_fall_from_the_best_before_the_last_step():
-    found = matrix([[0.9, NAN, NAN], [1.0, 0.8, NAN], [0.4, 0.6, 1.0]])
+    table = matrix([[0.9, NAN, NAN], [1.0, 0.8, NAN], [0.4, 0.6, 1.0]])
     # Task 0: best 1.0, now 0.4; task 1: best 0.8, now 0.6; task 2 was learnt last and cannot be forgotten.
-    assert found.forgetting == pytest.approx((0.6 + 0.2) / 2)
+    assert table.forgetting == pytest.approx((0.6 + 0.2) / 2)
     # Since each was learnt: 0.4 - 0.9 and 0.6 - 0.8.
-    assert found.backward_transfer == pytest.approx((-0.5 - 0.2) / 2)
+    assert table.backward_transfer == pytest.approx((-0.5 - 0.2) / 2)
 
 
 def test_what_improves_is_transferred_and_not_forgotten():
-    found = matrix([[0.5, 0.3, NAN], [0.7, 0.6, 0.2], [0.9, 0.8, 0.7]])
-    assert found.forgetting == pytest.approx((-0.2 - 0.2) / 2)
-    assert found.backward_transfer == pytest.approx((0.4 + 0.2) / 2)
+    table = matrix([[0.5, 0.3, NAN], [0.7, 0.6, 0.2], [0.9, 0.8, 0.7]])
+    assert table.forgetting == pytest.approx((-0.2 - 0.2) / 2)
+    assert table.backward_transfer == pytest.approx((0.4 + 0.2) / 2)
     # Task 1 just before step 1, task 2 just before step 2.
-    assert found.forward_transfer == pytest.approx((0.3 + 0.2) / 2)
+    assert table.forward_transfer == pytest.approx((0.3 + 0.2) / 2)
 
 
 def test_a_task_in_several_batches_counts_from_its_last():
-    found = matrix([[0.5, NAN], [0.8, NAN], [0.6, 0.9]], begun=(0, 2), ended=(1, 2))
-    assert found.forgetting == pytest.approx(0.2)
-    assert found.backward_transfer == pytest.approx(0.6 - 0.8)
+    table = matrix([[0.5, NAN], [0.8, NAN], [0.6, 0.9]], begun=(0, 2), ended=(1, 2))
+    assert table.forgetting == pytest.approx(0.2)
+    assert table.backward_transfer == pytest.approx(0.6 - 0.8)
 
 
 def test_one_step_says_nothing_of_forgetting():
-    found = matrix([[0.9]], (0,), (0,))
-    assert np.isnan([found.forgetting, found.backward_transfer, found.forward_transfer]).all()
+    table = matrix([[0.9]], (0,), (0,))
+    assert np.isnan([table.forgetting, table.backward_transfer, table.forward_transfer]).all()
 
 
 def test_what_was_not_judged_is_left_out():
-    found = matrix([[NAN, 0.9], [NAN, 0.5]], (0, 0), (0, 0))
-    assert found.forgetting == found.backward_transfer * -1 == pytest.approx(0.4)
+    table = matrix([[NAN, 0.9], [NAN, 0.5]], (0, 0), (0, 0))
+    assert table.forgetting == table.backward_transfer * -1 == pytest.approx(0.4)

@@ -12,6 +12,7 @@ FOLDER = Path(__file__).parents[2] / "conf" / "features"
 @pytest.mark.parametrize("path", sorted(FOLDER.glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_choice_of_features_can_be_built(path):
     config = OmegaConf.merge({"features": OmegaConf.load(path)}, {"seed": 7})
+    fill(config)
     if path.stem == "huggingface":
         config.features.backbone.id = "owner/name"  # the one thing a user must say
     fill(config)

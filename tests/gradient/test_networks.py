@@ -42,8 +42,8 @@ def test_the_gradient_is_the_one_that_autograd_finds(network, d):
     expected = vmap(grad(loss))(model, h, labels, share)
     into = {name: torch.ones_like(array) for name, array in model.items()}
     before = {name: array.clone() for name, array in model.items()}
-    found = network.descend(model, h, labels, share, into, -0.5)
-    assert_near(found, vmap(loss)(model, h, labels, share), CHAIN)
+    gradient = network.descend(model, h, labels, share, into, -0.5)
+    assert_near(gradient, vmap(loss)(model, h, labels, share), CHAIN)
     assert_near(into, {name: 1 - 0.5 * array for name, array in expected.items()}, CHAIN)
     assert all(torch.equal(model[name], before[name]) for name in model)
     network.descend(model, h, labels, share, model, -0.5)  # into the model itself

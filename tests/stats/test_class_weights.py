@@ -94,9 +94,9 @@ def test_bytes_of_weighted_messages_are_counted_without_packing(fixed, sizes):
     q = x if fixed is None else fixed.encode(x)[0]
     for weights in (ClassWeights.tempered([40_000, 3, 200, 17]), ClassWeights((1.0,) * C)):
         parts = zip(x.split(sizes), labels.split(sizes), strict=True)
-        sent = [pack(reduced(*part, fixed, weights)) for part in parts]
-        found = packed_bytes(q.numpy(), labels.numpy(), sizes, C, fixed is not None, weights)
-        assert found == sum(array.nbytes + 128 for arrays in sent for array in arrays.values())
+        result = [pack(reduced(*part, fixed, weights)) for part in parts]
+        num_bytes = packed_bytes(q.numpy(), labels.numpy(), sizes, C, fixed is not None, weights)
+        assert num_bytes == sum(array.nbytes + 128 for arrays in result for array in arrays.values())
 
 
 def test_statistics_of_other_weights_are_refused():

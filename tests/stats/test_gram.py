@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from sklearn.datasets import load_digits
 
 from fedlab.analytic import RandomReLU
+from fedlab.analytic.universe import over
 from fedlab.errors import BadInput
 from fedlab.stats import FixedPoint, GramStats, GramSum, one_hot, pack, total_of, unpack
 from fedlab.stats.arithmetic.product import gram_product, recoverable
@@ -78,26 +79,26 @@ def test_batches_do_not_matter(fixed, seed, n, batch):
 def test_the_sums_are_what_they_are_named(fixed, device):
     x, labels = samples(9, D, C, device=device)
     y = one_hot(labels, C)
-    found = GramStats.from_batch(x, y, fixed)
+    stats = GramStats.from_batch(x, y, fixed)
     q = x if fixed is None else fixed.encode(x)[0]
-    assert torch.allclose(found.gram.to(q.dtype), q.T @ q, rtol=0, atol=1e-12)
-    assert torch.allclose(found.cross.to(q.dtype), q.T @ y, rtol=0, atol=1e-12)
-    assert found.class_counts.tolist() == y.sum(0).tolist() and found.count == 9
-    assert found.gram.dtype == (torch.float64 if fixed is None else torch.int64)
+    assert torch.allclose(stats.gram.to(q.dtype), q.T @ q, rtol=0, atol=1e-12)
+    assert torch.allclose(stats.cross.to(q.dtype), q.T @ y, rtol=0, atol=1e-12)
+    assert stats.class_counts.tolist() == y.sum(0).tolist() and stats.count == 9
+    assert stats.gram.dtype == (torch.float64 if fixed is None else torch.int64)
 
 
 @given(n=st.integers(0, 8), seed=seeds, bits=st.integers(2, 20))
 def test_exact_sums_are_those_of_python_integers(n, seed, bits):
     fixed = FixedPoint(1.0, bits)
     x, labels = samples(n, D, C, seed)
-    found = GramStats.from_batch(x, one_hot(labels, C), fixed)
+    stats = GramStats.from_batch(x, one_hot(labels, C), fixed)
     # Fractions: the float x times the float scale is rounded once, half to even, as Python rounds.
     q = [[round(float(v) * fixed.scale) for v in row] for row in x]
     gram = [[sum(row[i] * row[j] for row in q) for j in range(D)] for i in range(D)]
     cross = [
         [sum(row[i] for row, label in zip(q, labels, strict=True) if label == c) for c in range(C)] for i in range(D)
     ]
-    assert found.gram.tolist() == gram and found.cross.tolist() == cross
+    assert stats.gram.tolist() == gram and stats.cross.tolist() == cross
 
 
 def test_exact_sums_beyond_2_to_53_are_those_of_python_integers():
@@ -106,9 +107,9 @@ def test_exact_sums_beyond_2_to_53_are_those_of_python_integers():
     q = torch.full((n, 2), float(levels), dtype=torch.float64)
     q[::3, 1] = -levels + 1
     signed = (n - len(q[::3])) * levels**2 + len(q[::3]) * levels * (1 - levels)
-    found = gram_product(q, exact=True)
+    stats = gram_product(q, exact=True)
     assert n * levels**2 > 2**53
-    assert int(found[0, 0]) == n * levels**2 and int(found[0, 1]) == int(found[1, 0]) == signed
+    assert int(stats[0, 0]) == n * levels**2 and int(stats[0, 1]) == int(stats[1, 0]) == signed
 
 
 def test_digits_have_one_digest_for_any_number_of_clients(device):
@@ -135,21 +136,21 @@ def test_digits_have_one_digest_for_any_number_of_clients(device):
 def test_the_digest_tells_statistics_apart(fixed):
     a = statistics(9, D, C, 0, fixed)
     assert a.sha256 == statistics(9, D, C, 0, fixed).sha256 != statistics(9, D, C, 1, fixed).sha256
-    assert a.sha256 != a.widen(C + 1).sha256
+    assert a.sha256 != over(a, range(C), C + 1).sha256
     assert a.sha256 != replace(a, saturated=a.saturated + 1).sha256
 
 
 @MODES
 def test_a_wider_universe_has_zero_columns_and_the_same_head(fixed):
     narrow = statistics(20, D, C, 0, fixed)
-    wide = narrow.widen(C + 2)
+    wide = over(narrow, range(C), C + 2)
     assert wide.num_classes == C + 2 and wide.class_counts.tolist() == [*narrow.class_counts.tolist(), 0, 0]
     assert torch.equal(wide.cross[:, :C], narrow.cross) and not wide.cross[:, C:].any()
     assert torch.equal(wide.gram, narrow.gram)
     assert torch.allclose(wide.solve(0.5)[:, :C], narrow.solve(0.5), rtol=0, atol=1e-10)  # as float64 promises
     assert not wide.solve(0.5)[:, C:].any()
     with pytest.raises(BadInput, match="cannot narrow 5 classes to 3"):
-        wide.widen(C)
+        over(wide, range(C + 2), C)
 
 
 @MODES
@@ -306,12 +307,12 @@ def test_sums_of_factors_are_exact_for_every_word_length(bits):
     # Factors are not integers: however many are stacked, their product must round to the right ones.
     fixed, d = FixedPoint(1.0, bits), 48
     parts = [statistics(n, d, C, 100 + n, fixed) for n in (1, 2, 7, 11, 20, 13, 3, 48, 9, 16)]
-    sent = [unpack(pack(part)) for part in parts]
-    assert any(part.rows is not None and not torch.equal(part.rows, part.rows.round()) for part in sent)
-    assert all(same(a, b) for a, b in zip(sent, parts, strict=True))
-    assert same(total_of(sent), total_of(parts))
-    by_pairs = sent[0]
-    for part in sent[1:]:
+    received = [unpack(pack(part)) for part in parts]
+    assert any(part.rows is not None and not torch.equal(part.rows, part.rows.round()) for part in received)
+    assert all(same(a, b) for a, b in zip(received, parts, strict=True))
+    assert same(total_of(received), total_of(parts))
+    by_pairs = received[0]
+    for part in received[1:]:
         by_pairs = by_pairs + part
     assert same(by_pairs, total_of(parts))
 

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from clients.aefocl import AEFOCL
 from fedlab.analytic import Identity
+from fedlab.analytic.universe import over
 from fedlab.errors import BadInput
 from fedlab.stats import ClassMoments, StatisticsTotal, WithMoments, pack, unpack
 from tests.draws import FIXED, samples, seeds
@@ -30,14 +31,14 @@ def agree(a, b, exact):
 @MODES
 def test_moments_are_those_of_the_samples(exact, device):
     x, labels = samples(200, D, C, device=device)
-    found = moments(x, labels, exact)
+    result = moments(x, labels, exact)
     values = FIXED.decode(FIXED.encode(x)[0]) if exact else x
     for c in range(C):
         here = values[labels == c]
-        assert int(found.counts[c]) == len(here)
-        assert torch.allclose(found.mean[c], here.mean(0), rtol=0, atol=1e-13)
-        assert torch.allclose(found.variance[c], here.var(0, unbiased=False), rtol=0, atol=1e-13)
-    assert found.mean.device.type == found.variance.device.type == device
+        assert int(result.counts[c]) == len(here)
+        assert torch.allclose(result.mean[c], here.mean(0), rtol=0, atol=1e-13)
+        assert torch.allclose(result.variance[c], here.var(0, unbiased=False), rtol=0, atol=1e-13)
+    assert result.mean.device.type == result.variance.device.type == device
 
 
 @MODES
@@ -62,8 +63,8 @@ def test_merge_is_union_and_forgetting_is_retraining(exact, seed, n, clients):
 def test_constant_features_have_no_variance_however_they_are_merged_and_forgotten(exact, value, n, cut):
     x, labels = torch.full((n, D), value, dtype=torch.float64), torch.zeros(n, dtype=torch.int64)
     a, b = moments(x[:cut], labels[:cut], exact), moments(x[cut:], labels[cut:], exact)
-    for found in (a + b, a + b - b, a + b - a, b):
-        assert bool((found.variance >= 0).all()) and float(found.variance.max()) <= 1e-28
+    for result in (a + b, a + b - b, a + b - a, b):
+        assert bool((result.variance >= 0).all()) and float(result.variance.max()) <= 1e-28
 
 
 def test_large_means_do_not_swallow_small_variances():
@@ -74,8 +75,8 @@ def test_large_means_do_not_swallow_small_variances():
     for part in parts[1:]:
         merged = merged + part
     # 1e6 has 1e-10 to say of; E[x^2] - E[x]^2 would err by 1e-4 on a variance of 3e-7.
-    for found in (shifted, merged, merged - parts[3] + parts[3]):
-        assert torch.allclose(found.variance, x.var(0, unbiased=False)[None] * 1e-6, rtol=1e-4)
+    for result in (shifted, merged, merged - parts[3] + parts[3]):
+        assert torch.allclose(result.variance, x.var(0, unbiased=False)[None] * 1e-6, rtol=1e-4)
 
 
 def test_integer_moments_are_exact_beyond_2_to_63():
@@ -97,11 +98,11 @@ def test_integer_moments_are_exact_beyond_2_to_63():
 def test_they_come_back_from_the_wire_with_their_sums(exact, device):
     model = AEFOCL(C, Identity(), "exact" if exact else "float64")
     for n in (0, 1, 30):
-        sent = model.observe(*samples(n, D, 2, device=device))
-        found = unpack(pack(sent), device)
-        assert isinstance(found, WithMoments) and found.moments.first.device.type == device
-        agree(found.moments, sent.moments, True)
-        assert found.sha256 == sent.sha256 or not exact
+        original = model.observe(*samples(n, D, 2, device=device))
+        result = unpack(pack(original), device)
+        assert isinstance(result, WithMoments) and result.moments.first.device.type == device
+        agree(result.moments, original.moments, True)
+        assert result.sha256 == original.sha256 or not exact
 
 
 @MODES
@@ -115,7 +116,7 @@ def test_a_running_total_is_the_sum_and_refusals_leave_it_alone(exact):
     before = total.result().sha256
     wider = AEFOCL(C, Identity(), model.mode).observe(*samples(3, D + 1, C))
     torn = WithMoments(parts[0].sums, wider.moments)
-    for bad in (wider, torn, parts[0].widen(C + 1)):
+    for bad in (wider, torn, over(parts[0], range(C), C + 1)):
         with pytest.raises(BadInput, match="cannot combine"):
             total.add(bad)
     assert total.result().sha256 == before

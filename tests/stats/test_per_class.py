@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 
 from clients.air import AIR
 from fedlab.analytic import Identity, RandomReLU
+from fedlab.analytic.universe import over
 from fedlab.errors import BadInput
 from fedlab.stats import (
     ClassCounts,
@@ -38,22 +39,22 @@ def plain(x, labels, mode):
 @given(seed=seeds, n=st.integers(0, 70))
 def test_classes_together_are_the_sum_over_all_samples(mode, seed, n):
     x, labels = samples(n, D, C, seed)
-    found, expected = observe(x, labels, mode).weighted(), plain(x, labels, mode)
+    result, expected = observe(x, labels, mode).weighted(), plain(x, labels, mode)
     if mode == "exact":
-        assert same(found, expected) and found.sha256 == expected.sha256
-    assert gap(found, expected) <= 1e-12
+        assert same(result, expected) and result.sha256 == expected.sha256
+    assert gap(result, expected) <= 1e-12
 
 
 @MODES
 def test_weighted_classes_are_weighted_samples(mode, device):
     x, labels = samples(60, D, C, device=device)
     weights = ClassWeights.tempered([4000, 2, 30, 1])
-    found = observe(x, labels, mode).weighted(weights)
+    result = observe(x, labels, mode).weighted(weights)
     direct = AIR(C, Identity(), mode, form="two_rounds").observe(x, labels, weights)
     if mode == "exact":
-        assert found.sha256 == direct.sha256 and torch.equal(found.solve(0.1), direct.solve(0.1))
-    assert torch.allclose(found.solve(0.1), direct.solve(0.1), rtol=0, atol=1e-12)
-    assert found.target_squares == pytest.approx(direct.target_squares)
+        assert result.sha256 == direct.sha256 and torch.equal(result.solve(0.1), direct.solve(0.1))
+    assert torch.allclose(result.solve(0.1), direct.solve(0.1), rtol=0, atol=1e-12)
+    assert result.target_squares == pytest.approx(direct.target_squares)
 
 
 @MODES
@@ -78,13 +79,13 @@ def test_merging_forgetting_and_the_running_total(mode, seed, sizes):
 @MODES
 @pytest.mark.parametrize("n", [0, 3, 40])
 def test_it_comes_back_from_the_wire(mode, n):
-    sent = observe(*samples(n, D, C), mode)
-    found = unpack(pack(sent))
-    assert isinstance(found, PerClass)
+    original = observe(*samples(n, D, C), mode)
+    result = unpack(pack(original))
+    assert isinstance(result, PerClass)
     if mode == "exact":
-        assert found.sha256 == sent.sha256
-    assert gap(found.weighted(), sent.weighted()) <= 1e-12
-    counts = ClassCounts(sent.class_counts)
+        assert result.sha256 == original.sha256
+    assert gap(result.weighted(), original.weighted()) <= 1e-12
+    counts = ClassCounts(original.class_counts)
     assert unpack(pack(counts)).class_counts.tolist() == counts.class_counts.tolist()
 
 
@@ -92,13 +93,13 @@ def test_it_comes_back_from_the_wire(mode, n):
 def test_small_classes_are_rows_and_large_ones_a_triangle(mode):
     x, _ = samples(30, D)
     labels = torch.tensor([0] * 4 + [1] * 26)
-    found = observe(x, labels, mode)
-    assert found.classes[0].rows.shape == (4, D) and found.classes[0].triangle is None
-    assert found.classes[1].triangle.shape == (D * (D + 1) // 2,) and found.classes[1].rows is None
-    assert set(found.classes) == {0, 1}
-    assert found.num_bytes == per_class_bytes([4, 26], D) == 8 * (4 * D + D + 36 + D)
-    assert (found + found).classes[0].rows is None  # eight rows are more numbers than 36
-    assert (found + found).num_bytes == per_class_bytes([8, 52], D)
+    result = observe(x, labels, mode)
+    assert result.classes[0].rows.shape == (4, D) and result.classes[0].triangle is None
+    assert result.classes[1].triangle.shape == (D * (D + 1) // 2,) and result.classes[1].rows is None
+    assert set(result.classes) == {0, 1}
+    assert result.num_bytes == per_class_bytes([4, 26], D) == 8 * (4 * D + D + 36 + D)
+    assert (result + result).classes[0].rows is None  # eight rows are more numbers than 36
+    assert (result + result).num_bytes == per_class_bytes([8, 52], D)
 
 
 @pytest.mark.slow
@@ -131,14 +132,14 @@ def test_what_does_not_fit_is_refused_with_the_alternatives_and_nothing_changes(
 def test_statistics_that_do_not_fit_or_were_never_added_are_refused():
     mine = observe(*samples(20, D, C))
     digest = mine.sha256
-    for other in (mine.widen(C + 1), observe(*samples(9, D + 1, C)), observe(*samples(9, D, C), "float64")):
+    for other in (over(mine, range(C), C + 1), observe(*samples(9, D + 1, C)), observe(*samples(9, D, C), "float64")):
         for combine in (lambda a, b: a + b, lambda a, b: a - b):
             with pytest.raises(BadInput, match="cannot combine statistics"):
                 combine(mine, other)
     with pytest.raises(BadInput, match="cannot remove"):
         _ = observe(*samples(3, D, C)) - mine
     with pytest.raises(BadInput, match="cannot narrow"):
-        mine.widen(C - 1)
+        over(mine, range(C), C - 1)
     with pytest.raises(BadInput, match="have no weight"):
         mine.weighted(ClassWeights.tempered([1, 0, 1, 1]))
     with pytest.raises(BadInput, match="no statistics to add"):

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fedlab import checks
-from fedlab.data.dataset import Dataset, Split, divided, encode
-from fedlab.errors import BadInput
+from fedlab.data.dataset import Dataset, Split, as_names, divided, encode
+from fedlab.errors import BadInput, reason
 
 if TYPE_CHECKING:
     from datasets import Dataset as Table
@@ -50,9 +50,7 @@ class HuggingFace:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.columns is not None:
-            columns = (self.columns,) if isinstance(self.columns, str) else tuple(self.columns)
-            object.__setattr__(self, "columns", columns)
+        object.__setattr__(self, "columns", as_names(self.columns))
         if sum(choice is not None for choice in (self.text, self.image, self.columns)) > 1:
             raise BadInput("text, image and columns exclude each other: name one of them")
 
@@ -63,17 +61,17 @@ class HuggingFace:
             BadInput: The dataset cannot be reached or read, an unknown split or column, inputs of mixed kinds.
         """
         tables = self._read()
-        for split in filter(None, (self.train_split, self.test_split)):
-            checks.choice("split", split, tables)
-        chosen = [tables[split] for split in filter(None, (self.train_split, self.test_split))]
+        chosen = [
+            tables[checks.choice("split", split, tables)] for split in (self.train_split, self.test_split) if split
+        ]
         for column in filter(None, (self.label, self.text, self.image, self.group, *(self.columns or ()))):
             checks.choice("column", column, chosen[0].column_names)
         labels, classes = self._labels(chosen)
         kind, columns = self._inputs(chosen[0])
-        splits = [
-            Split(self._read_inputs(table, kind, columns), y, self._groups(table))
-            for table, y in zip(chosen, labels, strict=True)
-        ]
+        splits = []
+        for table, y in zip(chosen, labels, strict=True):
+            groups = {self.group: np.asarray(table[self.group][:])} if self.group else {}
+            splits.append(Split(self._read_inputs(table, kind, columns), y, groups))
         return divided(self.path, kind, splits, classes, self.test, self.seed)
 
     def _read(self) -> dict[str, Table]:
@@ -87,9 +85,8 @@ class HuggingFace:
                 tables = datasets.load_dataset(self.path, self.name)
         # The library raises a dozen kinds of error, the network's and its own; all say why.
         except Exception as error:
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise BadInput(
-                f"dataset {self.path!r} could not be loaded ({reason}): check the name, and that this "
+                f"dataset {self.path!r} could not be loaded ({reason(error)}): check the name, and that this "
                 "machine is online or has the dataset in Hugging Face's cache; a local folder works offline"
             ) from error
         return tables if isinstance(tables, dict) else {self.train_split: tables}
@@ -146,6 +143,3 @@ class HuggingFace:
             return np.column_stack(features).astype(np.float32)
         except (TypeError, ValueError) as error:
             raise BadInput(f"columns {', '.join(columns)} of {self.path!r} are not all numeric ({error})") from error
-
-    def _groups(self, table: Table) -> dict[str, np.ndarray]:
-        return {self.group: np.asarray(table[self.group][:])} if self.group else {}

@@ -7,7 +7,6 @@ stratified share is held out by seed. Classes are whatever labels occur, in sort
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fedlab import checks
-from fedlab.data.dataset import Dataset, Split, divided, encode
+from fedlab.data.dataset import Dataset, Split, as_names, divided, encode
 from fedlab.errors import BadInput
 
 if TYPE_CHECKING:
@@ -47,7 +46,7 @@ class CSV:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "columns", _names(self.columns))
+        object.__setattr__(self, "columns", as_names(self.columns))
 
     def load(self) -> Dataset:
         """Return a table of float32 features or a list of texts; the group, if any, under its column's name.
@@ -62,11 +61,8 @@ class CSV:
             f"column {self.label!r} of {self.path}", *[self._column(f, self.label) for f in frames]
         )
         splits = [self._split(frame, y) for frame, y in zip(frames, labels, strict=True)]
-        kind = "text" if self.text else "tabular"
-        if isinstance(self.test, str):
-            train, test = splits
-            return Dataset(Path(self.path).stem, kind, train, test, classes)
-        return divided(Path(self.path).stem, kind, splits, classes, self.test, self.seed)
+        share = 0.0 if isinstance(self.test, str) else self.test
+        return divided(Path(self.path).stem, "text" if self.text else "tabular", splits, classes, share, self.seed)
 
     def _split(self, frame: DataFrame, labels: np.ndarray) -> Split:
         groups = {self.group: self._column(frame, self.group)} if self.group else {}
@@ -187,18 +183,16 @@ class ImageFolder:
         Raises:
             BadInput: No such folder, no class with an image, an unreadable image, or a size outside [1, 4096].
         """
+        from fedlab.data.sources.pictures import decode
+
         checks.integer("size", self.size, 1, 4096, remedy="64 and 224 pixels are usual")
         root = _existing(self.path)
         ready = (root / "train").is_dir() and (root / "test").is_dir()
         images = [_images(root / name) for name in ("train", "test")] if ready else [_images(root)]
         labels, classes = encode(self.path, *[[path.parent.name for path in paths] for paths in images])
-        splits = [Split(self._decode(paths), y) for paths, y in zip(images, labels, strict=True)]
+        decoded = (np.stack([decode(path.read_bytes(), str(path), self.size) for path in paths]) for paths in images)
+        splits = [Split(pixels, y) for pixels, y in zip(decoded, labels, strict=True)]
         return divided(root.resolve().name, "image", splits, classes, self.test, self.seed)
-
-    def _decode(self, paths: list[Path]) -> np.ndarray:
-        from fedlab.data.sources.pictures import decode
-
-        return np.stack([decode(path.read_bytes(), str(path), self.size) for path in paths])
 
 
 def _images(root: Path) -> list[Path]:
@@ -219,10 +213,3 @@ def _float32(x: np.ndarray) -> np.ndarray:
     # What overflows float32 becomes infinite here and is reported by the dataset, with its row and column.
     with np.errstate(over="ignore"):
         return np.ascontiguousarray(x, dtype=np.float32)
-
-
-def _names(columns: Iterable[str] | str | None) -> tuple[str, ...] | None:
-    # A list from a YAML file is not hashable, and a source must be.
-    if columns is None:
-        return None
-    return (columns,) if isinstance(columns, str) else tuple(columns)

@@ -178,8 +178,7 @@ def _download(package: Package, folder: Path) -> Path:
         reason = wrong[-1] if wrong else "no archive came"
         online = "online and its package lists are there (apt-get update)" if client == "apt-get" else "online"
         raise BadInput(
-            f"{client} could not fetch {package.name} {package.version} "
-            f"(exit code {done.returncode}, {reason}): "
+            f"{client} could not fetch {package.name} {package.version} (exit code {done.returncode}, {reason}): "
             f"check that this machine is {online}, or copy {package.path.parent} from one that is"
         )
     return _file_tree(archives[0]) if archives[0].suffix == ".deb" else archives[0]

@@ -1,7 +1,6 @@
 """A picture file becomes an array: one size, three channels, transparency composited on white.
 
-Every image source decodes here, so that a transparent PNG, a palette GIF and a grey JPEG cannot differ by
-accident.
+Every image source decodes here, so that a transparent PNG, a palette GIF and a grey JPEG cannot differ by accident.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from fedlab import checks
-from fedlab.data.dataset import Dataset, Split, encode, hold_out
+from fedlab.data.dataset import Dataset, Split, as_names, encode, hold_out
 from fedlab.data.sources.packages import Package, member, read, verified
 from fedlab.errors import BadInput
 from fedlab.randomness import rng_for
@@ -128,7 +128,7 @@ class Emoji:
     test: float = 0.2
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "vendors", (self.vendors,) if isinstance(self.vendors, str) else tuple(self.vendors))
+        object.__setattr__(self, "vendors", as_names(self.vendors))
         for vendor in self.vendors:
             checks.choice("vendor", vendor, EMOJI)
         if not self.vendors or len(set(self.vendors)) != len(self.vendors):

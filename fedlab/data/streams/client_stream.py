@@ -64,8 +64,8 @@ class ClientStream:
 
     def met(self, client: int, step: int) -> Int64[np.ndarray, " m"]:
         """Return the training rows that a client meets at a step, in order of arrival; there may be none."""
-        parts = [self._of(client, task) for task in self._tasks_of(client, step)]
-        return np.concatenate(parts) if parts else NOTHING
+        deals = map(self._deal, (step,) if self.calendar is None else self.calendar[step][client])
+        return np.concatenate([NOTHING, *(rows[bounds[client] : bounds[client + 1]] for rows, bounds in deals)])
 
     def remembered(self, client: int, step: int, memory: int | None) -> Int64[np.ndarray, " m"]:
         """Return the rows that a client still has of the steps before this one.
@@ -90,19 +90,25 @@ class ClientStream:
 
     def seen(self, step: int) -> Int64[np.ndarray, " m"]:
         """Return the rows that anyone has met up to and including a step."""
-        return np.concatenate([NOTHING, *self._everyone[: step + 1]])
+        return np.concatenate([NOTHING, *self.everyone[: step + 1]])
 
-    def everyone(self, step: int) -> Int64[np.ndarray, " m"]:
-        """Return the rows that anyone meets at a step: in the tasks' order where all keep step."""
-        return self._everyone[step]
+    @cached_property
+    def everyone(self) -> Sequence[Int64[np.ndarray, " m"]]:
+        """Rows that anyone meets, per step: in the tasks' order where all keep step."""
+        if self.calendar is None:
+            return self.tasks.rows
+        clients = range(self.federation.num_clients)
+        return [np.concatenate([NOTHING, *(self.met(k, step) for k in clients)]) for step in range(len(self))]
 
-    def arrived(self, step: int) -> int:
-        """Return how many samples anyone has met by the end of a step."""
-        return self._arrived[step]
+    @cached_property
+    def arrived(self) -> list[int]:
+        """Number of samples that anyone has met by the end of each step."""
+        return list(accumulate(map(len, self.everyone)))
 
-    def exposed(self, step: int) -> Int64[np.ndarray, " e"]:
-        """Return the classes that anyone has met a sample of by the end of a step."""
-        return self._exposed[step]
+    @cached_property
+    def exposed(self) -> list[Int64[np.ndarray, " e"]]:
+        """Classes that anyone has met a sample of by the end of each step."""
+        return list(accumulate((np.unique(self._labels[rows]) for rows in self.everyone), np.union1d))
 
     @cached_property
     def evaluation_tasks(self) -> tuple[EvaluationTask, ...]:
@@ -114,29 +120,17 @@ class ClientStream:
         for step, here in enumerate(self._met):
             for task in here:
                 met.setdefault(task, []).append(step)
-        evaluation_tasks = []
-        for tasks in places.values():
-            steps = [step for task in tasks for step in met.get(task, [])]
-            if steps:
-                evaluation_tasks.append(EvaluationTask(self.tasks.test[tasks[0]], min(steps), max(steps)))
-        return tuple(evaluation_tasks)
+        steps = ((tasks[0], [step for task in tasks for step in met.get(task, [])]) for tasks in places.values())
+        return tuple(EvaluationTask(self.tasks.test[task], min(when), max(when)) for task, when in steps if when)
 
     def evaluated_rows(self, step: int) -> Int64[np.ndarray, " m"]:
         """Return the test rows that a model is evaluated on after a step: of tasks begun, of classes exposed."""
         begun = sorted(self._begun[step])
         rows = np.unique(np.concatenate([NOTHING, *(self.tasks.test[task] for task in begun)]))
-        return rows[np.isin(self.federation.dataset.test.labels[rows], self.exposed(step))]
-
-    def _tasks_of(self, client: int, step: int) -> Sequence[int]:
-        return (step,) if self.calendar is None else self.calendar[step][client]
-
-    def _of(self, client: int, task: int) -> np.ndarray:
-        """The rows of a task that a client holds, in their order of arrival."""
-        rows, bounds = self._deal(task)
-        return rows[bounds[client] : bounds[client + 1]]
+        return rows[np.isin(self.federation.dataset.test.labels[rows], self.exposed[step])]
 
     def _deal(self, task: int) -> tuple[np.ndarray, np.ndarray]:
-        """A task's rows by who holds them, and where each client's begin."""
+        """A task's rows by who holds them, in their order of arrival, and where each client's begin."""
         if task not in self._dealt:
             rows = self.tasks.rows[task]
             holders = self._holder[rows]
@@ -144,17 +138,6 @@ class ClientStream:
             bounds = np.searchsorted(holders[order], np.arange(self.federation.num_clients + 1))
             self._dealt[task] = rows[order], bounds
         return self._dealt[task]
-
-    @cached_property
-    def _everyone(self) -> Sequence[np.ndarray]:
-        if self.calendar is None:
-            return self.tasks.rows
-        clients = range(self.federation.num_clients)
-        return [np.concatenate([NOTHING, *(self.met(k, step) for k in clients)]) for step in range(len(self))]
-
-    @cached_property
-    def _arrived(self) -> list[int]:
-        return list(accumulate(map(len, self._everyone)))
 
     @cached_property
     def _labels(self) -> np.ndarray:
@@ -184,14 +167,6 @@ class ClientStream:
     @cached_property
     def _begun(self) -> list[set[int]]:
         return list(accumulate(self._met, set.union))
-
-    @cached_property
-    def _exposed(self) -> list[np.ndarray]:
-        exposed: list[np.ndarray] = []
-        for step in range(len(self)):
-            classes = np.unique(self._labels[self.everyone(step)])
-            exposed.append(np.union1d(exposed[-1], classes) if exposed else classes)
-        return exposed
 
 
 @lru_cache(maxsize=4)

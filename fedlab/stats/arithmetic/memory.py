@@ -48,9 +48,5 @@ def check_memory(num_bytes: int, what: str, remedy: str, limit: int | None = Non
 
 def human(num_bytes: int) -> str:
     """'1.5 GiB'."""
-    value, unit = float(num_bytes), "B"
-    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
-        if value < 1024 or unit == "TiB":
-            break
-        value /= 1024
-    return f"{value:.3g} {unit}"
+    power = min(max(int(num_bytes).bit_length() - 1, 0) // 10, 4)
+    return f"{num_bytes / 1024**power:.3g} {('B', 'KiB', 'MiB', 'GiB', 'TiB')[power]}"

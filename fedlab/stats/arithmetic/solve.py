@@ -82,8 +82,7 @@ def ridge_solve(gram: Float64[Tensor, "d d"], cross: Float64[Tensor, "d c"], rid
         if not failed:
             norm = float(system.abs().sum(0).max())
             rcond, _ = dpocon(factor.numpy(), norm, uplo="L")
-            # A pivot below the rounding of the sums is noise, not information; a ridge that is lost in it
-            # too.
+            # A pivot below the rounding of the sums is noise, not information; a ridge that is lost in it too.
             if rcond > np.finfo(np.float64).eps * (1 if ridge > 0 else d):
                 return Solution(torch.cholesky_solve(cross, factor), ridge, 1 / rcond, d)
         return _minimum_norm(system, cross, ridge)

@@ -29,10 +29,8 @@ class Summed(Protocol):
 
 def check_fits(mine: Summed, theirs: Summed) -> None:
     """Refuse to combine statistics of other features, classes or units."""
-    for what, a, b in (
-        ("features", mine.num_features, theirs.num_features),
-        ("classes", mine.num_classes, theirs.num_classes),
-    ):
+    for what in ("features", "classes"):
+        a, b = getattr(mine, f"num_{what}"), getattr(theirs, f"num_{what}")
         if a != b:
             raise BadInput(
                 f"cannot combine statistics over {a} {what} with statistics over {b}: every client must use "

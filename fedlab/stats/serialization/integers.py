@@ -17,9 +17,9 @@ import torch
 from jaxtyping import Int64
 
 from fedlab.errors import BadInput
+from fedlab.stats.arithmetic.triangle import flatten, symmetric, triangle_entries
 from fedlab.stats.gram import GramStats
 from fedlab.stats.noisy import NoisyGram
-from fedlab.stats.serialization.packing import flatten, triangle_entries, unflatten
 
 KINDS = (GramStats, NoisyGram)
 """Of the statistics that can be masked, by their number in a layout."""
@@ -65,11 +65,10 @@ class Layout:
             raise BadInput(f"{name} cannot be masked: plain sums can, of methods that send them in one round, e.g. afl")
         if statistics.scale is None:
             raise BadInput("statistics in float64 cannot be masked, only integers can: say mode=exact")
-        kind = KINDS.index(type(statistics))
-        settings = (kind, statistics.num_features, statistics.num_classes, statistics.scale)
-        if isinstance(statistics, NoisyGram):
-            return cls(*settings, statistics.gram_variance, statistics.cross_variance)
-        return cls(*settings)
+        noisy = isinstance(statistics, NoisyGram)
+        variances = (statistics.gram_variance, statistics.cross_variance) if noisy else ()
+        kind, d, c = KINDS.index(type(statistics)), statistics.num_features, statistics.num_classes
+        return cls(kind, d, c, statistics.scale, *variances)
 
     @classmethod
     def read(cls, numbers: np.ndarray) -> Layout:
@@ -121,8 +120,7 @@ def statistics_of(vector: Int64[np.ndarray, " l"], layout: Layout, clients: int)
     d, c, end = layout.num_features, layout.num_classes, triangle_entries(layout.num_features)
     if vector.shape != (layout.length,):
         raise BadInput(f"a sum of {len(vector)} integers: {d} features and {c} classes make {layout.length}")
-    gram = unflatten(vector[:end], d, d, np.int64)
-    gram += np.triu(gram, 1).T
+    gram = symmetric(vector[:end], d)
     cross = torch.from_numpy(vector[end : end + d * c].reshape(d, c).copy())
     if KINDS[layout.kind] is NoisyGram:
         variances = [sum([one] * clients) for one in (layout.gram_variance, layout.cross_variance)]

@@ -14,7 +14,6 @@ from functools import lru_cache
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from fedlab.errors import BadInput
 from fedlab.stats.arithmetic.product import energy_of, recoverable
@@ -31,13 +30,12 @@ def pack(stats: GramStats) -> dict[str, np.ndarray]:
     cross, counts = stats.cross.cpu().numpy(), stats.class_counts.cpu().numpy()
     present = np.flatnonzero((counts != 0) | cross.any(axis=0))
     packed = {"classes": narrow(present), "class_counts": narrow(counts[present]), "cross": narrow(cross.T[present])}
-    rows = stats.rows
-    if rows is not None and factor_is_smaller(len(rows), d) and _says_all(stats):
-        packed["factor"] = _trapezoid(rows)
-        num_rows = len(rows)
+    rows = stats.rows if stats.rows is not None and factor_is_smaller(len(stats.rows), d) else None
+    if rows is not None and (stats.scale is None or recoverable(len(rows), energy_of(rows))):  # it keeps every bit
+        factor = torch.linalg.qr(rows.cpu(), mode="r").R if len(rows) else rows.cpu()
+        packed["factor"], num_rows = flatten(factor.numpy()), len(rows)
     else:
-        packed["gram"] = narrow(flatten(stats.gram.cpu().numpy()))
-        num_rows = -1
+        packed["gram"], num_rows = narrow(flatten(stats.gram.cpu().numpy())), -1
     packed["shape"] = np.array([d, c, num_rows, stats.saturated], dtype=np.int64)
     packed["scale"] = np.array([0.0 if stats.scale is None else stats.scale])
     if stats.weighting is not None:
@@ -118,12 +116,6 @@ def _weighting(array: np.ndarray, scale: float) -> tuple[int, float]:
     return int(unit), mass
 
 
-def _says_all(stats: GramStats) -> bool:
-    """Whether a factor of the rows keeps every bit of the statistics that must be kept."""
-    rows = stats.rows
-    return rows is not None and (stats.scale is None or recoverable(len(rows), energy_of(rows)))
-
-
 def _check_factor(rows: np.ndarray) -> None:
     """Refuse R unless R'R consists of integers, by sums of its columns: O(n d), where R'R is O(n d^2)."""
     with np.errstate(over="ignore"):
@@ -145,11 +137,6 @@ def _probes(d: int) -> np.ndarray:
     probes = np.concatenate([v, 1 - v], axis=1)  # so that every column of R'R is looked at four times
     probes.setflags(write=False)
     return probes
-
-
-def _trapezoid(rows: Tensor) -> np.ndarray:
-    factor = torch.linalg.qr(rows.cpu(), mode="r").R if len(rows) else rows.cpu()
-    return flatten(factor.numpy())
 
 
 def narrow(values: np.ndarray) -> np.ndarray:

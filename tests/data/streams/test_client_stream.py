@@ -22,7 +22,7 @@ def digits():
 
 def test_another_seed_brings_the_classes_in_another_order(digits):
     one, two = (client_stream(digits, ClassIncremental(5), seed) for seed in (0, 1))
-    assert set(one.exposed(0)) != set(two.exposed(0))
+    assert set(one.exposed[0]) != set(two.exposed[0])
 
 
 def test_the_clients_of_a_step_meet_the_task_between_them(digits):
@@ -36,9 +36,9 @@ def test_the_clients_of_a_step_meet_the_task_between_them(digits):
 
 def test_a_model_is_judged_on_what_is_exposed(digits):
     way, labels = client_stream(digits, ClassIncremental(5), 0), digits.dataset.test.labels
-    assert [len(way.exposed(step)) for step in range(6)] == [5, 6, 7, 8, 9, 10]
+    assert [len(way.exposed[step]) for step in range(6)] == [5, 6, 7, 8, 9, 10]
     for step in range(6):
-        assert set(labels[way.evaluated_rows(step)]) == set(way.exposed(step))
+        assert set(labels[way.evaluated_rows(step)]) == set(way.exposed[step])
     assert len(way.evaluated_rows(5)) == len(labels)
 
 
@@ -47,7 +47,7 @@ def test_a_class_that_only_the_test_split_has_is_never_judged():
     test = Split(np.zeros((3, 1), np.float32), np.array([0, 1, 2]))
     dataset = Dataset("d", "tabular", train, test, ("a", "b", "c"))
     way = client_stream(Federation(dataset, (np.arange(4),)), ClassIncremental(2, 1), 0)
-    assert len(way) == 3 and way.exposed(2).tolist() == [0, 1] and way.evaluated_rows(2).tolist() == [0, 1]
+    assert len(way) == 3 and way.exposed[2].tolist() == [0, 1] and way.evaluated_rows(2).tolist() == [0, 1]
 
 
 def test_who_lags_meets_later_what_the_others_met(digits):
@@ -87,8 +87,8 @@ def test_a_memory_can_be_kept_online(digits):
 def test_a_task_without_samples_is_a_step_like_any_other(digits):
     nothing = np.zeros(0, dtype=np.int64)
     way = ClientStream(digits, Tasks((nothing, np.arange(50)), (nothing, np.arange(9))))
-    assert len(way.met(3, 0)) == 0 and len(way.exposed(0)) == 0 and len(way.evaluated_rows(0)) == 0
-    assert len(way.evaluated_rows(1)) == np.isin(digits.dataset.test.labels[:9], way.exposed(1)).sum()
+    assert len(way.met(3, 0)) == 0 and len(way.exposed[0]) == 0 and len(way.evaluated_rows(0)) == 0
+    assert len(way.evaluated_rows(1)) == np.isin(digits.dataset.test.labels[:9], way.exposed[1]).sum()
 
 
 # -- availability ------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from hydra.utils import instantiate
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from experiments.runner.schema import register
 from fedlab.data.dataset import Split
 from fedlab.data.partition import Dirichlet, Iid
 from fedlab.data.streams.blurry import SiBlurry
@@ -166,6 +167,8 @@ CHOICES = {
 
 @pytest.mark.parametrize("name", CHOICES)
 def test_a_configuration_says_the_defaults_and_another_stream_can_be_chosen_within(name):
+    register()
+
     def chosen(*overrides):
         with initialize_config_dir(str(CONF), version_base=None):
             return instantiate(compose(f"stream/{name}", list(overrides)).stream)

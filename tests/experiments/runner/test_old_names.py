@@ -48,6 +48,7 @@ def test_learners_are_where_they_are_said_to_be():
     for name in LEARNERS.split():
         assert hasattr(home, name) and new_target(f"fedlab.stats.{name}") == f"fedlab.analytic.{name}"
     assert new_target("fedlab.stats.GramStats") == "fedlab.stats.GramStats"
+    assert new_target("fedlab.stats.per_class:OneClass") == "fedlab.stats.one_class:OneClass"
     assert new_target("fedlab.privacy.promise:Promise") == "fedlab.privacy.accounting.budget:PrivacyBudget"
 
 

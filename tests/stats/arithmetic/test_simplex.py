@@ -22,15 +22,15 @@ def test_rows_are_distributions_in_the_order_of_the_scores(n, c, seed):
 def test_no_distribution_is_nearer(seed):
     scores = np.random.default_rng(seed).normal(size=4)
     near = nearest_distribution(torch.from_numpy(scores)[None])[0].numpy()
-    found = minimize(
+    minimum = minimize(
         lambda p: ((p - scores) ** 2).sum(),
         np.full(4, 0.25),
         method="SLSQP",
         bounds=[(0, 1)] * 4,
         constraints={"type": "eq", "fun": lambda p: p.sum() - 1},
     )
-    assert ((near - scores) ** 2).sum() <= found.fun + 1e-9
-    assert np.allclose(near, found.x, atol=1e-3)
+    assert ((near - scores) ** 2).sum() <= minimum.fun + 1e-9
+    assert np.allclose(near, minimum.x, atol=1e-3)
 
 
 def test_a_distribution_stays_and_minus_infinity_has_no_share():

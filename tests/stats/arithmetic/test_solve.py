@@ -66,11 +66,11 @@ def test_the_absolute_aggregation_law_is_the_solve_of_sums(k, ridge):
     y = one_hot(labels, 4)
     clients = list(zip(x.split(4000 // k), y.split(4000 // k), strict=True))
     sums = total_of(GramStats.from_batch(*client) for client in clients)
-    found = sums.solution(0.0)
+    result = sums.solution(0.0)
     # Uniform features and 200 or more samples a client: every C_k has condition below 10, so that the
     # inverses and products of a merge lose tens of eps = 2e-16, and 20 merges still stay below 1e-12.
-    assert found.condition < 10
-    assert distance(absolute_aggregation(clients, ridge), found.weight) <= 1e-12
+    assert result.condition < 10
+    assert distance(absolute_aggregation(clients, ridge), result.weight) <= 1e-12
 
 
 def test_the_law_with_fewer_samples_than_features_per_client():
@@ -104,9 +104,9 @@ def test_dummy_data_table():
 def test_cholesky_agrees_with_least_squares(n, d, device):
     x, labels = samples(n, d, 4, device=device)
     y = one_hot(labels, 4)
-    found = GramStats.from_batch(x, y).solution(0.0)
-    assert found.rank == d and found.diagnostic is None
-    assert distance(found.weight, minimum_norm(x.cpu(), y.cpu())) <= 1e-12
+    result = GramStats.from_batch(x, y).solution(0.0)
+    assert result.rank == d and result.diagnostic is None
+    assert distance(result.weight, minimum_norm(x.cpu(), y.cpu())) <= 1e-12
 
 
 @pytest.mark.parametrize("ridge", [1e-3, 1.0, 100.0])
@@ -119,9 +119,9 @@ def test_a_ridge_is_in_feature_units_in_both_number_systems(ridge, fixed):
     # [X; sqrt(g) I] W = [Y; 0] in the least squares sense.
     tall = torch.cat([x, ridge**0.5 * torch.eye(20, dtype=torch.float64)])
     zeros = torch.zeros(20, 4, dtype=torch.float64)
-    found = GramStats.from_batch(x, y, fixed).solution(ridge)
-    assert found.ridge == ridge
-    assert distance(found.weight, minimum_norm(tall, torch.cat([y, zeros]))) <= 1e-12
+    result = GramStats.from_batch(x, y, fixed).solution(ridge)
+    assert result.ridge == ridge
+    assert distance(result.weight, minimum_norm(tall, torch.cat([y, zeros]))) <= 1e-12
 
 
 @pytest.mark.parametrize("n", [1, 5, 19])
@@ -131,40 +131,40 @@ def test_fewer_samples_than_features_give_the_minimum_norm(n, fixed):
     y = one_hot(labels, 3)
     if fixed is not None:
         x = fixed.decode(fixed.encode(x)[0])
-    found = GramStats.from_batch(x, y, fixed).solution(0.0)
-    assert found.rank == n and found.diagnostic is not None and f"rank {n} of 20" in found.diagnostic
+    result = GramStats.from_batch(x, y, fixed).solution(0.0)
+    assert result.rank == n and result.diagnostic is not None and f"rank {n} of 20" in result.diagnostic
     # cond(X'X) = cond(X)^2: at n = 19 of 20 the smallest eigenvalue is far below the largest.
-    limit = max(1e-10, 10 * EPS * found.condition)
-    assert distance(found.weight, minimum_norm(x, y)) <= limit
-    assert distance(found.weight, torch.linalg.pinv(x) @ y) <= limit
-    assert float((x @ found.weight - y).abs().max()) <= limit  # and it interpolates
+    limit = max(1e-10, 10 * EPS * result.condition)
+    assert distance(result.weight, minimum_norm(x, y)) <= limit
+    assert distance(result.weight, torch.linalg.pinv(x) @ y) <= limit
+    assert float((x @ result.weight - y).abs().max()) <= limit  # and it interpolates
 
 
 def test_duplicate_and_dead_features_give_the_minimum_norm():
     x, labels = samples(50, 6)
     x = torch.cat([x, x[:, :2], torch.zeros(50, 2, dtype=torch.float64)], dim=1)
     y = one_hot(labels, 3)
-    found = GramStats.from_batch(x, y).solution(0.0)
-    assert found.rank == 6
-    assert distance(found.weight, minimum_norm(x, y)) <= 1e-10
-    assert float(found.weight[8:].abs().max()) <= 1e-12
+    result = GramStats.from_batch(x, y).solution(0.0)
+    assert result.rank == 6
+    assert distance(result.weight, minimum_norm(x, y)) <= 1e-10
+    assert float(result.weight[8:].abs().max()) <= 1e-12
 
 
 @pytest.mark.parametrize("ridge", [1e-300, 1e-17, 1e-15])
 def test_a_ridge_below_rounding_is_said_and_does_no_harm(ridge):
     x, labels = samples(5, 20)
     y = one_hot(labels, 3)
-    found = GramStats.from_batch(x, y).solution(ridge)
-    assert found.rank == 5 and found.diagnostic is not None and "larger ridge" in found.diagnostic
-    assert distance(found.weight, minimum_norm(x, y)) <= 1e-12
+    result = GramStats.from_batch(x, y).solution(ridge)
+    assert result.rank == 5 and result.diagnostic is not None and "larger ridge" in result.diagnostic
+    assert distance(result.weight, minimum_norm(x, y)) <= 1e-12
 
 
 def test_an_ill_conditioned_system_says_so():
     x, labels = samples(60, 8)
     x[:, 7] = x[:, 6] + 1e-6 * x[:, 7]
-    found = GramStats.from_batch(x, one_hot(labels, 3)).solution(0.0)
-    assert found.rank == 8 and found.condition > 1e12
-    assert found.diagnostic is not None and "ill-conditioned" in found.diagnostic
+    result = GramStats.from_batch(x, one_hot(labels, 3)).solution(0.0)
+    assert result.rank == 8 and result.condition > 1e12
+    assert result.diagnostic is not None and "ill-conditioned" in result.diagnostic
 
 
 def test_nothing_has_the_zero_head():
@@ -177,10 +177,10 @@ def test_nothing_has_the_zero_head():
 
 def test_one_feature_and_one_class():
     x = torch.tensor([[1.0], [2.0]], dtype=torch.float64)
-    found = GramStats.from_batch(x, one_hot(torch.tensor([0, 0]), 1))
-    assert found.solve(0.0).item() == pytest.approx(3 / 5)
-    assert found.solve(5.0).item() == pytest.approx(3 / 10)
-    assert found.solution("gcv").weight.shape == (1, 1)
+    result = GramStats.from_batch(x, one_hot(torch.tensor([0, 0]), 1))
+    assert result.solve(0.0).item() == pytest.approx(3 / 5)
+    assert result.solve(5.0).item() == pytest.approx(3 / 10)
+    assert result.solution("gcv").weight.shape == (1, 1)
 
 
 # -- the tolerance of a head -------------------------------------------------------------------------------
@@ -203,9 +203,9 @@ def test_heads_agree_to_the_stated_tolerance():
 
 
 def test_the_condition_is_an_estimate_of_the_true_one():
-    found = statistics(100, 30, seed=3)
-    true = float(torch.linalg.cond(found.gram + 0.1 * torch.eye(30, dtype=torch.float64), p=1))
-    assert true / 10 <= found.solution(0.1).condition <= true * 1.01
+    result = statistics(100, 30, seed=3)
+    true = float(torch.linalg.cond(result.gram + 0.1 * torch.eye(30, dtype=torch.float64), p=1))
+    assert true / 10 <= result.solution(0.1).condition <= true * 1.01
 
 
 def test_survivors_of_a_dropout_are_centralised_on_the_survivors():
@@ -224,13 +224,13 @@ def test_survivors_of_a_dropout_are_centralised_on_the_survivors():
 @pytest.mark.parametrize("ridge", [0.0, 1.0, "gcv"])
 @pytest.mark.parametrize("n", [20, 400])
 def test_the_bits_of_a_head_do_not_depend_on_the_number_of_threads(ridge, n):
-    found = statistics(n, 64, 10, fixed=FIXED)
+    result = statistics(n, 64, 10, fixed=FIXED)
     before = torch.get_num_threads()
     heads = set()
     try:
         for threads in (1, 2, 4):
             torch.set_num_threads(threads)
-            heads.add(found.solve(ridge).numpy().tobytes())
+            heads.add(result.solve(ridge).numpy().tobytes())
             assert torch.get_num_threads() == threads
     finally:
         torch.set_num_threads(before)
@@ -255,12 +255,12 @@ def test_gcv_finds_the_minimum_of_the_explicit_score(n, d, noise):
     labels = (x[:, :2] @ torch.ones(min(2, d), 1, dtype=torch.float64)).squeeze(1)
     labels = labels + noise * torch.randn(n, generator=generator, dtype=torch.float64)
     y = one_hot((labels > 0).long(), 2)
-    found = generalised_cross_validation(x.T @ x, x.T @ y, n, float(n))
+    result = generalised_cross_validation(x.T @ x, x.T @ y, n, float(n))
     mean = float((x.T @ x).diagonal().mean())
     grid = [float(g) * mean for g in torch.logspace(-9, 3, 49, dtype=torch.float64)]
     # Smaller ridges interpolate at n <= d, where the explicit score is 0/0.
     best = min(gcv_score(x, y, g) for g in grid if g > (1e-4 if n <= d else 0) * mean)
-    assert gcv_score(x, y, found) <= best * 1.01
+    assert gcv_score(x, y, result) <= best * 1.01
 
 
 def test_gcv_is_leave_one_out_where_every_sample_has_the_same_leverage():
@@ -280,10 +280,10 @@ def test_gcv_is_leave_one_out_where_every_sample_has_the_same_leverage():
 
 @pytest.mark.parametrize("fixed", [None, FIXED], ids=["float64", "exact"])
 def test_gcv_is_the_ridge_that_is_used_and_said(fixed):
-    found = statistics(100, 20, 4, fixed=fixed)
-    solution = found.solution("gcv")
+    result = statistics(100, 20, 4, fixed=fixed)
+    solution = result.solution("gcv")
     assert solution.ridge > 0
-    assert distance(found.solve(solution.ridge), solution.weight) <= 1e-12
+    assert distance(result.solve(solution.ridge), solution.weight) <= 1e-12
 
 
 def test_gcv_agrees_between_the_number_systems():

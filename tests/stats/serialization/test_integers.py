@@ -24,10 +24,10 @@ def test_the_sum_of_vectors_is_the_vector_of_the_sum(sizes, seed):
     total = np.sum([vector.view(np.uint64) for vector in vectors], axis=0, dtype=np.uint64).view(np.int64)
     layout = Layout.of(parts[0])
     assert {len(vector) for vector in vectors} == {layout.length}
-    found = statistics_of(total, layout, len(parts))
-    assert isinstance(found, GramStats)
-    assert found.sha256 == total_of(parts).sha256
-    assert torch.equal(found.solve(1.0), total_of(parts).solve(1.0))
+    result = statistics_of(total, layout, len(parts))
+    assert isinstance(result, GramStats)
+    assert result.sha256 == total_of(parts).sha256
+    assert torch.equal(result.solve(1.0), total_of(parts).solve(1.0))
 
 
 @given(sizes=client_sizes, seed=seeds)

@@ -33,9 +33,9 @@ def mixed(fixed, sizes=(200, 3, 0, 150, 69, 1)):
 def test_a_total_of_packed_parts_is_the_total_of_the_parts(fixed, sizes):
     parts = mixed(fixed, sizes)
     packed = [pack(part) for part in parts]
-    found = unpack_total(packed)
-    agree(found, total_of(parts), fixed)
-    assert torch.equal(found.gram, found.gram.T)
+    result = unpack_total(packed)
+    agree(result, total_of(parts), fixed)
+    assert torch.equal(result.gram, result.gram.T)
     for before, part in zip(packed, map(pack, parts), strict=True):  # and no part has changed
         assert all(np.array_equal(before[name], part[name]) for name in before)
 
@@ -48,8 +48,8 @@ def test_other_kinds_are_added_too():
         moments = ClassMoments.of(FIXED.encode(x)[0], labels, C, FIXED.scale)
         held.append((PerClass.of_class(statistics(n, 8, 1, seed, FIXED), 1, C), WithMoments(sums, moments)))
     for a, b in zip(*held, strict=True):
-        found = unpack_total([pack(a), pack(b)])
-        assert type(found) is type(a) and same(plain_sums(found), plain_sums(a + b))
+        result = unpack_total([pack(a), pack(b)])
+        assert type(result) is type(a) and same(plain_sums(result), plain_sums(a + b))
 
 
 def test_what_cannot_be_added_is_refused():

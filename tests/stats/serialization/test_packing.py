@@ -23,11 +23,11 @@ def nbytes(packed):
 @MODES
 @given(n=st.integers(0, 30), d=st.integers(1, 12), c=st.integers(1, 5), seed=seeds)
 def test_what_is_packed_comes_back(fixed, n, d, c, seed):
-    sent = statistics(n, d, c, seed, fixed)
-    found = unpack(pack(sent))
-    assert same(found, sent) if fixed else gap(found, sent) <= 1e-12
-    assert torch.equal(found.cross, sent.cross)
-    assert fixed is None or found.sha256 == sent.sha256
+    original = statistics(n, d, c, seed, fixed)
+    unpacked = unpack(pack(original))
+    assert same(unpacked, original) if fixed else gap(unpacked, original) <= 1e-12
+    assert torch.equal(unpacked.cross, original.cross)
+    assert fixed is None or unpacked.sha256 == original.sha256
 
 
 @MODES
@@ -35,10 +35,10 @@ def test_what_is_packed_comes_back(fixed, n, d, c, seed):
 def test_what_remains_after_a_subtraction_can_be_packed(fixed, n, m, seed):
     a, b = statistics(n, 6, 3, seed, fixed), statistics(m, 6, 3, seed + 1, fixed)
     left = (a + b) - b
-    found = unpack(pack(left))
+    unpacked = unpack(pack(left))
     # The matrix travels as it is, so that the bits stay; only rows become a factor.
-    assert torch.equal(found.gram, left.gram) and torch.equal(found.cross, left.cross)
-    assert same(found, a) if fixed else gap(found, a) <= 1e-12
+    assert torch.equal(unpacked.gram, left.gram) and torch.equal(unpacked.cross, left.cross)
+    assert same(unpacked, a) if fixed else gap(unpacked, a) <= 1e-12
 
 
 @MODES
@@ -46,28 +46,28 @@ def test_statistics_of_either_device_pack_to_the_same_message(fixed, device):
     here, there = statistics(3, 8, fixed=fixed), statistics(3, 8, fixed=fixed, device=device)
     a, b = pack(here), pack(there)
     assert a.keys() == b.keys() and all(a[name].dtype == b[name].dtype for name in a)
-    found = unpack(b, device)
-    assert found.gram.device.type == found.cross.device.type == found.class_counts.device.type == device
+    unpacked = unpack(b, device)
+    assert unpacked.gram.device.type == unpacked.cross.device.type == unpacked.class_counts.device.type == device
     assert same(unpack(b), here) if fixed else gap(unpack(b), here) <= 1e-12
 
 
 def test_saturated_entries_and_the_scale_travel():
     y = one_hot(torch.tensor([1, 1]), 3)
-    sent = GramStats.from_batch(torch.tensor([[5.0, 0.1], [0.2, -7.0]]), y, FixedPoint(0.5, 10))
-    found = unpack(pack(sent))
-    assert (found.saturated, found.scale, found.class_counts.tolist()) == (2, 1022.0, [0, 2, 0])
+    original = GramStats.from_batch(torch.tensor([[5.0, 0.1], [0.2, -7.0]]), y, FixedPoint(0.5, 10))
+    unpacked = unpack(pack(original))
+    assert (unpacked.saturated, unpacked.scale, unpacked.class_counts.tolist()) == (2, 1022.0, [0, 2, 0])
 
 
 @MODES
 @pytest.mark.parametrize("n", [3, 30])
 def test_a_message_is_independent_of_the_arrays_it_came_from(fixed, n):
-    sent = statistics(n, 8, fixed=fixed)
-    packed = pack(sent)
-    found = unpack(packed)
+    original = statistics(n, 8, fixed=fixed)
+    packed = pack(original)
+    unpacked = unpack(packed)
     for array in packed.values():
         array[...] = 0
-    assert same(found, sent) if fixed else gap(found, sent) <= 1e-12
-    assert same(sent, statistics(n, 8, fixed=fixed))
+    assert same(unpacked, original) if fixed else gap(unpacked, original) <= 1e-12
+    assert same(original, statistics(n, 8, fixed=fixed))
 
 
 def test_raw_features_stay_at_home():
@@ -232,5 +232,5 @@ def test_a_factor_that_rounding_could_not_recover_is_not_sent():
     # 20 bits: R'R errs by up to sqrt(n) eps |x|^2 ~ 1e-2 here and by more than 1/2 for longer rows.
     fixed = FixedPoint(1.0, 20)
     assert "factor" in pack(statistics(5, 512, fixed=fixed))
-    sent = statistics(100, 512, fixed=fixed)
-    assert "factor" not in pack(sent) and same(unpack(pack(sent)), sent)
+    original = statistics(100, 512, fixed=fixed)
+    assert "factor" not in pack(original) and same(unpack(pack(original)), original)
