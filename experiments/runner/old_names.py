@@ -60,6 +60,7 @@ MODULES = {
         (".analytic", ".learner"),
     )
 }
+MODULES["strategies.app"] = "fedlab.engine.aggregation.server_evaluation"  # of its classes checkpoints name one
 LEARNERS = "Analytic DualReLUTanh DualStream Expansion Identity RandomRBF RandomReLU SampledRBF Joint Filled Tempered"
 """Classes that `fedlab.stats` exported and `fedlab.analytic` does now."""
 CLASSES = {
@@ -93,8 +94,8 @@ def new_target(target: str) -> str:
         return target
     if module == "fedlab.stats" and name in LEARNERS.split():
         return f"fedlab.analytic{mark}{name}"
-    if module in MODULES or module == "strategies.app":
-        return f"{MODULES.get(module, module)}{mark}{CLASSES.get(name, name)}"
+    if module in MODULES:
+        return f"{MODULES[module]}{mark}{CLASSES.get(name, name)}"
     return target
 
 
@@ -116,6 +117,8 @@ def moved(old: str, new: str) -> str:
 def translated(config: Any, path: str = "") -> Any:
     """Return a config, as plain dictionaries and lists, in new names."""
     if isinstance(config, list):
+        if path.startswith("study.variants."):  # overrides; a base goes with its generator
+            return [new_override(str(item)) for item in config if item != "methods.fdkt.base=null"]
         return [translated(item, path) for item in config]
     if not isinstance(config, dict):
         named = path == "task" or path.endswith("_target_")

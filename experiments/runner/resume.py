@@ -68,7 +68,7 @@ def reopen(path: Path, changes: Sequence[str]) -> tuple[DictConfig, list[str]]:
     overrides = [override for override in kept if _key(override) not in dropped] + list(changes)
     cfg = compose(overrides)
     now = yaml.safe_load(OmegaConf.to_yaml(cfg))
-    different = list(_differences(_bound(before), _bound(now)))
+    different = list(_differences(_bound(before), _bound(translated(now))))
     if different:
         more = f" and {len(different) - SHOWN} more" if len(different) > SHOWN else ""
         raise BadInput(

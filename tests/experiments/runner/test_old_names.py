@@ -57,6 +57,8 @@ def test_keys_are_translated_below_new_keys_and_new_ones_stay():
     assert new_key("small_model.training.patience") == "small_model.training.patience"
     assert new_key("source.each") == "source.each"
     assert new_override("~attendance.lag") == "~availability.lag"
+    variants = {"study": {"variants": {"v": ["methods.fdkt.base=null", "methods.fdkt.strategy.more=0"]}}}
+    assert translated(variants)["study"]["variants"]["v"] == ["methods.fdkt.strategy.augment_per_class=0"]
     new = translated({"methods": {"fdkt": {"model": {"written": 1}}}, "attendance": {"lag": 0}, "llm": None})
     assert new == {"methods": {"fdkt": {"client": {"samples_per_class": 1}}}, "availability": {"lag": 0}, "llm": None}
     assert translated(new) == new and len(KEYS) == len(RENAMED)
