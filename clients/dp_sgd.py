@@ -14,7 +14,6 @@ one of `fedlab.gradient.networks`; (n, d0) features, (n,) labels.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 
@@ -28,7 +27,7 @@ from fedlab.analytic import Expansion, Identity
 from fedlab.errors import BadInput
 from fedlab.gradient import Linear, Network
 from fedlab.gradient.modules import model_of, module_of
-from fedlab.method import Answer, Learner
+from fedlab.method import Answer, Arrays, Config, Learner
 from fedlab.privacy.accounting.calibration import calibrate
 from fedlab.privacy.dpsgd import private_gradient as dpsgd
 from fedlab.privacy.dpsgd.private_gradient import Rows, generator_of
@@ -89,9 +88,7 @@ class DPSGD(Learner):
         """Return the network's initial model."""
         return self.network.initial(self.expansion.out_features(d0), self.num_classes, seed)
 
-    def train(
-        self, arrays: Mapping[str, np.ndarray], config: Mapping[str, object], x: Tensor, labels: Tensor, seed: int
-    ) -> Answer:
+    def train(self, arrays: Arrays, config: Config, x: Tensor, labels: Tensor, seed: int) -> Answer:
         """Return the noisy model, and the weight that everyone has; a client without samples answers alike.
 
         Raises:
@@ -126,7 +123,7 @@ class DPSGD(Learner):
         check_features(x)
         return self.expansion(x.to(torch.float64)).to(torch.float32)
 
-    def scores(self, arrays: Mapping[str, np.ndarray], h: Tensor) -> Float32[Tensor, "n c"]:
+    def scores(self, arrays: Arrays, h: Tensor) -> Float32[Tensor, "n c"]:
         """Return the logits."""
         return self.network.logits(_tensors(arrays, h.device), h)
 
@@ -161,11 +158,11 @@ def _probe(network: Network, d: int, num_classes: int, clipping: str) -> None:
     rule.train(module, Rows(h, torch.zeros(1, dtype=torch.int64)), _losses, optimizer, torch.Generator())
 
 
-def _tensors(arrays: Mapping[str, np.ndarray], device: torch.device) -> dict[str, Tensor]:
+def _tensors(arrays: Arrays, device: torch.device) -> dict[str, Tensor]:
     return {name: torch.tensor(array, device=device) for name, array in arrays.items()}
 
 
-def _drawn_for(seed: int, own: list[float], arrays: Mapping[str, np.ndarray], h: Tensor, labels: Tensor) -> int:
+def _drawn_for(seed: int, own: list[float], arrays: Arrays, h: Tensor, labels: Tensor) -> int:
     """Return a number that all its noise is drawn for depends on: the same on two models would give both away."""
     digest = hashlib.sha256(repr((seed, own)).encode())
     for array in (*arrays.values(), h.cpu().numpy(), labels.cpu().numpy()):

@@ -15,7 +15,7 @@ Li et al., FDKT, 2024, https://arxiv.org/abs/2405.14212; Xie et al., Aug-PE, ICM
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -33,7 +33,7 @@ from fedlab.llm.synthesis.text_packing import pack_texts, unpack_texts
 from fedlab.llm.tuning.generator_cache import recalled
 from fedlab.llm.tuning.private_generator import PrivateGenerator, Written, sample
 from fedlab.llm.tuning.small_model import Head, Labelled, SmallModel, Taught
-from fedlab.method import Arrays, Learner, Memory
+from fedlab.method import Arrays, Config, Learner, Memory, Samples
 from fedlab.privacy.dpsgd.private_gradient import generator_of
 from fedlab.privacy.mechanisms.noise_source import check_entropy, noise
 from fedlab.privacy.mechanisms.vote_histogram import histogram, noisy
@@ -118,14 +118,7 @@ class FDKT(Learner):
         check_entropy(self.entropy)
 
     def respond(
-        self,
-        arrays: Arrays,
-        config: Mapping[str, object],
-        samples: Callable[[], tuple[Tensor, Tensor, Split]],
-        memory: Memory,
-        who: int,
-        clients: int,
-        seed: int,
+        self, arrays: Arrays, config: Config, samples: Samples, memory: Memory, who: int, clients: int, seed: int
     ) -> tuple[dict[str, np.ndarray], Memory]:
         """Return the answer to one step, and what to remember.
 

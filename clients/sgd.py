@@ -20,7 +20,7 @@ from torch import Tensor
 from fedlab.analytic import Expansion, Identity
 from fedlab.errors import BadInput
 from fedlab.gradient import Descent, Linear, Network, Stacked
-from fedlab.method import Answer, Learner
+from fedlab.method import Answer, Arrays, Config, Learner
 from fedlab.stats.arithmetic.samples import check_features, check_labels
 
 
@@ -55,9 +55,7 @@ class SGD(Learner):
         """Return the network's initial model."""
         return self.network.initial(self.expansion.out_features(d0), self.num_classes, seed)
 
-    def train(
-        self, arrays: Mapping[str, np.ndarray], config: Mapping[str, object], x: Tensor, labels: Tensor, seed: int
-    ) -> Answer:
+    def train(self, arrays: Arrays, config: Config, x: Tensor, labels: Tensor, seed: int) -> Answer:
         """Return the model after local training, the number of samples and the last epoch's mean loss."""
         h = self.features(x)
         check_labels(labels, self.num_classes, len(x))
@@ -67,12 +65,7 @@ class SGD(Learner):
         return _arrays(model), {"num-examples": len(h), "train-loss": loss}
 
     def train_many(
-        self,
-        arrays: Mapping[str, np.ndarray],
-        config: Mapping[str, object],
-        xs: Sequence[Tensor],
-        labels: Sequence[Tensor],
-        seeds: Sequence[int],
+        self, arrays: Arrays, config: Config, xs: Sequence[Tensor], labels: Sequence[Tensor], seeds: Sequence[int]
     ) -> list[Answer] | None:
         """Return what `train` answers for each client, to 1e-5, or None where it had better be asked itself.
 
@@ -119,17 +112,17 @@ class SGD(Learner):
         check_features(x)
         return self.expansion(x.to(torch.float64)).to(torch.float32)
 
-    def scores(self, arrays: Mapping[str, np.ndarray], h: Tensor) -> Float32[Tensor, "n c"]:
+    def scores(self, arrays: Arrays, h: Tensor) -> Float32[Tensor, "n c"]:
         """Return the logits."""
         return self.network.logits(_tensors(arrays, h.device), h)
 
-    def _descent(self, config: Mapping[str, object]) -> Descent:
+    def _descent(self, config: Config) -> Descent:
         proximal = config.get("proximal-mu", 0.0)
         assert isinstance(proximal, (int, float))
         return Descent(self.epochs, self.batch_size, self.learning_rate, self.momentum, float(proximal))
 
 
-def _tensors(arrays: Mapping[str, np.ndarray], device: torch.device) -> dict[str, Tensor]:
+def _tensors(arrays: Arrays, device: torch.device) -> dict[str, Tensor]:
     return {name: torch.tensor(array, device=device) for name, array in arrays.items()}
 
 

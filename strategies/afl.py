@@ -15,10 +15,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
+from flwr.app import ArrayRecord, ConfigRecord, Message
 from flwr.serverapp import Grid
 
 from fedlab.engine.aggregation.closed_form import ClosedForm
+from fedlab.engine.aggregation.strategy import Messages
 from fedlab.engine.messages.partial_sums import StatisticsSum
 from fedlab.engine.persistence.statistics_store import Keeper
 from fedlab.errors import unknown
@@ -50,15 +51,11 @@ class AFL(ClosedForm):
         self.partial_sum = None if keep_clients else StatisticsSum
         self._sum = StatisticsTotal(GramStats)
 
-    def configure_train(
-        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
-    ) -> Iterable[Message]:
+    def configure_train(self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid) -> Messages:
         """Ask every node; it needs nothing to answer."""
         return self.ask(grid, config)
 
-    def aggregate_train(
-        self, server_round: int, replies: Iterable[Message]
-    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+    def aggregate_train(self, server_round: int, replies: Messages) -> tuple[ArrayRecord, None]:
         """Add replies as they arrive, then solve once.
 
         Raises:

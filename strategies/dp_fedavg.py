@@ -33,7 +33,7 @@ from flwr.serverapp.strategy import DifferentialPrivacyServerSideFixedClipping, 
 
 from fedlab.engine.aggregation.private import Private
 from fedlab.engine.aggregation.replies import taken
-from fedlab.engine.aggregation.strategy import FedlabStrategy
+from fedlab.engine.aggregation.strategy import FedlabStrategy, Messages
 from fedlab.engine.messages.broadcast import Broadcast
 from fedlab.engine.messages.records import WEIGHT, from_record, layout_of, records_of, to_record, unlike, views
 from fedlab.errors import BadInput
@@ -97,9 +97,7 @@ class DPFedAvg(Private, FedlabStrategy):
         """Standard deviation of the noise in every number of a round's model: m C / (q K)."""
         return self.noise_multiplier * self.clip / self.expected
 
-    def configure_train(
-        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
-    ) -> Iterable[Message]:
+    def configure_train(self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid) -> Messages:
         """Ask a Poisson sample of the clients; it may be empty.
 
         Raises:
@@ -119,9 +117,7 @@ class DPFedAvg(Private, FedlabStrategy):
         chosen = [node for node, at in zip(nodes, drawn, strict=True) if at < self.sampling_probability]
         return Broadcast(content, chosen, MessageType.TRAIN)
 
-    def aggregate_train(
-        self, server_round: int, replies: Iterable[Message]
-    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+    def aggregate_train(self, server_round: int, replies: Messages) -> tuple[ArrayRecord, None]:
         """Return the noisy model; what clients tell beside their models goes nowhere.
 
         Raises:
@@ -212,9 +208,7 @@ class _FixedDenominator(FedAvg):
         super().__init__()
         self._zero, self._expected = zero, expected
 
-    def aggregate_train(
-        self, server_round: int, replies: Iterable[Message]
-    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+    def aggregate_train(self, server_round: int, replies: Messages) -> tuple[ArrayRecord, None]:
         total = {name: array.copy() for name, array in self._zero.items()}
         for reply in replies:
             (update,) = records_of(reply.content, ArrayRecord).values()

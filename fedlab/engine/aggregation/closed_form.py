@@ -11,7 +11,7 @@ from flwr.serverapp import Grid
 
 from fedlab.analytic.diagnostics import diagnostics
 from fedlab.engine.aggregation.replies import taken
-from fedlab.engine.aggregation.strategy import FedlabStrategy
+from fedlab.engine.aggregation.strategy import FedlabStrategy, Messages
 from fedlab.engine.messages.partial_sums import StatisticsSum, packed_of
 from fedlab.engine.messages.records import to_record
 from fedlab.stats import Solution, StatisticsTotal, plain_sums, unpack
@@ -50,9 +50,7 @@ class ClosedForm(FedlabStrategy):
     solution: Solution | None = None
     remembered: tuple[str, ...] = ("statistics", "solution")
 
-    def configure_train(
-        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
-    ) -> Iterable[Message]:
+    def configure_train(self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid) -> Messages:
         """Ask every node; it needs the number of the round to answer, and no model."""
         return self.ask(grid, ConfigRecord({**config, "server-round": server_round}))
 

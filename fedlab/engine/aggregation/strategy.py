@@ -21,6 +21,7 @@ from fedlab.engine.messages.partial_sums import PartialSum
 from fedlab.engine.persistence.statistics_store import Keeper
 from fedlab.privacy.accounting.ledger import Ledger
 
+Messages = Iterable[Message]
 NOBODY: Mapping[int, Sequence[int]] = MappingProxyType({})
 
 
@@ -63,9 +64,7 @@ class FedlabStrategy(Strategy):
 
     # -- asking --------------------------------------------------------------------------------------------------
 
-    def configure_train(
-        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
-    ) -> Iterable[Message]:
+    def configure_train(self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid) -> Messages:
         """Return what clients are asked: here every node, with the model and the number of the round."""
         return self.ask(grid, ConfigRecord({**config, "server-round": server_round}), arrays)
 
@@ -98,9 +97,7 @@ class FedlabStrategy(Strategy):
     # -- hearing -------------------------------------------------------------------------------------------------
 
     @abstractmethod
-    def aggregate_train(
-        self, server_round: int, replies: Iterable[Message]
-    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+    def aggregate_train(self, server_round: int, replies: Messages) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Return the model after a round, and no metrics; None leaves the model as it was."""
 
     def merge(self, replies: Iterable[Message]) -> ArrayRecord | None:
@@ -109,9 +106,7 @@ class FedlabStrategy(Strategy):
 
     # -- the rest ------------------------------------------------------------------------------------------------
 
-    def configure_evaluate(
-        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
-    ) -> Iterable[Message]:
+    def configure_evaluate(self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid) -> Messages:
         """Ask nobody: the server evaluates, and what clients would measure on their own samples is data."""
         return []
 
@@ -141,21 +136,15 @@ class FlowerStrategy(FedlabStrategy):
         """Return what averages replies, where the strategy wants nothing but their mean."""
         return partial_mean(self.strategy, messages)
 
-    def configure_train(
-        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
-    ) -> Iterable[Message]:
+    def configure_train(self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid) -> Messages:
         """Return what the strategy asks."""
         return self.strategy.configure_train(server_round, arrays, config, grid)
 
-    def aggregate_train(
-        self, server_round: int, replies: Iterable[Message]
-    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+    def aggregate_train(self, server_round: int, replies: Messages) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Return what the strategy makes of the replies."""
         return self.strategy.aggregate_train(server_round, replies)
 
-    def configure_evaluate(
-        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
-    ) -> Iterable[Message]:
+    def configure_evaluate(self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid) -> Messages:
         """Return what the strategy asks."""
         return self.strategy.configure_evaluate(server_round, arrays, config, grid)
 
