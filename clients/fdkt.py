@@ -45,14 +45,7 @@ SMALL_MODEL = "small_model"
 
 @dataclass(frozen=True)
 class Private:
-    """What a client has.
-
-    Attributes:
-        x: (n, d) embeddings.
-        labels: (n,); those beyond the first `labelled` are not looked at.
-        split: The texts themselves, and the groups they belong to.
-        labelled: How many labels the client has.
-    """
+    """What a client has: texts, embeddings x (n, d) and labels (n,), of which it knows the first `labelled`."""
 
     x: np.ndarray
     labels: np.ndarray
@@ -138,12 +131,7 @@ class FDKT(Learner):
         return answer, {**memory, **new}
 
     def private(self, x: Tensor, labels: Tensor, split: Split, seed: int) -> Private:
-        """Return what a client has of what is its own: some texts, fewer labels.
-
-        Args:
-            x, labels, split: Everything the client could have.
-            seed: Of the run and the client, the same in every round.
-        """
+        """Return what a client has of what is its own: some texts, fewer labels; the same for the same seed."""
         order = np.random.default_rng(seed).permutation(len(labels))
         rows = order if self.texts is None else order[: self.texts]
         return Private(
@@ -151,11 +139,7 @@ class FDKT(Learner):
         )
 
     def domains(self, split: Split) -> np.ndarray:
-        """Return the domain of each text, (n,).
-
-        Raises:
-            BadInput: Nothing says it.
-        """
+        """Return the domain of each text, (n,); BadInput where nothing says it."""
         if self.domain is not None:
             return np.full(len(split), self.domain)
         if self.group not in split.groups:
@@ -166,13 +150,9 @@ class FDKT(Learner):
         return split.groups[self.group]
 
     def taught(self, private: Private, arrays: Arrays, seed: int) -> Taught:
-        """Return the small model after the labelled texts and the server's.
+        """Return the small model after the labelled texts and the server's, without which training is local.
 
-        Args:
-            private: What the client has.
-            arrays: The server's texts: `text` and `ends`, `embedded` (m, d) and `labels` (m,); without them local
-                training.
-            seed: Of what the small model draws.
+        The server's are `text` and `ends`, `embedded` (m, d) and `labels` (m,); the small model draws by the seed.
         """
         n, d = private.labelled, private.x.shape[1]
         own = Labelled(private.x[:n], private.labels[:n], private.texts[:n])

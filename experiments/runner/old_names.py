@@ -60,7 +60,8 @@ MODULES = {
         (".analytic", ".learner"),
     )
 }
-MODULES["strategies.app"] = "fedlab.engine.aggregation.server_evaluation"  # of its classes checkpoints name one
+# Of the classes of strategies.app checkpoints name one.
+MODULES["strategies.app"] = "fedlab.engine.aggregation.server_evaluation"
 LEARNERS = "Analytic DualReLUTanh DualStream Expansion Identity RandomRBF RandomReLU SampledRBF Joint Filled Tempered"
 """Classes that `fedlab.stats` exported and `fedlab.analytic` does now."""
 CLASSES = {
