@@ -22,9 +22,10 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
+from fedlab import checks
 from fedlab.analytic import Analytic, ContinualLearner
 from fedlab.analytic.learner import EMPTY, SYSTEMS, groups
-from fedlab.errors import BadInput, unknown
+from fedlab.errors import BadInput
 from fedlab.method import Answer, Arrays, Config
 from fedlab.stats import ClassCounts, ClassWeights, GramStats, PerClass, pack, packed_bytes, total_of
 from fedlab.stats.arithmetic.memory import check_memory, human
@@ -53,8 +54,7 @@ class AIR(ContinualLearner):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_tau(self.tau)
-        if self.form not in FORMS:
-            raise unknown("form", self.form, FORMS)
+        checks.choice("form", self.form, FORMS)
 
     def observe(
         self, x: Tensor, labels: Tensor, weights: ClassWeights | None = None

@@ -23,6 +23,7 @@ from jaxtyping import Float32
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from fedlab import checks
 from fedlab.analytic import Expansion, Identity
 from fedlab.errors import BadInput
 from fedlab.gradient import Linear, Network
@@ -75,12 +76,10 @@ class DPSGD(Learner):
 
     def __post_init__(self) -> None:
         for name in ("num_classes", "rounds"):
-            if getattr(self, name) < 1:
-                raise BadInput(f"{name}={getattr(self, name)} must be at least 1")
-        if not self.learning_rate > 0:
-            raise BadInput(f"learning_rate={self.learning_rate} must be > 0")
-        if not 0 <= self.momentum < 1:
-            raise BadInput(f"momentum={self.momentum} must lie in [0, 1)")
+            checks.integer(name, getattr(self, name), least=1)
+        checks.number("learning_rate", self.learning_rate, above=0)
+        checks.number("momentum", self.momentum, least=0, below=1)
+        checks.number("batch_size", self.batch_size, above=0, remedy="how many samples a batch is expected to have")
         check_entropy(self.entropy)
         self._rule(1.0)  # refuses a setting out of range here rather than at the first sample
 
@@ -94,11 +93,11 @@ class DPSGD(Learner):
         Raises:
             BadInput: A sample is no sample; this much a client tells that has a broken one.
         """
-        told = config.get("dp-sgd")
+        terms = config.get("dp-sgd")
         own = [self.multiplier, self.sampling_probability, float(self.steps)]
-        if told is not None and told != own:
+        if terms is not None and terms != own:
             raise BadInput(
-                f"the server reckons with noise multiplier, sampling probability and steps {told}, this client with "
+                f"the server reckons with noise multiplier, sampling probability and steps {terms}, this client with "
                 f"{own}: give both the same promise, rounds and steps"
             )
         h = self.features(x)
@@ -135,8 +134,6 @@ class DPSGD(Learner):
         return calibrate(self.epsilon, self.delta, self.sampling_probability, self.rounds * self.steps)
 
     def _rule(self, noise_multiplier: float) -> dpsgd.DPSGD:
-        if not self.batch_size > 0:
-            raise BadInput(f"batch_size={self.batch_size} must be > 0: how many samples a batch is expected to have")
         return dpsgd.DPSGD(
             self.clip, noise_multiplier, self.sampling_probability, self.steps, self.batch_size, clipping=self.clipping
         )

@@ -122,10 +122,8 @@ class FDKT(Learner):
         step, noise = config.get("step"), config.get("noise")
         if step not in steps:
             raise unknown("step of FDKT", step, steps)
-        if noise is not None and noise != self.budget.told:
-            raise BadInput(
-                f"the server reckons with noise {noise}, this client adds {self.budget.told}: give both the same budget"
-            )
+        if noise is not None and noise != (own := self.budget.terms):
+            raise BadInput(f"the server reckons with noise {noise}, this client adds {own}: give both the same budget")
         private = self.private(*samples(), self.of(int(str(config["run-seed"])), who))
         answer, new = steps[str(step)](private, arrays, seed)
         return answer, {**memory, **new}

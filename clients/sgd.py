@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Float32
 from torch import Tensor
 
+from fedlab import checks
 from fedlab.analytic import Expansion, Identity
 from fedlab.errors import BadInput
 from fedlab.gradient import Descent, Linear, Network, Stacked
@@ -47,8 +48,7 @@ class SGD(Learner):
     momentum: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.num_classes < 1:
-            raise BadInput(f"num_classes={self.num_classes} must be at least 1")
+        checks.integer("num_classes", self.num_classes, least=1)
         self._descent({})  # refuses a setting out of range here rather than at the first sample
 
     def initial(self, d0: int, seed: int) -> dict[str, np.ndarray]:

@@ -18,11 +18,11 @@ from collections.abc import Iterable
 from flwr.app import ArrayRecord, ConfigRecord, Message
 from flwr.serverapp import Grid
 
+from fedlab import checks
 from fedlab.engine.aggregation.closed_form import ClosedForm
 from fedlab.engine.aggregation.strategy import Messages
 from fedlab.engine.messages.partial_sums import StatisticsSum
 from fedlab.engine.persistence.statistics_store import Keeper
-from fedlab.errors import unknown
 from fedlab.stats import GramStats, StatisticsTotal
 
 
@@ -43,9 +43,7 @@ class AFL(ClosedForm):
     one_round = True
 
     def __init__(self, ridge: float | str = 1.0, keep_clients: str | None = None, late: str = "drop"):
-        if late not in ("drop", "merge"):
-            raise unknown("late", late, ("drop", "merge"))
-        self.ridge, self.late = ridge, late
+        self.ridge, self.late = ridge, checks.choice("late", late, ("drop", "merge"))
         self.kept = Keeper(keep_clients) if keep_clients else None
         # Workers may add replies before they are sent, but not where each client's is to be kept.
         self.partial_sum = None if keep_clients else StatisticsSum

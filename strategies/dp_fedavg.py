@@ -31,6 +31,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricReco
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import DifferentialPrivacyServerSideFixedClipping, FedAvg
 
+from fedlab import checks
 from fedlab.engine.aggregation.private import Private
 from fedlab.engine.aggregation.replies import taken
 from fedlab.engine.aggregation.strategy import FedlabStrategy, Messages
@@ -77,10 +78,8 @@ class DPFedAvg(Private, FedlabStrategy):
                 "samples say methods=[dp_sgd]"
             )
         check_noise(privacy, noise_multiplier)
-        if rounds < 1:
-            raise BadInput(f"rounds={rounds} must be at least 1")
         super().__init__(seed, entropy)
-        self.privacy, self.rounds = privacy, rounds
+        self.privacy, self.rounds = privacy, checks.integer("rounds", rounds, least=1)
         self.clip = check_bound("clip", clip)
         self.sampling_probability = check_sampling(fraction_train)
         self.given_multiplier = noise_multiplier

@@ -128,11 +128,11 @@ def _logging_above() -> Iterator[None]:
 
 
 def _summary(name: str, nodes: int, grid: WatchedGrid, took: float) -> str:
-    sent = ", ".join(f"{count} {kind}" for kind, count in grid.sent.items()) or "no"
+    messages = ", ".join(f"{count} {kind}" for kind, count in grid.sent.items()) or "no"
     rounds = f"{grid.rounds} {'round' if grid.rounds == 1 else 'rounds'}, " if grid.rounds else ""
     traffic = grid.traffic
     return (
-        f"{name} on {nodes} {'node' if nodes == 1 else 'nodes'}: {rounds}{sent} messages, "
+        f"{name} on {nodes} {'node' if nodes == 1 else 'nodes'}: {rounds}{messages} messages, "
         f"{grid.errors} errors, {human_bytes(traffic.bytes_down)} to the nodes, "
         f"{human_bytes(traffic.bytes_up)} back, "
         f"{seconds(took)} s ({seconds(min(traffic.seconds, took))} s waiting for nodes)"

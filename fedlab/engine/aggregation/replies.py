@@ -105,11 +105,10 @@ class Replies:
             self._raise_failed()
 
     def _again(self, reply: Message) -> bool:
-        asked = reply.metadata.reply_to_message_id
-        if asked in self._seen:
-            return True
-        self._seen.add(asked)
-        return False
+        question = reply.metadata.reply_to_message_id
+        again = question in self._seen
+        self._seen.add(question)
+        return again
 
     def _unlike(self, reply: Message) -> str | None:
         """Return what tells a reply's arrays from the model that was sent; None if nothing does.
@@ -118,11 +117,11 @@ class Replies:
         """
         if not (self._models and len(self._messages)):
             return None
-        sent = records_of(self._messages[0].content, ArrayRecord)
+        models = records_of(self._messages[0].content, ArrayRecord)
         for name, record in records_of(reply.content, ArrayRecord).items():
-            if name not in sent:
+            if name not in models:
                 continue
-            model = layout_of(sent[name])
+            model = layout_of(models[name])
             trained = any(dtype.kind == "f" for _, dtype in model.values())
             if trained and (why := unlike(model, views(record))) is not None:
                 return why
@@ -132,8 +131,8 @@ class Replies:
         if reply.metadata.src_node_id != SERVER_NODE:
             return reply.metadata.src_node_id
         # Errors made by the infrastructure name the SuperLink as their source.
-        asked = reply.metadata.reply_to_message_id
-        return next((m.metadata.dst_node_id for m in self._messages if m.metadata.message_id == asked), SERVER_NODE)
+        question = reply.metadata.reply_to_message_id
+        return next((m.metadata.dst_node_id for m in self._messages if m.metadata.message_id == question), SERVER_NODE)
 
     def _raise_failed(self) -> None:
         (name, *others), reason = map(self._grid.client_name, self._failed), next(iter(self._failed.values()))

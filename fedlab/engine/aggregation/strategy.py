@@ -85,8 +85,8 @@ class FedlabStrategy(Strategy):
         for node, record in arrays.items():
             same = id(record), tuple(missed.get(node, ()))
             if same not in contents:
-                told = ConfigRecord({**config, "missed-rounds": list(same[1])}) if same[1] else config
-                contents[same] = RecordDict({"arrays": record, "config": told})
+                settings = ConfigRecord({**config, "missed-rounds": list(same[1])}) if same[1] else config
+                contents[same] = RecordDict({"arrays": record, "config": settings})
             messages.append(Message(contents[same], node, MessageType.TRAIN))
         return messages
 
