@@ -19,7 +19,6 @@ from functools import cached_property, lru_cache
 
 import numpy as np
 import torch
-from jaxtyping import Float32
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
@@ -27,17 +26,18 @@ from fedlab import checks
 from fedlab.analytic import Expansion, Identity
 from fedlab.errors import BadInput
 from fedlab.gradient import Linear, Network
+from fedlab.gradient.learner import GradientLearner, tensors
 from fedlab.gradient.modules import model_of, module_of
-from fedlab.method import Answer, Arrays, Config, Learner
+from fedlab.method import Answer, Arrays, Config
 from fedlab.privacy.accounting.calibration import calibrate
 from fedlab.privacy.dpsgd import private_gradient as dpsgd
 from fedlab.privacy.dpsgd.private_gradient import Rows, generator_of
 from fedlab.privacy.mechanisms.noise_source import check_entropy
-from fedlab.stats.arithmetic.samples import check_features, check_labels
+from fedlab.stats.arithmetic.samples import check_labels
 
 
 @dataclass(frozen=True)
-class DPSGD(Learner):
+class DPSGD(GradientLearner):
     """DP-SGD on a head or a small network.
 
     Args:
@@ -83,10 +83,6 @@ class DPSGD(Learner):
         check_entropy(self.entropy)
         self._rule(1.0)  # refuses a setting out of range here rather than at the first sample
 
-    def initial(self, d0: int, seed: int) -> dict[str, np.ndarray]:
-        """Return the network's initial model."""
-        return self.network.initial(self.expansion.out_features(d0), self.num_classes, seed)
-
     def train(self, arrays: Arrays, config: Config, x: Tensor, labels: Tensor, seed: int) -> Answer:
         """Return the noisy model, and the weight that everyone has; a client without samples answers alike.
 
@@ -103,7 +99,7 @@ class DPSGD(Learner):
         h = self.features(x)
         check_labels(labels, self.num_classes, len(x))
         _probe(self.network, h.shape[1], self.num_classes, self.clipping)
-        module = module_of(self.network, _tensors(arrays, h.device))
+        module = module_of(self.network, tensors(arrays, h.device))
         optimizer = torch.optim.SGD(module.parameters(), lr=self.learning_rate, momentum=self.momentum)
         self._rule(self.multiplier).train(
             module,
@@ -116,15 +112,6 @@ class DPSGD(Learner):
             probe=False,
         )
         return {name: array.cpu().numpy() for name, array in model_of(module).items()}, {"num-examples": 1}
-
-    def features(self, x: Tensor) -> Float32[Tensor, "n d"]:
-        """Return the expanded features."""
-        check_features(x)
-        return self.expansion(x.to(torch.float64)).to(torch.float32)
-
-    def scores(self, arrays: Arrays, h: Tensor) -> Float32[Tensor, "n c"]:
-        """Return the logits."""
-        return self.network.logits(_tensors(arrays, h.device), h)
 
     @cached_property
     def multiplier(self) -> float:
@@ -153,10 +140,6 @@ def _probe(network: Network, d: int, num_classes: int, clipping: str) -> None:
     h = torch.arange(d, dtype=torch.float32).sin().unsqueeze(0)
     optimizer = torch.optim.SGD(module.parameters(), lr=0.0)
     rule.train(module, Rows(h, torch.zeros(1, dtype=torch.int64)), _losses, optimizer, torch.Generator())
-
-
-def _tensors(arrays: Arrays, device: torch.device) -> dict[str, Tensor]:
-    return {name: torch.tensor(array, device=device) for name, array in arrays.items()}
 
 
 def _drawn_for(seed: int, own: list[float], arrays: Arrays, h: Tensor, labels: Tensor) -> int:

@@ -154,12 +154,12 @@ class FDKT(Learner):
         """
         n, d = private.labelled, private.x.shape[1]
         own = Labelled(private.x[:n], private.labels[:n], private.texts[:n])
-        sent = Labelled(
+        synthetic = Labelled(
             arrays.get("embedded", np.zeros((0, d), np.float32)).reshape(-1, d),
             arrays.get("labels", np.zeros(0, np.int64)),
             unpack_texts(arrays) if "text" in arrays else [],
         )
-        return self.small_model.teach(own, sent, self.num_classes, seed)
+        return self.small_model.teach(own, synthetic, self.num_classes, seed)
 
     @staticmethod
     def of(run_seed: int, who: int) -> int:
@@ -248,6 +248,6 @@ class FDKT(Learner):
 @lru_cache(maxsize=1)  # test samples are judged part by part, each by the same head
 def _head_of(head: Head, num_classes: int, shape: tuple[int, int], embedded: bytes, labels: bytes) -> np.ndarray:
     """Return the head that these texts alone teach."""
-    sent = np.frombuffer(embedded, np.float32).reshape(shape)
-    none = sent[:0], np.zeros(0, np.int64)
-    return head.fit(*none, sent, np.frombuffer(labels, np.int64), num_classes, 0)
+    synthetic = np.frombuffer(embedded, np.float32).reshape(shape)
+    none = synthetic[:0], np.zeros(0, np.int64)
+    return head.fit(*none, synthetic, np.frombuffer(labels, np.int64), num_classes, 0)

@@ -14,19 +14,19 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from jaxtyping import Float32
 from torch import Tensor
 
 from fedlab import checks
 from fedlab.analytic import Expansion, Identity
 from fedlab.errors import BadInput
 from fedlab.gradient import Descent, Linear, Network, Stacked
-from fedlab.method import Answer, Arrays, Config, Learner
-from fedlab.stats.arithmetic.samples import check_features, check_labels
+from fedlab.gradient.learner import GradientLearner, tensors
+from fedlab.method import Answer, Arrays, Config
+from fedlab.stats.arithmetic.samples import check_labels
 
 
 @dataclass(frozen=True)
-class SGD(Learner):
+class SGD(GradientLearner):
     """Local stochastic gradient descent on a head or a small network.
 
     Args:
@@ -51,16 +51,12 @@ class SGD(Learner):
         checks.integer("num_classes", self.num_classes, least=1)
         self._descent({})  # refuses a setting out of range here rather than at the first sample
 
-    def initial(self, d0: int, seed: int) -> dict[str, np.ndarray]:
-        """Return the network's initial model."""
-        return self.network.initial(self.expansion.out_features(d0), self.num_classes, seed)
-
     def train(self, arrays: Arrays, config: Config, x: Tensor, labels: Tensor, seed: int) -> Answer:
         """Return the model after local training, the number of samples and the last epoch's mean loss."""
         h = self.features(x)
         check_labels(labels, self.num_classes, len(x))
         model, loss = self._descent(config).run(
-            self.network, _tensors(arrays, h.device), h, labels.to(torch.int64), seed
+            self.network, tensors(arrays, h.device), h, labels.to(torch.int64), seed
         )
         return _arrays(model), {"num-examples": len(h), "train-loss": loss}
 
@@ -80,7 +76,7 @@ class SGD(Learner):
         sizes = [len(x) for x in xs]
         if sum(n > 0 for n in sizes) < 2:
             return None
-        start = _tensors(arrays, xs[0].device)
+        start = tensors(arrays, xs[0].device)
         d = self.expansion.out_features(xs[0].shape[1])
         stacked = Stacked(self.network, self._descent(config), d, self.num_classes)
         if not stacked.pays(start):
@@ -107,23 +103,10 @@ class SGD(Learner):
             return None
         return answers
 
-    def features(self, x: Tensor) -> Float32[Tensor, "n d"]:
-        """Return the expanded features."""
-        check_features(x)
-        return self.expansion(x.to(torch.float64)).to(torch.float32)
-
-    def scores(self, arrays: Arrays, h: Tensor) -> Float32[Tensor, "n c"]:
-        """Return the logits."""
-        return self.network.logits(_tensors(arrays, h.device), h)
-
     def _descent(self, config: Config) -> Descent:
         proximal = config.get("proximal-mu", 0.0)
         assert isinstance(proximal, (int, float))
         return Descent(self.epochs, self.batch_size, self.learning_rate, self.momentum, float(proximal))
-
-
-def _tensors(arrays: Arrays, device: torch.device) -> dict[str, Tensor]:
-    return {name: torch.tensor(array, device=device) for name, array in arrays.items()}
 
 
 def _arrays(model: Mapping[str, Tensor]) -> dict[str, np.ndarray]:

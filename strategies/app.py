@@ -113,16 +113,9 @@ def run(
                 method.ledger = spending
                 if ledger is None and not grid.simulated:
                     grid.emit("warning", message=UNKEPT)
-            history = run_rounds(
-                strategy,
-                grid,
-                to_record(learner.initial(everyone.train.shape[1], config["seed"])),
-                config["rounds"] * steps,
-                evaluate,
-                config["timeout"],
-                config["tolerate"],
-                checkpoints,
-            )
+            initial = to_record(learner.initial(everyone.train.shape[1], config["seed"]))
+            patience = config["timeout"], config["tolerate"]
+            history = run_rounds(strategy, grid, initial, config["rounds"] * steps, evaluate, *patience, checkpoints)
     finally:
         gc.unfreeze()
     report = dict(method.report())

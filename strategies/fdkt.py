@@ -1,11 +1,11 @@
 """FDKT's server: a large language model writes texts like those that clients hold, guided by what they say privately.
 
     hello                    every client names its domain
-    synthesise  (optional)   clients write texts by generators of their own; what passes the sieve are demonstrations
+    synthesise  (optional)   clients write texts by generators of their own; what passes the filters are demonstrations
     vote  x V                the model writes candidates from demonstrations, clients vote, the winners demonstrate next
     teach                    all that was won, in all domains, goes to every client with its embeddings and labels
 
-Everything after the noise of clients is post-processing: writing, sifting, choosing and sending cost no epsilon.
+Everything after the noise of clients is post-processing: writing, filtering, choosing and sending cost no epsilon.
 What others' domains say of a label helps too, so everyone is taught with the texts of all. A client is charged in
 the ledger before it is asked, whether or not it answers.
 
@@ -208,7 +208,7 @@ class FDKT(Private, Protocol):
                 self.charge(release)
 
     def _write(self, number: int, stage: str, now: Round) -> None:
-        """Add so many texts of each domain and label to the pool; those that won before stand again.
+        """Add so many texts of each domain and label to the candidates; those that won before stand again.
 
         So a round can only improve on them.
         """

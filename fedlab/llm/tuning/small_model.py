@@ -65,8 +65,8 @@ class Taught:
 class SmallModel(Protocol):
     """What every small model offers."""
 
-    def teach(self, private: Labelled, sent: Labelled, num_classes: int, seed: int) -> Taught:
-        """Return the model after n private and m sent texts of c classes; either may be none."""
+    def teach(self, private: Labelled, synthetic: Labelled, num_classes: int, seed: int) -> Taught:
+        """Return the model after n private and m synthetic texts of c classes; either may be none."""
         ...
 
     def scores(
@@ -104,9 +104,9 @@ class Head:
             checks.number("penalties", penalty, above=0)
         checks.integer("folds", self.folds, least=2)
 
-    def teach(self, private: Labelled, sent: Labelled, num_classes: int, seed: int) -> Taught:
+    def teach(self, private: Labelled, synthetic: Labelled, num_classes: int, seed: int) -> Taught:
         """Return `fit`'s head as `weight`."""
-        return Taught({"weight": self.fit(private.x, private.labels, sent.x, sent.labels, num_classes, seed)})
+        return Taught({"weight": self.fit(private.x, private.labels, synthetic.x, synthetic.labels, num_classes, seed)})
 
     def scores(
         self, weights: Mapping[str, np.ndarray], x: Float32[np.ndarray, "n d"], texts: Sequence[str] = ()
