@@ -121,8 +121,7 @@ def run(
     report = dict(method.report())
     for note in report.pop("notes", []):
         grid.emit("warning", message=note)
-    broken = [name for name, array in from_record(history.arrays).items() if not np.isfinite(array).all()]
-    if broken:
+    if broken := [name for name, array in from_record(history.arrays).items() if not np.isfinite(array).all()]:
         grid.emit(
             "warning",
             message=f"the model diverged: {', '.join(broken)} hold NaN or infinite numbers, and its accuracy "

@@ -57,7 +57,7 @@ def run_app(
         grid = WatchedGrid(inner, progress)
         started = time.perf_counter()
         try:
-            with progress, _logging_above():
+            with progress.bar, _logging_above():
                 app.run(grid)
         finally:  # a ServerApp may raise because its clients did
             took = time.perf_counter() - started
@@ -87,15 +87,8 @@ class _Progress:
         self._console, self._printed = console, time.monotonic()
         self._moving = console.is_terminal and not console.is_dumb_terminal
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        self._bar = Progress(*columns, console=console, disable=not self._moving, transient=True)
-        self._task = self._bar.add_task(name, total=None)
-
-    def __enter__(self) -> _Progress:
-        self._bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.stop()
+        self.bar = Progress(*columns, console=console, disable=not self._moving, transient=True)
+        self._task = self.bar.add_task(name, total=None)
 
     def __call__(self, event: str, **fields: Any) -> None:
         """Take an event of a WatchedGrid."""
@@ -108,7 +101,7 @@ class _Progress:
             return
         number, done, total = fields["round"], fields["done"], fields["total"]
         what = fields["what"] if number is None else f"round {number}: {fields['what']}"
-        self._bar.update(self._task, description=what, completed=done, total=total)
+        self.bar.update(self._task, description=what, completed=done, total=total)
         if not self._moving and time.monotonic() - self._printed > SILENCE:
             self._printed = time.monotonic()
             self._console.print(f"{what}: {done} of {total} replies", soft_wrap=True)
