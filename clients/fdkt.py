@@ -124,7 +124,8 @@ class FDKT(Learner):
             raise unknown("step of FDKT", step, steps)
         if noise is not None and noise != (own := self.budget.terms):
             raise BadInput(f"the server reckons with noise {noise}, this client adds {own}: give both the same budget")
-        private = self.private(*samples(), self.of(int(str(config["run-seed"])), who))
+        x, labels, split = samples()
+        private = self.private(x, labels, split, self.of(int(str(config["run-seed"])), who))
         answer, new = steps[str(step)](private, arrays, seed)
         return answer, {**memory, **new}
 

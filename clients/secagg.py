@@ -78,7 +78,8 @@ class SecureAggregation(Learner):
             return {**answer, "who": np.array([who], np.uint64)}, keeps
 
         def upload() -> tuple[dict[str, np.ndarray], Memory]:
-            packed, _ = self.learner.train({}, config, *samples(), seed)
+            x, labels = samples()
+            packed, _ = self.learner.train({}, config, x, labels, seed)
             statistics = unpack(packed)
             answer, keeps = one.upload(question, integers(statistics, clients), session, memory)
             return {**answer, "layout": Layout.of(statistics).numbers()}, keeps
