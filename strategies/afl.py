@@ -13,9 +13,7 @@ https://arxiv.org/abs/2405.16240. d features, c classes, k clients.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
-from flwr.app import ArrayRecord, ConfigRecord, Message
+from flwr.app import ArrayRecord, ConfigRecord
 from flwr.serverapp import Grid
 
 from fedlab import checks
@@ -66,11 +64,11 @@ class AFL(ClosedForm):
         self._add(replies)
         return self._solve(), None
 
-    def merge(self, replies: Iterable[Message]) -> ArrayRecord | None:
+    def merge(self, replies: Messages) -> ArrayRecord | None:
         """Add clients that answered late, and solve again; None if there were none."""
         return self._solve() if self._add(replies) else None
 
-    def _add(self, replies: Iterable[Message]) -> int:
+    def _add(self, replies: Messages) -> int:
         return self.add(replies, self._sum, self.kept.keep if self.kept else None)
 
     def _solve(self) -> ArrayRecord:

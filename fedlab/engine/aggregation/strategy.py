@@ -22,6 +22,7 @@ from fedlab.engine.persistence.statistics_store import Keeper
 from fedlab.privacy.accounting.ledger import Ledger
 
 Messages = Iterable[Message]
+"""What is asked, or answered, in a round."""
 NOBODY: Mapping[int, Sequence[int]] = MappingProxyType({})
 
 
@@ -100,7 +101,7 @@ class FedlabStrategy(Strategy):
     def aggregate_train(self, server_round: int, replies: Messages) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Return the model after a round, and no metrics; None leaves the model as it was."""
 
-    def merge(self, replies: Iterable[Message]) -> ArrayRecord | None:
+    def merge(self, replies: Messages) -> ArrayRecord | None:
         """Return the model with those who answered late; None if it has not changed."""
         raise NotImplementedError
 
@@ -110,7 +111,7 @@ class FedlabStrategy(Strategy):
         """Ask nobody: the server evaluates, and what clients would measure on their own samples is data."""
         return []
 
-    def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
+    def aggregate_evaluate(self, server_round: int, replies: Messages) -> MetricRecord | None:
         """Nothing was asked."""
         return None
 
@@ -148,7 +149,7 @@ class FlowerStrategy(FedlabStrategy):
         """Return what the strategy asks."""
         return self.strategy.configure_evaluate(server_round, arrays, config, grid)
 
-    def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
+    def aggregate_evaluate(self, server_round: int, replies: Messages) -> MetricRecord | None:
         """Return what the strategy makes of the replies."""
         return self.strategy.aggregate_evaluate(server_round, replies)
 
