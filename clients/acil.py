@@ -22,7 +22,7 @@ class ACIL(ContinualLearner):
     """The analytic class-incremental learner.
 
     Args:
-        expansion: The buffer layer: 8192 columns for CIFAR-100, 16384 for ImageNet in the paper.
+        expansion: Buffer layer: 8192 columns for CIFAR-100, 16384 for ImageNet in the paper.
         num_classes, mode, limit, bits, min_samples: As `Analytic` has them. The classes are those of the whole
             stream: one not yet met is a zero column.
     """

@@ -38,8 +38,8 @@ class AEFOCL(ContinualLearner):
     """The analytic exemplar-free online continual learner.
 
     Args:
-        spread: s >= 0, how far pseudo-features scatter: 1 as the samples do.
-        seed: Of the pseudo-features.
+        spread: Scatter s >= 0 of pseudo-features: 1 as the samples do.
+        seed: Seed of the pseudo-features.
         num_classes, expansion, mode, limit, bits, min_samples: As `Analytic` has them.
     """
 

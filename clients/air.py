@@ -42,7 +42,7 @@ class AIR(ContinualLearner):
 
     Args:
         tau: Tempering: 0 weights every sample alike, 1 every class.
-        form: 'per_class' or 'two_rounds'.
+        form: Form of the answers: 'per_class' or 'two_rounds'.
         memory: Largest number of bytes that sums class by class may hold; None for a share of what is available.
         num_classes, expansion, mode, limit, bits, min_samples: As `Analytic` has them.
     """
@@ -63,7 +63,7 @@ class AIR(ContinualLearner):
 
         Args:
             x, labels: As `Analytic` has them.
-            weights: What the counts of all clients made of the first round; with them the answer is one weighted sum.
+            weights: Weights, which all clients' counts decided; with them the answer is one weighted sum.
         """
         if weights is not None:
             return self.observe_sums(x, labels, weights)

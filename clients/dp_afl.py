@@ -35,9 +35,9 @@ class DPAFL(Analytic):
     """The analytic learner of one noisy release.
 
     Args:
-        guarantee: What is promised; the rows are clipped to its `clip`, in units of the expanded features.
-        clients: k, over whom the noise is shared under distributed trust.
-        entropy: 'seeded' for noise that the run's seed repeats, 'os' for noise that nobody can.
+        guarantee: Guarantee that is promised; the rows are clipped to its `clip`, in units of the expanded features.
+        clients: Number k of clients, over whom the noise is shared under distributed trust.
+        entropy: Source of the noise: 'seeded' for noise that the run's seed repeats, 'os' for noise that nobody can.
     """
 
     guarantee: Guarantee = field(default_factory=Guarantee)

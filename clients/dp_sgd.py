@@ -41,18 +41,18 @@ class DPSGD(GradientLearner):
     """DP-SGD on a head or a small network.
 
     Args:
-        num_classes: c.
-        epsilon, delta: What all rounds together keep for one sample, added or removed.
-        rounds: In how many a client may be asked.
-        steps: T of one round.
-        sampling_probability: q in (0, 1]: a public number.
-        batch_size: B: how many samples a batch is expected to have; a public number.
-        clip: C.
-        expansion, network: The features, and what is trained on them.
-        learning_rate, momentum: Of the local optimiser.
-        clipping: 'ghost' or 'hooks': the same sums.
-        noise_multiplier: m; None calibrates it. The strategy is told the same.
-        entropy: 'seeded', or 'os' for noise that nobody can draw again.
+        num_classes: Number of classes c.
+        epsilon, delta: Privacy of all rounds together for one sample, added or removed.
+        rounds: Number of rounds in which a client may be asked.
+        steps: Number T of steps of one round.
+        sampling_probability: Probability q in (0, 1] of a sample in a step: a public number.
+        batch_size: Number B of samples that a batch is expected to have; a public number.
+        clip: Clip norm C.
+        expansion, network: Map to the features, and network that is trained on them.
+        learning_rate, momentum: Settings of the local optimiser.
+        clipping: Way of clipping, 'ghost' or 'hooks': the same sums.
+        noise_multiplier: Noise multiplier m; None calibrates it. The strategy is told the same.
+        entropy: Source of the noise: 'seeded', or 'os' for noise that nobody can draw again.
 
     Raises:
         BadInput: One of them is out of range.

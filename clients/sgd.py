@@ -30,13 +30,13 @@ class SGD(GradientLearner):
     """Local stochastic gradient descent on a head or a small network.
 
     Args:
-        num_classes: c.
-        expansion: The features; the same as the analytic learner's, so that heads are compared and not features.
-        network: What is trained on them.
-        epochs: Local epochs E.
-        batch_size: B.
-        learning_rate: lr.
-        momentum: Of the local optimiser; 0 is plain SGD.
+        num_classes: Number of classes c.
+        expansion: Map to the features; that of the analytic learner, so that heads are compared and not features.
+        network: Network that is trained on them.
+        epochs: Number of local epochs E.
+        batch_size: Number B of samples of a batch.
+        learning_rate: Learning rate lr.
+        momentum: Momentum of the local optimiser; 0 is plain SGD.
     """
 
     num_classes: int
@@ -69,9 +69,9 @@ class SGD(GradientLearner):
         be refused: then each client answers, or fails, for itself.
 
         Args:
-            arrays, config: The global model and the round's settings, the same for all.
+            arrays, config: Global model and settings of the round, the same for all.
             xs, labels: Backbone features (n_i, d0) and classes (n_i,) of each client; n_i = 0 is legal.
-            seeds: Of each client's order of batches.
+            seeds: Seeds of each client's order of batches.
         """
         sizes = [len(x) for x in xs]
         if sum(n > 0 for n in sizes) < 2:

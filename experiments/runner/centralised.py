@@ -26,11 +26,11 @@ def centralised(
     """Return the result, the model, and what must be said of it.
 
     Args:
-        learner: What reduces samples to statistics.
-        everyone: Whose samples, and in which steps they come.
-        ridge: g of the joint system, or 'gcv'.
-        seed: Of the run; it is only reported.
-        emit: Told of every step.
+        learner: Learner that reduces samples to statistics.
+        everyone: World of the samples, and of the steps in which they come.
+        ridge: Ridge g of the joint system, or 'gcv'.
+        seed: Seed of the run; it is only reported.
+        emit: Listener to every step.
     """
     estimate_memory(learner, everyone)
     judge = ServerEvaluator(learner, everyone, rounds=1)

@@ -39,10 +39,10 @@ def run_app(
     Args:
         folder: Folder of the app's pyproject.toml.
         nodes: Number of simulated nodes; None for what the app says, or `NODES`.
-        engine: 'local' for this process, 'ray' for Ray actors.
+        engine: Engine: 'local' for this process, 'ray' for Ray actors.
         workers: Number of Ray actors; None for one per CPU.
         run_config: Overrides of the app's config.
-        console: Where progress and summary are printed.
+        console: Console of progress and summary.
 
     Raises:
         BadInput: No app there, one that cannot be imported or whose ServerApp raises, or a setting out of range.

@@ -33,9 +33,9 @@ class Again:
     """The clients of a run; nothing is loaded before it is asked for.
 
     Args:
-        directory: Of the run.
-        name: The method.
-        unlearning: What it has kept.
+        directory: Directory of the run.
+        name: Name of the method.
+        unlearning: Sums that it has kept.
     """
 
     def __init__(self, directory: RunDirectory, name: str, unlearning: ExactUnlearning):

@@ -44,7 +44,7 @@ def reopen(path: Path, changes: Sequence[str]) -> tuple[DictConfig, list[str]]:
     """Return the config of a run and the overrides that compose it.
 
     Args:
-        path: The run directory.
+        path: Run directory.
         changes: Overrides given beside `resume=`; only those of `FREE` are taken.
 
     Raises:

@@ -32,7 +32,7 @@ class Cohort:
 
     Attributes:
         fraction: Share of the clients, in (0, 1].
-        minimum: But at least so many, where there are so many.
+        minimum: Number of clients at least, where there are so many.
     """
 
     fraction: float = MISSING
@@ -56,15 +56,15 @@ class Settings:
 
     Attributes:
         clients: Number of clients; null where the partition knows it (natural ids).
-        seed: Of the split, the random features, the partition, the sampling of clients and local training.
-        mode: 'exact' (bit-identical for every partition) or 'float64'.
-        ridge: g of the closed-form head, or 'gcv' to choose it from the statistics.
+        seed: Seed of the split, the random features, the partition, the sampling of clients and local training.
+        mode: Number system of the statistics: 'exact' (bit-identical for every partition) or 'float64'.
+        ridge: Ridge g of the closed-form head, or 'gcv' to choose it from the statistics.
         rounds: Rounds of the averaging methods.
-        device: Where features and statistics are computed: cpu, cuda, cuda:1.
+        device: Device of features and statistics: cpu, cuda, cuda:1.
         tolerate: Share of a round's clients that may fail before the run stops.
         timeout: Seconds to wait for a round's replies; null waits for all.
-        checkpoint: How often a run is kept, so that `fedlab run resume=DIR` can continue it.
-        entropy: Where noise and keys come from: 'seeded' repeats them, 'os' is for real data.
+        checkpoint: Interval at which a run is kept, so that `fedlab run resume=DIR` can continue it.
+        entropy: Source of noise and keys: 'seeded' repeats them, 'os' is for real data.
     """
 
     name: str = MISSING

@@ -24,7 +24,7 @@ def check_types(cfg: Any) -> None:
     """Refuse settings of another type than the constructor they are for says.
 
     Args:
-        cfg: The config as plain dictionaries, lists and values.
+        cfg: Config as plain dictionaries, lists and values.
 
     Raises:
         BadInput: Names the first such setting by its shortest key, its value and what it must be.

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from jaxtyping import Float32
 from torch import Tensor
 
-from fedlab.analytic import Expansion
 from fedlab.gradient.networks import Network
 from fedlab.method import Arrays, Learner
 from fedlab.stats.arithmetic.samples import check_features
@@ -17,7 +18,7 @@ class GradientLearner(Learner):
     """What learners of a network share; the three settings are theirs to give."""
 
     num_classes: int
-    expansion: Expansion
+    expansion: Any  # of `fedlab.analytic`, of which this room knows nothing
     network: Network
 
     def initial(self, d0: int, seed: int) -> dict[str, np.ndarray]:

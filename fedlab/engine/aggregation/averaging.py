@@ -33,7 +33,7 @@ class WeightedMean:
 
     Args:
         record: Name of the arrays' record.
-        layout: What the model looks like.
+        layout: Shapes and types of the model.
     """
 
     def __init__(self, record: str, layout: Layout):

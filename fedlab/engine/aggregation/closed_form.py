@@ -60,7 +60,7 @@ class ClosedForm(FedlabStrategy):
         Args:
             replies: Answers of the nodes.
             total: Sum that their statistics are added to.
-            keep: Called with the node and its packed statistics, once they are added.
+            keep: Listener, called with the node and its packed statistics, once they are added.
 
         Raises:
             ClientFailed: More clients' statistics do not fit the others' than may fail; the first is named.

@@ -27,12 +27,12 @@ class Replies:
     not like the model that was sent, or holds NaN, is refused and its client has failed.
 
     Args:
-        grid: Where the clients are.
-        messages: What they are asked.
+        grid: Grid of the clients.
+        messages: Questions that they are asked.
         timeout: Seconds to wait for all of them.
         tolerate: Share of the clients that may fail.
-        failures: Where tolerated failures are written: client to the reason.
-        partial_sum: What sums replies where they are made, for a strategy that only needs their sum.
+        failures: Tolerated failures, which are written here: client to the reason.
+        partial_sum: Sum of replies where they are made, for a strategy that only needs their sum.
         models: Whether replies are models like the one that was sent; other answers are their strategy's to check.
 
     Attributes:
@@ -179,7 +179,7 @@ def taken(replies: Iterable[Message], take: Callable[[Message], T]) -> Iterator[
 
     Args:
         replies: Answers of the nodes.
-        take: Called with each reply as it arrives; one on which it raises BadInput is refused, as a failure of its
+        take: Function of a reply, called as it arrives; one on which it raises BadInput is refused, as a failure of its
             client.
 
     Raises:

@@ -34,14 +34,14 @@ class History:
     """What the loop saw.
 
     Attributes:
-        arrays: The model after the last round.
-        rounds: How many were run.
+        arrays: Model after the last round.
+        rounds: Number of rounds that were run.
         seconds: Per phase: train (waiting for clients), aggregate, evaluate.
         elapsed: Seconds in all, in every process that ran a part of the rounds.
-        metrics: The server's own evaluation of `arrays`.
+        metrics: Results of the server's own evaluation of `arrays`.
         failures: Tolerated failures: client to the reason.
-        federated: What the strategy made of the clients' own evaluation in the last round; empty if it asked for
-            none.
+        federated: Metrics that the strategy made of the clients' own evaluation in the last round; empty if none was
+            asked for.
     """
 
     arrays: ArrayRecord
@@ -67,14 +67,14 @@ def run_rounds(
 
     Args:
         strategy: Any strategy of Flower's message API.
-        grid: Where the clients are.
-        arrays: The initial model.
+        grid: Grid of the clients.
+        arrays: Initial model.
         num_rounds: Number of rounds.
-        evaluate: The server's own evaluation (round, model), as Flower has it: called before the first round (as
+        evaluate: Server's own evaluation (round, model), as Flower has it: called before the first round (as
             after round 0) and after each; what it remembers itself, in a `state_dict`, is kept in checkpoints.
         timeout: Seconds to wait for the replies of a round; None waits for all.
         tolerate: Share of a round's clients that may fail, in [0, 1).
-        checkpoints: Where every round is kept, and where the run goes on if some are there; None keeps none.
+        checkpoints: Files of every round, from which the run goes on if some are there; None keeps none.
 
     Raises:
         ClientFailed: More clients failed than are tolerated; the first one's traceback is in the message.

@@ -44,9 +44,9 @@ class Batch:
     """Texts padded to the longest of them.
 
     Attributes:
-        tokens, mask: What the model reads, (n, t), and where it is text.
-        targets: (n, t) of a causal model, where its tokens stand; (n, u) of a decoder; (n,) classes.
-        decoder: What a decoder reads, (n, u); None where there is none.
+        tokens, mask: Tokens that the model reads, (n, t), and where they are text.
+        targets: Targets: (n, t) of a causal model, where its tokens stand; (n, u) of a decoder; (n,) classes.
+        decoder: Tokens that a decoder reads, (n, u); None where there is none.
     """
 
     tokens: Int64[Tensor, "n t"]
