@@ -10,18 +10,21 @@ from typing import Any
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
-from experiments.runner.schema import Checkpoint, Cohort, Settings
 from experiments.runner.signatures import docstring_of
 
 PARAMETERS = re.compile(r"^    (\w+(?:, \w+)*): (.*(?:\n {8}.*)*)", re.MULTILINE)
-OF_SCHEMA = {"": Settings, "checkpoint": Checkpoint, "cohort": Cohort}
 
 
-def documented(cfg: DictConfig) -> str:
-    """Return a config, unresolved, with the first sentence of each setting's documentation behind it."""
+def documented(cfg: DictConfig, schemas: Mapping[str, type]) -> str:
+    """Return a config, unresolved, with the first sentence of each setting's documentation behind it.
+
+    Args:
+        cfg: Config to show.
+        schemas: Classes that document what no `_target_` does, by their key.
+    """
     plain: Any = OmegaConf.to_container(cfg, enum_to_str=True)
     plain.pop("hydra", None)
-    return "\n".join(_lines(plain, ""))
+    return "\n".join(_lines(plain, "", schemas))
 
 
 def sentences(docstring: str) -> dict[str, str]:
@@ -33,8 +36,8 @@ def sentences(docstring: str) -> dict[str, str]:
     }
 
 
-def _lines(node: Mapping[str, Any], path: str) -> Iterator[str]:
-    schema, target = OF_SCHEMA.get(path), node.get("_target_")
+def _lines(node: Mapping[str, Any], path: str, schemas: Mapping[str, type]) -> Iterator[str]:
+    schema, target = schemas.get(path), node.get("_target_")
     notes = sentences(
         cleandoc(schema.__doc__ or "") if schema else docstring_of(target) if isinstance(target, str) else ""
     )
@@ -46,4 +49,4 @@ def _lines(node: Mapping[str, Any], path: str) -> Iterator[str]:
         note = f"  # {notes[key]}" if key in notes and "\n" not in text else ""
         yield from (f"{'  ' * path.count('.') + '  ' * bool(path)}{line}" for line in (text + note).split("\n"))
         if nested:
-            yield from _lines(value, f"{path}.{key}".lstrip("."))
+            yield from _lines(value, f"{path}.{key}".lstrip("."), schemas)

@@ -39,8 +39,8 @@ ROOMS = {
     "fedlab.llm.tuning": "objectives=losses adapters generator=private_generator recalled=generator_cache "
     "codes=control_codes sampling small_model fine_tuned classifier training",
     "fedlab.engine.messages": "records broadcast identity addition=partial_sums",
-    "fedlab.engine.simulation": "grid=local_grid ray_grid simulated host worker parcel schedule cluster "
-    "cohort=batched_app faults meter deployed allocator",
+    "fedlab.engine.simulation": "grid=local_grid ray_grid simulated host worker parcel=worker schedule cluster "
+    "cohort=batched_app faults meter deployed=meter allocator",
     "fedlab.engine.aggregation": "rounds replies averaging closed_form server_judged=server_evaluation",
     "fedlab.engine.persistence": "checkpoint state kept=statistics_store",
     "experiments.runner": "compare centralised sweep",

@@ -98,6 +98,10 @@ class Settings:
     study: Any = None
 
 
+DOCUMENTED: dict[str, type] = {"": Settings, "checkpoint": Checkpoint, "cohort": Cohort}
+"""Classes that document the keys which no `_target_` does."""
+
+
 def check(cfg: Any) -> None:
     """Refuse settings out of range before anything is loaded.
 
@@ -156,9 +160,9 @@ def register() -> None:
 
 
 def _settings(*, _root_: Any) -> str:
-    from experiments.runner.documented import documented  # which reads this file's docstrings
+    from experiments.runner.documented import documented  # only --help needs it
 
-    return documented(_root_).replace("$", "$$")  # for Hydra's template
+    return documented(_root_, DOCUMENTED).replace("$", "$$")  # for Hydra's template
 
 
 def _at_most_clients(wanted: int, *, _root_: Any) -> int:

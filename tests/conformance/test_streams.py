@@ -1,6 +1,6 @@
 """Every continual method over a stream of digits: the head does not tell who held what, and when.
 
-exact     the same SHA-256 for every number of clients, skew, engine and attendance
+exact     the same SHA-256 for every number of clients, skew, engine and availability
 float64   heads to max(1e-10, 10 eps cond(G + gI)) of theirs
 
 A new method enters by a name below.
@@ -86,7 +86,7 @@ def test_the_workers_leave_no_trace(run, method):
 @pytest.mark.parametrize("method", SUMS)
 @pytest.mark.parametrize(
     "availability",
-    [{"attendance__lag": 2}, {"attendance__late": 0.5}, {"attendance__away": 0.5, "attendance__spell": 2}],
+    [{"availability__lag": 2}, {"availability__late": 0.5}, {"availability__away": 0.5, "availability__spell": 2}],
     ids=["lag", "late", "away"],
 )
 def test_when_clients_come_leaves_no_trace_in_a_sum(run, method, availability):
@@ -95,7 +95,7 @@ def test_when_clients_come_leaves_no_trace_in_a_sum(run, method, availability):
 
 def test_a_client_that_returns_after_ten_tasks_is_all_there(run):
     steps = {"stream": "sample_incremental", "stream__phases": 13}
-    away = {"attendance__away": 0.5, "attendance__spell": 10}
+    away = {"availability__away": 0.5, "availability__spell": 10}
     here, there = run("acil", "air_two_rounds", **steps), run("acil", "air_two_rounds", **steps, **away)
     assert heads(here, "acil", "air_two_rounds") == heads(there, "acil", "air_two_rounds")
     met = [result["acil"]["metrics"]["steps"][5]["samples"] for result in (here, there)]

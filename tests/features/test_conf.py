@@ -4,6 +4,8 @@ import pytest
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
+from experiments.runner.signatures import fill
+
 FOLDER = Path(__file__).parents[2] / "conf" / "features"
 
 
@@ -12,6 +14,7 @@ def test_every_choice_of_features_can_be_built(path):
     config = OmegaConf.merge({"features": OmegaConf.load(path)}, {"seed": 7})
     if path.stem == "huggingface":
         config.features.backbone.id = "owner/name"  # the one thing a user must say
+    fill(config)
     assert config.features.name == path.stem
     assert config.features.limit > 0
     # one by one: inside a larger node Hydra would wrap these dataclasses in a config of their fields

@@ -4,6 +4,7 @@ import pytest
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
+from experiments.runner.signatures import fill
 from fedlab.llm.language_model import LanguageModel
 
 FOLDER = Path(__file__).parents[2] / "conf" / "llm"
@@ -22,6 +23,7 @@ def test_every_choice_of_a_language_model_can_be_built_and_costs_nothing(path):
         del config.llm["defaults"]
         config.llm = OmegaConf.merge(base, config.llm)
     config.llm = OmegaConf.merge(config.llm, SAID.get(path.stem, {}))
+    fill(config)
     with instantiate(config.llm) as model:
         assert isinstance(model, LanguageModel)
         assert model.cost([]).requests == 0

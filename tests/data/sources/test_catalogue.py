@@ -9,6 +9,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from experiments.main import main
+from experiments.runner.signatures import fill
 from fedlab.data import partition
 from fedlab.data.sources.catalogue import SOURCES, Digits, listing
 from fedlab.data.sources.packages import is_cached
@@ -47,6 +48,7 @@ def test_every_configuration_builds_what_it_names(file):
     for key in list(config.it):
         if OmegaConf.is_missing(config.it, key):
             config.it[key] = GIVEN[key]
+    fill(config)
     built = instantiate(config.it)
     hash(built)
     if file.parent.name == "source":

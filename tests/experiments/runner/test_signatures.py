@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 
 from experiments.runner.compose import compose, configuration
 from experiments.runner.documented import documented, sentences
+from experiments.runner.schema import DOCUMENTED
 from experiments.runner.signatures import defaults_of, docstring_of, fill
 from fedlab.errors import BadInput
 
@@ -80,7 +81,7 @@ def test_a_setting_that_its_class_does_not_have_is_named():
 
 
 def test_settings_stand_beside_their_documentation():
-    text = documented(compose(["stream=class_incremental"]))
+    text = documented(compose(["stream=class_incremental"]), DOCUMENTED)
     said = sentences(docstring_of("fedlab.data.streams.tasks.ClassIncremental"))
     assert f"  phases: 5  # {said['phases']}\n" in text and "seed: 0  # " in text
     assert yaml.safe_load(text)["analytic"]["bits"] == 12
