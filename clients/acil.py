@@ -12,27 +12,17 @@ NeurIPS 2022, https://arxiv.org/abs/2205.14922. B (d0, d) uniform in +-1/sqrt(d0
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from jaxtyping import Float64
-from torch import Tensor
-
-from fedlab.analytic import Analytic, Expansion, RandomReLU
-from fedlab.stats import GramStats
+from fedlab.analytic import ContinualLearner
 
 
 @dataclass(frozen=True)
-class ACIL(Analytic):
+class ACIL(ContinualLearner):
     """The analytic class-incremental learner.
 
     Args:
-        expansion: The buffer layer: 8192 columns for CIFAR-100, 16384 for ImageNet in the paper.
+        expansion: Buffer layer: 8192 columns for CIFAR-100, 16384 for ImageNet in the paper.
         num_classes, mode, limit, bits, min_samples: As `Analytic` has them. The classes are those of the whole
             stream: one not yet met is a zero column.
     """
-
-    expansion: Expansion = field(default_factory=RandomReLU)
-
-    def fit(self, statistics: GramStats, ridge: float | str = 0.1) -> Float64[Tensor, "d c"]:
-        """Return the head over everything that was observed."""
-        return statistics.solve(ridge)

@@ -13,17 +13,18 @@ Autonomous Driving Task, 2024, https://arxiv.org/abs/2405.17779. h = relu(x B) (
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float64
 from torch import Tensor
 
-from fedlab.analytic import Analytic, Expansion, RandomReLU, balanced
+from fedlab.analytic import ContinualLearner, balanced
 from fedlab.analytic.learner import EMPTY
 from fedlab.analytic.pseudo_features import check_drawing
 from fedlab.errors import BadInput
+from fedlab.method import Arrays, Config
 from fedlab.stats import ClassMoments, ClassWeights, GramStats, WithMoments, pack
 from fedlab.stats.serialization.packed_size import HEADER
 from fedlab.stats.serialization.wire import pack_moments
@@ -33,16 +34,15 @@ KIND = HEADER + 8
 
 
 @dataclass(frozen=True)
-class AEFOCL(Analytic):
+class AEFOCL(ContinualLearner):
     """The analytic exemplar-free online continual learner.
 
     Args:
-        spread: s >= 0, how far pseudo-features scatter: 1 as the samples do.
-        seed: Of the pseudo-features.
+        spread: Scatter s >= 0 of pseudo-features: 1 as the samples do.
+        seed: Seed of the pseudo-features.
         num_classes, expansion, mode, limit, bits, min_samples: As `Analytic` has them.
     """
 
-    expansion: Expansion = field(default_factory=RandomReLU)
     spread: float = 1.0
     seed: int = 0
 
@@ -69,12 +69,7 @@ class AEFOCL(Analytic):
         return statistics.solve(ridge)
 
     def train_in_total(
-        self,
-        x: Tensor,
-        labels: Tensor,
-        sizes: Sequence[int],
-        arrays: Mapping[str, np.ndarray] = EMPTY,
-        config: Mapping[str, object] = EMPTY,
+        self, x: Tensor, labels: Tensor, sizes: Sequence[int], arrays: Arrays = EMPTY, config: Config = EMPTY
     ) -> tuple[dict[str, np.ndarray], int]:
         """Return the packed sum of what `train` answers for many clients, and the bytes of all those answers."""
         x, labels, sizes = self.admit(x, labels, sizes)

@@ -14,17 +14,19 @@ n_y samples of class y, h = relu(x B) (n, d), G_y = h_y'h_y, C_y = h_y'Y_y.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-from fedlab.analytic import Analytic, Expansion, RandomReLU
+from fedlab import checks
+from fedlab.analytic import Analytic, ContinualLearner
 from fedlab.analytic.learner import EMPTY, SYSTEMS, groups
-from fedlab.errors import BadInput, unknown
+from fedlab.errors import BadInput
+from fedlab.method import Answer, Arrays, Config
 from fedlab.stats import ClassCounts, ClassWeights, GramStats, PerClass, pack, packed_bytes, total_of
 from fedlab.stats.arithmetic.memory import check_memory, human
 from fedlab.stats.class_weights import check_tau
@@ -35,17 +37,16 @@ FORMS = ("per_class", "two_rounds")
 
 
 @dataclass(frozen=True)
-class AIR(Analytic):
+class AIR(ContinualLearner):
     """The analytic learner that rectifies imbalance.
 
     Args:
         tau: Tempering: 0 weights every sample alike, 1 every class.
-        form: 'per_class' or 'two_rounds'.
+        form: Form of the answers: 'per_class' or 'two_rounds'.
         memory: Largest number of bytes that sums class by class may hold; None for a share of what is available.
         num_classes, expansion, mode, limit, bits, min_samples: As `Analytic` has them.
     """
 
-    expansion: Expansion = field(default_factory=RandomReLU)
     tau: float = 1.0
     form: str = "per_class"
     memory: int | None = None
@@ -53,8 +54,7 @@ class AIR(Analytic):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_tau(self.tau)
-        if self.form not in FORMS:
-            raise unknown("form", self.form, FORMS)
+        checks.choice("form", self.form, FORMS)
 
     def observe(
         self, x: Tensor, labels: Tensor, weights: ClassWeights | None = None
@@ -63,7 +63,7 @@ class AIR(Analytic):
 
         Args:
             x, labels: As `Analytic` has them.
-            weights: What the counts of all clients made of the first round; with them the answer is one weighted sum.
+            weights: Weights, which all clients' counts decided; with them the answer is one weighted sum.
         """
         if weights is not None:
             return self.observe_sums(x, labels, weights)
@@ -90,20 +90,13 @@ class AIR(Analytic):
             return statistics.solve(ridge)
         return statistics.tempered(self.tau).solve(ridge)
 
-    def train(
-        self, arrays: Mapping[str, np.ndarray], config: Mapping[str, object], x: Tensor, labels: Tensor, seed: int
-    ) -> tuple[dict[str, np.ndarray], dict[str, int | float]]:
+    def train(self, arrays: Arrays, config: Config, x: Tensor, labels: Tensor, seed: int) -> Answer:
         """Return packed statistics; in the second round `class-weights` in the config are c numbers."""
         x, labels, _ = self.admit(x, labels, [len(x)])
         return pack(self.observe(x, labels, self._weights(config))), {}
 
     def train_in_total(
-        self,
-        x: Tensor,
-        labels: Tensor,
-        sizes: Sequence[int],
-        arrays: Mapping[str, np.ndarray] = EMPTY,
-        config: Mapping[str, object] = EMPTY,
+        self, x: Tensor, labels: Tensor, sizes: Sequence[int], arrays: Arrays = EMPTY, config: Config = EMPTY
     ) -> tuple[dict[str, np.ndarray], int]:
         """Return the packed sum of what `train` answers for many clients, and the bytes of all those answers."""
         weights = self._weights(config)
@@ -135,7 +128,7 @@ class AIR(Analytic):
             start += sum(group)
         return total
 
-    def _weights(self, config: Mapping[str, object]) -> ClassWeights | None:
+    def _weights(self, config: Config) -> ClassWeights | None:
         if "class-weights" not in config:
             return None
         values = np.asarray(config["class-weights"], dtype=np.float64)

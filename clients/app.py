@@ -32,14 +32,14 @@ MEMORY = "fedlab.memory"
 @app.train()
 def train(message: Message, context: Context) -> Message:
     """Answer with what the method learns from this node's samples."""
-    asked = _Asked(context.run_config, context.node_config.get("num-partitions"), message.content)
-    if asked.learner.remembers:
+    question = _Question(context.run_config, context.node_config.get("num-partitions"), message.content)
+    if question.learner.remembers:
         kept = records_of(context.state, ConfigRecord).get(MEMORY, {})
         memory = {name: value for name, value in kept.items() if isinstance(value, bytes)}
-        arrays, memory = asked.respond(_partition(context), memory)
+        arrays, memory = question.respond(_partition(context), memory)
         context.state[MEMORY] = ConfigRecord({**memory})
         return Message(_content(arrays, {}), reply_to=message)
-    return Message(_content(*asked.train(_partition(context))), reply_to=message)
+    return Message(_content(*question.train(_partition(context))), reply_to=message)
 
 
 @app.together("train")
@@ -52,13 +52,13 @@ def train_together(batch: ClientBatch) -> list[RecordDict] | None:
 @app.in_total("train")
 def train_in_total(batch: ClientBatch) -> tuple[RecordDict, int] | None:
     """Answer with the sum, or the mean, of what `train` answers for each."""
-    asked = _of_batch(batch)
+    question = _of_batch(batch)
     running = batch.partial_sum() if batch.partial_sum else None
     if not isinstance(running, WeightedMean):
-        samples = asked.samples(batch.partitions)
-        total = asked.learner.train_in_total(*samples, asked.arrays, asked.settings)
+        samples = question.samples(batch.partitions)
+        total = question.learner.train_in_total(*samples, question.arrays, question.settings)
         return None if total is None else (_content(total[0], {}), total[1])
-    for answer in asked.train_many(batch.partitions) or map(asked.train, batch.partitions):
+    for answer in question.train_many(batch.partitions) or map(question.train, batch.partitions):
         running.add_arrays(*answer)
     mean = running.content()
     return mean, len(batch.partitions) * content_bytes(mean)  # a client's reply is as large as their mean
@@ -67,16 +67,16 @@ def train_in_total(batch: ClientBatch) -> tuple[RecordDict, int] | None:
 @app.evaluate()
 def evaluate(message: Message, context: Context) -> Message:
     """Answer with the model's metrics on this node's own samples, of all steps so far."""
-    asked = _Asked(context.run_config, context.node_config.get("num-partitions"), message.content)
-    x, labels, _ = asked.samples([_partition(context)], everything=True)
+    question = _Question(context.run_config, context.node_config.get("num-partitions"), message.content)
+    x, labels, _ = question.samples([_partition(context)], everything=True)
     metrics: dict[str, int | float] = {WEIGHT: len(labels)}
     if len(labels):
-        scores = asked.learner.scores(asked.arrays, asked.learner.features(x))
+        scores = question.learner.scores(question.arrays, question.learner.features(x))
         metrics |= classification(labels.cpu().numpy(), scores.argmax(1).cpu().numpy())
     return Message(RecordDict({"metrics": MetricRecord({**metrics})}), reply_to=message)
 
 
-class _Asked:
+class _Question:
     """What a message asks: a method, its settings of this round, and the samples that it is about."""
 
     def __init__(self, run_config: Mapping[str, Any], nodes: object, content: RecordDict):
@@ -139,8 +139,8 @@ class _Asked:
         return int(np.random.SeedSequence(words).generate_state(1)[0])
 
 
-def _of_batch(batch: ClientBatch) -> _Asked:
-    return _Asked(batch.run_config, batch.num_partitions, batch.content)
+def _of_batch(batch: ClientBatch) -> _Question:
+    return _Question(batch.run_config, batch.num_partitions, batch.content)
 
 
 def _content(arrays: Mapping[str, np.ndarray], metrics: Mapping[str, int | float]) -> RecordDict:

@@ -11,7 +11,6 @@ n samples, d0 backbone features, d features after the expansion, c classes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -19,7 +18,7 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from fedlab.analytic import Expansion, Identity
-from fedlab.method import Answer, Arrays, Learner
+from fedlab.method import Answer, Arrays, Config, Learner
 from fedlab.stats.arithmetic.samples import check_features, one_hot
 
 
@@ -36,7 +35,7 @@ class Discriminant(Learner):
     num_classes: int
     expansion: Expansion = field(default_factory=Identity)
 
-    def train(self, arrays: Arrays, config: Mapping[str, object], x: Tensor, labels: Tensor, seed: int) -> Answer:
+    def train(self, arrays: Arrays, config: Config, x: Tensor, labels: Tensor, seed: int) -> Answer:
         """Return N (c,), S (c, d) and q (d,), and no metrics; model, settings and seed do not matter."""
         h = self.features(x)
         y = one_hot(labels, self.num_classes).to(h.device)

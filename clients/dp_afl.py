@@ -12,7 +12,7 @@ https://arxiv.org/abs/1507.02482. d features, c classes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,6 +22,7 @@ from torch import Tensor
 from fedlab.analytic import Analytic
 from fedlab.analytic.learner import EMPTY
 from fedlab.errors import BadInput
+from fedlab.method import Answer, Arrays, Config
 from fedlab.privacy.mechanisms.noise_source import check_entropy, noise
 from fedlab.privacy.ridge.guarantee import Guarantee
 from fedlab.stats import NoisyGram, pack
@@ -34,9 +35,9 @@ class DPAFL(Analytic):
     """The analytic learner of one noisy release.
 
     Args:
-        guarantee: What is promised; the rows are clipped to its `clip`, in units of the expanded features.
-        clients: k, over whom the noise is shared under distributed trust.
-        entropy: 'seeded' for noise that the run's seed repeats, 'os' for noise that nobody can.
+        guarantee: Guarantee that is promised; the rows are clipped to its `clip`, in units of the expanded features.
+        clients: Number k of clients, over whom the noise is shared under distributed trust.
+        entropy: Source of the noise: 'seeded' for noise that the run's seed repeats, 'os' for noise that nobody can.
     """
 
     guarantee: Guarantee = field(default_factory=Guarantee)
@@ -71,9 +72,7 @@ class DPAFL(Analytic):
         """Return the head."""
         return statistics.solve(ridge)
 
-    def train(
-        self, arrays: Mapping[str, np.ndarray], config: Mapping[str, object], x: Tensor, labels: Tensor, seed: int
-    ) -> tuple[dict[str, np.ndarray], dict[str, int | float]]:
+    def train(self, arrays: Arrays, config: Config, x: Tensor, labels: Tensor, seed: int) -> Answer:
         """Return what may leave the client, and no metric."""
         x, labels, _ = self.admit(x, labels, [len(x)])
         sums = self.observe(x, labels)
@@ -89,12 +88,7 @@ class DPAFL(Analytic):
         return f"of {sums.sha256} under {self.guarantee}"
 
     def train_in_total(
-        self,
-        x: Tensor,
-        labels: Tensor,
-        sizes: Sequence[int],
-        arrays: Mapping[str, np.ndarray] = EMPTY,
-        config: Mapping[str, object] = EMPTY,
+        self, x: Tensor, labels: Tensor, sizes: Sequence[int], arrays: Arrays = EMPTY, config: Config = EMPTY
     ) -> tuple[dict[str, np.ndarray], int] | None:
         """Return the sum of what `train` answers, and its bytes; None where each client noises or clips its own."""
         if self.guarantee.trust != "central" or self.guarantee.unit == "client":

@@ -14,45 +14,45 @@ one of `fedlab.gradient.networks`; (n, d0) features, (n,) labels.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 
 import numpy as np
 import torch
-from jaxtyping import Float32
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from fedlab import checks
 from fedlab.analytic import Expansion, Identity
 from fedlab.errors import BadInput
 from fedlab.gradient import Linear, Network
+from fedlab.gradient.learner import GradientLearner, tensors
 from fedlab.gradient.modules import model_of, module_of
-from fedlab.method import Answer, Learner
+from fedlab.method import Answer, Arrays, Config
 from fedlab.privacy.accounting.calibration import calibrate
 from fedlab.privacy.dpsgd import private_gradient as dpsgd
 from fedlab.privacy.dpsgd.private_gradient import Rows, generator_of
 from fedlab.privacy.mechanisms.noise_source import check_entropy
-from fedlab.stats.arithmetic.samples import check_features, check_labels
+from fedlab.stats.arithmetic.samples import check_labels
 
 
 @dataclass(frozen=True)
-class DPSGD(Learner):
+class DPSGD(GradientLearner):
     """DP-SGD on a head or a small network.
 
     Args:
-        num_classes: c.
-        epsilon, delta: What all rounds together keep for one sample, added or removed.
-        rounds: In how many a client may be asked.
-        steps: T of one round.
-        sampling_probability: q in (0, 1]: a public number.
-        batch_size: B: how many samples a batch is expected to have; a public number.
-        clip: C.
-        expansion, network: The features, and what is trained on them.
-        learning_rate, momentum: Of the local optimiser.
-        clipping: 'ghost' or 'hooks': the same sums.
-        noise_multiplier: m; None calibrates it. The strategy is told the same.
-        entropy: 'seeded', or 'os' for noise that nobody can draw again.
+        num_classes: Number of classes c.
+        epsilon, delta: Privacy of all rounds together for one sample, added or removed.
+        rounds: Number of rounds in which a client may be asked.
+        steps: Number T of steps of one round.
+        sampling_probability: Probability q in (0, 1] of a sample in a step: a public number.
+        batch_size: Number B of samples that a batch is expected to have; a public number.
+        clip: Clip norm C.
+        expansion, network: Map to the features, and network that is trained on them.
+        learning_rate, momentum: Settings of the local optimiser.
+        clipping: Way of clipping, 'ghost' or 'hooks': the same sums.
+        noise_multiplier: Noise multiplier m; None calibrates it. The strategy is told the same.
+        entropy: Source of the noise: 'seeded', or 'os' for noise that nobody can draw again.
 
     Raises:
         BadInput: One of them is out of range.
@@ -76,38 +76,30 @@ class DPSGD(Learner):
 
     def __post_init__(self) -> None:
         for name in ("num_classes", "rounds"):
-            if getattr(self, name) < 1:
-                raise BadInput(f"{name}={getattr(self, name)} must be at least 1")
-        if not self.learning_rate > 0:
-            raise BadInput(f"learning_rate={self.learning_rate} must be > 0")
-        if not 0 <= self.momentum < 1:
-            raise BadInput(f"momentum={self.momentum} must lie in [0, 1)")
+            checks.integer(name, getattr(self, name), least=1)
+        checks.number("learning_rate", self.learning_rate, above=0)
+        checks.number("momentum", self.momentum, least=0, below=1)
+        checks.number("batch_size", self.batch_size, above=0, remedy="how many samples a batch is expected to have")
         check_entropy(self.entropy)
         self._rule(1.0)  # refuses a setting out of range here rather than at the first sample
 
-    def initial(self, d0: int, seed: int) -> dict[str, np.ndarray]:
-        """Return the network's initial model."""
-        return self.network.initial(self.expansion.out_features(d0), self.num_classes, seed)
-
-    def train(
-        self, arrays: Mapping[str, np.ndarray], config: Mapping[str, object], x: Tensor, labels: Tensor, seed: int
-    ) -> Answer:
+    def train(self, arrays: Arrays, config: Config, x: Tensor, labels: Tensor, seed: int) -> Answer:
         """Return the noisy model, and the weight that everyone has; a client without samples answers alike.
 
         Raises:
             BadInput: A sample is no sample; this much a client tells that has a broken one.
         """
-        told = config.get("dp-sgd")
+        terms = config.get("dp-sgd")
         own = [self.multiplier, self.sampling_probability, float(self.steps)]
-        if told is not None and told != own:
+        if terms is not None and terms != own:
             raise BadInput(
-                f"the server reckons with noise multiplier, sampling probability and steps {told}, this client with "
+                f"the server reckons with noise multiplier, sampling probability and steps {terms}, this client with "
                 f"{own}: give both the same promise, rounds and steps"
             )
         h = self.features(x)
         check_labels(labels, self.num_classes, len(x))
         _probe(self.network, h.shape[1], self.num_classes, self.clipping)
-        module = module_of(self.network, _tensors(arrays, h.device))
+        module = module_of(self.network, tensors(arrays, h.device))
         optimizer = torch.optim.SGD(module.parameters(), lr=self.learning_rate, momentum=self.momentum)
         self._rule(self.multiplier).train(
             module,
@@ -121,15 +113,6 @@ class DPSGD(Learner):
         )
         return {name: array.cpu().numpy() for name, array in model_of(module).items()}, {"num-examples": 1}
 
-    def features(self, x: Tensor) -> Float32[Tensor, "n d"]:
-        """Return the expanded features."""
-        check_features(x)
-        return self.expansion(x.to(torch.float64)).to(torch.float32)
-
-    def scores(self, arrays: Mapping[str, np.ndarray], h: Tensor) -> Float32[Tensor, "n c"]:
-        """Return the logits."""
-        return self.network.logits(_tensors(arrays, h.device), h)
-
     @cached_property
     def multiplier(self) -> float:
         """The noise multiplier m of every step."""
@@ -138,8 +121,6 @@ class DPSGD(Learner):
         return calibrate(self.epsilon, self.delta, self.sampling_probability, self.rounds * self.steps)
 
     def _rule(self, noise_multiplier: float) -> dpsgd.DPSGD:
-        if not self.batch_size > 0:
-            raise BadInput(f"batch_size={self.batch_size} must be > 0: how many samples a batch is expected to have")
         return dpsgd.DPSGD(
             self.clip, noise_multiplier, self.sampling_probability, self.steps, self.batch_size, clipping=self.clipping
         )
@@ -161,11 +142,7 @@ def _probe(network: Network, d: int, num_classes: int, clipping: str) -> None:
     rule.train(module, Rows(h, torch.zeros(1, dtype=torch.int64)), _losses, optimizer, torch.Generator())
 
 
-def _tensors(arrays: Mapping[str, np.ndarray], device: torch.device) -> dict[str, Tensor]:
-    return {name: torch.tensor(array, device=device) for name, array in arrays.items()}
-
-
-def _drawn_for(seed: int, own: list[float], arrays: Mapping[str, np.ndarray], h: Tensor, labels: Tensor) -> int:
+def _drawn_for(seed: int, own: list[float], arrays: Arrays, h: Tensor, labels: Tensor) -> int:
     """Return a number that all its noise is drawn for depends on: the same on two models would give both away."""
     digest = hashlib.sha256(repr((seed, own)).encode())
     for array in (*arrays.values(), h.cpu().numpy(), labels.cpu().numpy()):

@@ -29,7 +29,7 @@ class DSAL(Analytic):
     """The dual-stream analytic learner.
 
     Args:
-        ratio: r, what the compensation stream counts; 0 is ACIL.
+        ratio: Weight r of the compensation stream; 0 is ACIL.
         compensation_ridge: Ridge of the compensation stream.
         num_classes, expansion, mode, limit, bits, min_samples: As `Analytic` has them; the expansion's features are
             two halves.

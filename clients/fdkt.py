@@ -15,7 +15,7 @@ Li et al., FDKT, 2024, https://arxiv.org/abs/2405.14212; Xie et al., Aug-PE, ICM
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -33,7 +33,7 @@ from fedlab.llm.synthesis.text_packing import pack_texts, unpack_texts
 from fedlab.llm.tuning.generator_cache import recalled
 from fedlab.llm.tuning.private_generator import PrivateGenerator, Written, sample
 from fedlab.llm.tuning.small_model import Head, Labelled, SmallModel, Taught
-from fedlab.method import Arrays, Learner, Memory
+from fedlab.method import Arrays, Config, Learner, Memory, Samples
 from fedlab.privacy.dpsgd.private_gradient import generator_of
 from fedlab.privacy.mechanisms.noise_source import check_entropy, noise
 from fedlab.privacy.mechanisms.vote_histogram import histogram, noisy
@@ -111,14 +111,7 @@ class FDKT(Learner):
         check_entropy(self.entropy)
 
     def respond(
-        self,
-        arrays: Arrays,
-        config: Mapping[str, object],
-        samples: Callable[[], tuple[Tensor, Tensor, Split]],
-        memory: Memory,
-        who: int,
-        clients: int,
-        seed: int,
+        self, arrays: Arrays, config: Config, samples: Samples, memory: Memory, who: int, clients: int, seed: int
     ) -> tuple[dict[str, np.ndarray], Memory]:
         """Return the answer to one step, and what to remember.
 
@@ -129,11 +122,10 @@ class FDKT(Learner):
         step, noise = config.get("step"), config.get("noise")
         if step not in steps:
             raise unknown("step of FDKT", step, steps)
-        if noise is not None and noise != self.budget.told:
-            raise BadInput(
-                f"the server reckons with noise {noise}, this client adds {self.budget.told}: give both the same budget"
-            )
-        private = self.private(*samples(), self.of(int(str(config["run-seed"])), who))
+        if noise is not None and noise != (own := self.budget.terms):
+            raise BadInput(f"the server reckons with noise {noise}, this client adds {own}: give both the same budget")
+        x, labels, split = samples()
+        private = self.private(x, labels, split, self.of(int(str(config["run-seed"])), who))
         answer, new = steps[str(step)](private, arrays, seed)
         return answer, {**memory, **new}
 
@@ -163,12 +155,12 @@ class FDKT(Learner):
         """
         n, d = private.labelled, private.x.shape[1]
         own = Labelled(private.x[:n], private.labels[:n], private.texts[:n])
-        sent = Labelled(
+        synthetic = Labelled(
             arrays.get("embedded", np.zeros((0, d), np.float32)).reshape(-1, d),
             arrays.get("labels", np.zeros(0, np.int64)),
             unpack_texts(arrays) if "text" in arrays else [],
         )
-        return self.small_model.teach(own, sent, self.num_classes, seed)
+        return self.small_model.teach(own, synthetic, self.num_classes, seed)
 
     @staticmethod
     def of(run_seed: int, who: int) -> int:
@@ -257,6 +249,6 @@ class FDKT(Learner):
 @lru_cache(maxsize=1)  # test samples are judged part by part, each by the same head
 def _head_of(head: Head, num_classes: int, shape: tuple[int, int], embedded: bytes, labels: bytes) -> np.ndarray:
     """Return the head that these texts alone teach."""
-    sent = np.frombuffer(embedded, np.float32).reshape(shape)
-    none = sent[:0], np.zeros(0, np.int64)
-    return head.fit(*none, sent, np.frombuffer(labels, np.int64), num_classes, 0)
+    synthetic = np.frombuffer(embedded, np.float32).reshape(shape)
+    none = synthetic[:0], np.zeros(0, np.int64)
+    return head.fit(*none, synthetic, np.frombuffer(labels, np.int64), num_classes, 0)

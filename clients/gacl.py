@@ -11,21 +11,11 @@ https://arxiv.org/abs/2403.15706. h = relu(x B) (n, d), Y (n, c).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from jaxtyping import Float64
-from torch import Tensor
-
-from fedlab.analytic import Analytic, Expansion, RandomReLU
-from fedlab.stats import GramStats
+from fedlab.analytic import ContinualLearner
 
 
 @dataclass(frozen=True)
-class GACL(Analytic):
+class GACL(ContinualLearner):
     """The generalised analytic continual learner; its parameters are those of `Analytic`."""
-
-    expansion: Expansion = field(default_factory=RandomReLU)
-
-    def fit(self, statistics: GramStats, ridge: float | str = 0.1) -> Float64[Tensor, "d c"]:
-        """Return the head over everything that was observed."""
-        return statistics.solve(ridge)

@@ -15,19 +15,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from jaxtyping import Float64
-from torch import Tensor
-
-from fedlab.analytic import Analytic, Expansion, RandomRBF
-from fedlab.stats import GramStats
+from fedlab.analytic import ContinualLearner, Expansion, RandomRBF
 
 
 @dataclass(frozen=True)
-class GKEAL(Analytic):
+class GKEAL(ContinualLearner):
     """The analytic learner on a Gaussian kernel; its parameters are those of `Analytic`."""
 
     expansion: Expansion = field(default_factory=RandomRBF)
-
-    def fit(self, statistics: GramStats, ridge: float | str = 0.1) -> Float64[Tensor, "d c"]:
-        """Return the head over everything that was observed."""
-        return statistics.solve(ridge)

@@ -10,14 +10,13 @@ Bonawitz et al., CCS 2017, https://doi.org/10.1145/3133956.3133982; see `fedlab.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import numpy as np
-from torch import Tensor
 
 from fedlab.analytic import Analytic
 from fedlab.errors import BadInput, unknown
-from fedlab.method import Arrays, Learner, Memory
+from fedlab.method import Arrays, Config, Learner, Memory, Samples
 from fedlab.privacy.mechanisms.noise_source import check_entropy
 from fedlab.privacy.secagg.client import Participant
 from fedlab.privacy.secagg.graph import Terms
@@ -58,14 +57,7 @@ class SecureAggregation(Learner):
         self.features, self.scores = self.learner.features, self.learner.scores
 
     def respond(
-        self,
-        arrays: Arrays,
-        config: Mapping[str, object],
-        samples: Callable[[], tuple[Tensor, Tensor]],
-        memory: Memory,
-        who: int,
-        clients: int,
-        seed: int,
+        self, arrays: Arrays, config: Config, samples: Samples, memory: Memory, who: int, clients: int, seed: int
     ) -> tuple[dict[str, np.ndarray], Memory]:
         """Return the answer to one step, and what to remember until the next.
 
@@ -86,7 +78,8 @@ class SecureAggregation(Learner):
             return {**answer, "who": np.array([who], np.uint64)}, keeps
 
         def upload() -> tuple[dict[str, np.ndarray], Memory]:
-            packed, _ = self.learner.train({}, config, *samples(), seed)
+            x, labels = samples()
+            packed, _ = self.learner.train({}, config, x, labels, seed)
             statistics = unpack(packed)
             answer, keeps = one.upload(question, integers(statistics, clients), session, memory)
             return {**answer, "layout": Layout.of(statistics).numbers()}, keeps

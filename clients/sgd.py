@@ -14,28 +14,29 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from jaxtyping import Float32
 from torch import Tensor
 
+from fedlab import checks
 from fedlab.analytic import Expansion, Identity
 from fedlab.errors import BadInput
 from fedlab.gradient import Descent, Linear, Network, Stacked
-from fedlab.method import Answer, Learner
-from fedlab.stats.arithmetic.samples import check_features, check_labels
+from fedlab.gradient.learner import GradientLearner, tensors
+from fedlab.method import Answer, Arrays, Config
+from fedlab.stats.arithmetic.samples import check_labels
 
 
 @dataclass(frozen=True)
-class SGD(Learner):
+class SGD(GradientLearner):
     """Local stochastic gradient descent on a head or a small network.
 
     Args:
-        num_classes: c.
-        expansion: The features; the same as the analytic learner's, so that heads are compared and not features.
-        network: What is trained on them.
-        epochs: Local epochs E.
-        batch_size: B.
-        learning_rate: lr.
-        momentum: Of the local optimiser; 0 is plain SGD.
+        num_classes: Number of classes c.
+        expansion: Map to the features; that of the analytic learner, so that heads are compared and not features.
+        network: Network that is trained on them.
+        epochs: Number of local epochs E.
+        batch_size: Number B of samples of a batch.
+        learning_rate: Learning rate lr.
+        momentum: Momentum of the local optimiser; 0 is plain SGD.
     """
 
     num_classes: int
@@ -47,32 +48,20 @@ class SGD(Learner):
     momentum: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.num_classes < 1:
-            raise BadInput(f"num_classes={self.num_classes} must be at least 1")
+        checks.integer("num_classes", self.num_classes, least=1)
         self._descent({})  # refuses a setting out of range here rather than at the first sample
 
-    def initial(self, d0: int, seed: int) -> dict[str, np.ndarray]:
-        """Return the network's initial model."""
-        return self.network.initial(self.expansion.out_features(d0), self.num_classes, seed)
-
-    def train(
-        self, arrays: Mapping[str, np.ndarray], config: Mapping[str, object], x: Tensor, labels: Tensor, seed: int
-    ) -> Answer:
+    def train(self, arrays: Arrays, config: Config, x: Tensor, labels: Tensor, seed: int) -> Answer:
         """Return the model after local training, the number of samples and the last epoch's mean loss."""
         h = self.features(x)
         check_labels(labels, self.num_classes, len(x))
         model, loss = self._descent(config).run(
-            self.network, _tensors(arrays, h.device), h, labels.to(torch.int64), seed
+            self.network, tensors(arrays, h.device), h, labels.to(torch.int64), seed
         )
         return _arrays(model), {"num-examples": len(h), "train-loss": loss}
 
     def train_many(
-        self,
-        arrays: Mapping[str, np.ndarray],
-        config: Mapping[str, object],
-        xs: Sequence[Tensor],
-        labels: Sequence[Tensor],
-        seeds: Sequence[int],
+        self, arrays: Arrays, config: Config, xs: Sequence[Tensor], labels: Sequence[Tensor], seeds: Sequence[int]
     ) -> list[Answer] | None:
         """Return what `train` answers for each client, to 1e-5, or None where it had better be asked itself.
 
@@ -80,14 +69,14 @@ class SGD(Learner):
         be refused: then each client answers, or fails, for itself.
 
         Args:
-            arrays, config: The global model and the round's settings, the same for all.
+            arrays, config: Global model and settings of the round, the same for all.
             xs, labels: Backbone features (n_i, d0) and classes (n_i,) of each client; n_i = 0 is legal.
-            seeds: Of each client's order of batches.
+            seeds: Seeds of each client's order of batches.
         """
         sizes = [len(x) for x in xs]
         if sum(n > 0 for n in sizes) < 2:
             return None
-        start = _tensors(arrays, xs[0].device)
+        start = tensors(arrays, xs[0].device)
         d = self.expansion.out_features(xs[0].shape[1])
         stacked = Stacked(self.network, self._descent(config), d, self.num_classes)
         if not stacked.pays(start):
@@ -114,23 +103,10 @@ class SGD(Learner):
             return None
         return answers
 
-    def features(self, x: Tensor) -> Float32[Tensor, "n d"]:
-        """Return the expanded features."""
-        check_features(x)
-        return self.expansion(x.to(torch.float64)).to(torch.float32)
-
-    def scores(self, arrays: Mapping[str, np.ndarray], h: Tensor) -> Float32[Tensor, "n c"]:
-        """Return the logits."""
-        return self.network.logits(_tensors(arrays, h.device), h)
-
-    def _descent(self, config: Mapping[str, object]) -> Descent:
+    def _descent(self, config: Config) -> Descent:
         proximal = config.get("proximal-mu", 0.0)
         assert isinstance(proximal, (int, float))
         return Descent(self.epochs, self.batch_size, self.learning_rate, self.momentum, float(proximal))
-
-
-def _tensors(arrays: Mapping[str, np.ndarray], device: torch.device) -> dict[str, Tensor]:
-    return {name: torch.tensor(array, device=device) for name, array in arrays.items()}
 
 
 def _arrays(model: Mapping[str, Tensor]) -> dict[str, np.ndarray]:

@@ -42,14 +42,18 @@ from fedlab.errors import BadInput
 if TYPE_CHECKING:
     from fedlab.engine.aggregation.strategy import FedlabStrategy
 
-__all__ = ["Answer", "Arrays", "FedlabStrategy", "Learner", "Memory", "learner_of"]
+__all__ = ["Answer", "Arrays", "Config", "FedlabStrategy", "Learner", "Memory", "Samples", "learner_of"]
 
 Arrays = Mapping[str, np.ndarray]
 """Named arrays: a model, or statistics."""
+Config = Mapping[str, object]
+"""Settings that the server sends beside the arrays."""
 Answer = tuple[dict[str, np.ndarray], dict[str, int | float]]
 """What a client sends, and the metrics beside it; `num-examples` is its weight in an average, 0 leaves it out."""
 Memory = Mapping[str, bytes]
 """What a client remembers from round to round."""
+Samples = Callable[[], tuple[Any, ...]]
+"""Function that returns a client's features and labels, and its texts where the method reads texts."""
 
 
 class Learner:
@@ -72,7 +76,7 @@ class Learner:
         """Return the model before the first round; none, where the first round makes it."""
         return {}
 
-    def train(self, arrays: Arrays, config: Mapping[str, object], x: Tensor, labels: Tensor, seed: int) -> Answer:
+    def train(self, arrays: Arrays, config: Config, x: Tensor, labels: Tensor, seed: int) -> Answer:
         """Return what a client answers from its samples in this round, and its metrics.
 
         Args:
@@ -87,22 +91,14 @@ class Learner:
         raise NotImplementedError
 
     def respond(
-        self,
-        arrays: Arrays,
-        config: Mapping[str, object],
-        samples: Callable[[], tuple[Any, ...]],
-        memory: Memory,
-        who: int,
-        clients: int,
-        seed: int,
+        self, arrays: Arrays, config: Config, samples: Samples, memory: Memory, who: int, clients: int, seed: int
     ) -> tuple[dict[str, np.ndarray], Memory]:
         """Return the answer to one step of a protocol, and what the client then remembers; it tells no metric.
 
         Args:
             arrays, config: Question of the step: `step` in the settings is its name
                 (`fedlab.engine.aggregation.protocol`).
-            samples: Function that returns features and labels, and the texts where `reads_texts`: a step may need
-                none.
+            samples: Function that returns features and labels, and the texts where `reads_texts`; a step may need none.
             memory: Memory that the step before returned; empty at first.
             who, clients: Number of this client, and of all.
             seed: Seed of this client in this round.
@@ -118,18 +114,13 @@ class Learner:
         raise NotImplementedError
 
     def train_many(
-        self,
-        arrays: Arrays,
-        config: Mapping[str, object],
-        xs: Sequence[Tensor],
-        labels: Sequence[Tensor],
-        seeds: Sequence[int],
+        self, arrays: Arrays, config: Config, xs: Sequence[Tensor], labels: Sequence[Tensor], seeds: Sequence[int]
     ) -> list[Answer] | None:
         """Return what `train` answers for each of many clients; None, the default, asks them one by one."""
         return None
 
     def train_in_total(
-        self, x: Tensor, labels: Tensor, sizes: Sequence[int], arrays: Arrays, config: Mapping[str, object]
+        self, x: Tensor, labels: Tensor, sizes: Sequence[int], arrays: Arrays, config: Config
     ) -> tuple[dict[str, np.ndarray], int] | None:
         """Return the sum of what `train` answers for many clients, and the bytes of all those answers.
 

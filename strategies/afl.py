@@ -13,15 +13,14 @@ https://arxiv.org/abs/2405.16240. d features, c classes, k clients.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
-from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
+from flwr.app import ArrayRecord, ConfigRecord
 from flwr.serverapp import Grid
 
+from fedlab import checks
 from fedlab.engine.aggregation.closed_form import ClosedForm
+from fedlab.engine.aggregation.strategy import Messages
 from fedlab.engine.messages.partial_sums import StatisticsSum
 from fedlab.engine.persistence.statistics_store import Keeper
-from fedlab.errors import unknown
 from fedlab.stats import GramStats, StatisticsTotal
 
 
@@ -42,23 +41,17 @@ class AFL(ClosedForm):
     one_round = True
 
     def __init__(self, ridge: float | str = 1.0, keep_clients: str | None = None, late: str = "drop"):
-        if late not in ("drop", "merge"):
-            raise unknown("late", late, ("drop", "merge"))
-        self.ridge, self.late = ridge, late
+        self.ridge, self.late = ridge, checks.choice("late", late, ("drop", "merge"))
         self.kept = Keeper(keep_clients) if keep_clients else None
         # Workers may add replies before they are sent, but not where each client's is to be kept.
         self.partial_sum = None if keep_clients else StatisticsSum
         self._sum = StatisticsTotal(GramStats)
 
-    def configure_train(
-        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
-    ) -> Iterable[Message]:
+    def configure_train(self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid) -> Messages:
         """Ask every node; it needs nothing to answer."""
         return self.ask(grid, config)
 
-    def aggregate_train(
-        self, server_round: int, replies: Iterable[Message]
-    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+    def aggregate_train(self, server_round: int, replies: Messages) -> tuple[ArrayRecord, None]:
         """Add replies as they arrive, then solve once.
 
         Raises:
@@ -71,11 +64,11 @@ class AFL(ClosedForm):
         self._add(replies)
         return self._solve(), None
 
-    def merge(self, replies: Iterable[Message]) -> ArrayRecord | None:
+    def merge(self, replies: Messages) -> ArrayRecord | None:
         """Add clients that answered late, and solve again; None if there were none."""
         return self._solve() if self._add(replies) else None
 
-    def _add(self, replies: Iterable[Message]) -> int:
+    def _add(self, replies: Messages) -> int:
         return self.add(replies, self._sum, self.kept.keep if self.kept else None)
 
     def _solve(self) -> ArrayRecord:

@@ -113,23 +113,15 @@ def run(
                 method.ledger = spending
                 if ledger is None and not grid.simulated:
                     grid.emit("warning", message=UNKEPT)
-            history = run_rounds(
-                strategy,
-                grid,
-                to_record(learner.initial(everyone.train.shape[1], config["seed"])),
-                config["rounds"] * steps,
-                evaluate,
-                config["timeout"],
-                config["tolerate"],
-                checkpoints,
-            )
+            initial = to_record(learner.initial(everyone.train.shape[1], config["seed"]))
+            patience = config["timeout"], config["tolerate"]
+            history = run_rounds(strategy, grid, initial, config["rounds"] * steps, evaluate, *patience, checkpoints)
     finally:
         gc.unfreeze()
     report = dict(method.report())
     for note in report.pop("notes", []):
         grid.emit("warning", message=note)
-    broken = [name for name, array in from_record(history.arrays).items() if not np.isfinite(array).all()]
-    if broken:
+    if broken := [name for name, array in from_record(history.arrays).items() if not np.isfinite(array).all()]:
         grid.emit(
             "warning",
             message=f"the model diverged: {', '.join(broken)} hold NaN or infinite numbers, and its accuracy "

@@ -14,16 +14,17 @@ https://arxiv.org/abs/2403.17503; Fang et al., AIR, 2024, https://arxiv.org/abs/
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
 import numpy as np
-from flwr.app import ArrayRecord, Message, MetricRecord
+from flwr.app import ArrayRecord
 
 from fedlab.analytic import DualStream
 from fedlab.engine.aggregation.closed_form import ClosedForm, Phases
 from fedlab.engine.aggregation.replies import lost
+from fedlab.engine.aggregation.strategy import Messages
 from fedlab.engine.messages.partial_sums import StatisticsSum
 from fedlab.engine.persistence.statistics_store import Keeper
 from fedlab.stats import StatisticsTotal
@@ -51,9 +52,7 @@ class Continual(ClosedForm):
         # Workers may add replies before they are sent, but not where each client's is to be kept.
         self.partial_sum = None if keep_clients else StatisticsSum
 
-    def aggregate_train(
-        self, server_round: int, replies: Iterable[Message]
-    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+    def aggregate_train(self, server_round: int, replies: Messages) -> tuple[ArrayRecord, None]:
         """Add replies as they arrive, then solve once.
 
         Raises:

@@ -11,13 +11,12 @@ n samples, d features, c classes; N (c,), S (c, d) and q (d,) are everybody's co
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import numpy as np
-from flwr.app import ArrayRecord, Message
+from flwr.app import ArrayRecord
 
 from fedlab import checks
 from fedlab.engine.aggregation.replies import sum_of
+from fedlab.engine.aggregation.strategy import Messages
 from fedlab.engine.messages.partial_sums import ArraySum
 from fedlab.engine.messages.records import to_record
 from fedlab.method import FedlabStrategy
@@ -41,7 +40,7 @@ class Discriminant(FedlabStrategy):
     def __init__(self, shrinkage: float):
         self.shrinkage = checks.share("shrinkage", shrinkage)
 
-    def aggregate_train(self, server_round: int, replies: Iterable[Message]) -> tuple[ArrayRecord, None]:
+    def aggregate_train(self, server_round: int, replies: Messages) -> tuple[ArrayRecord, None]:
         """Return W (d, c) and b (c,) of the sums of all replies."""
         total = sum_of(replies)
         counts, sums, squares = total["counts"], total["sums"], total["squares"]

@@ -15,11 +15,12 @@ import math
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
+from flwr.app import ArrayRecord, ConfigRecord, Message
 from flwr.serverapp import Grid
 
 from fedlab.engine.aggregation.closed_form import ClosedForm
 from fedlab.engine.aggregation.private import Private
+from fedlab.engine.aggregation.strategy import Messages
 from fedlab.engine.messages.partial_sums import stands_for
 from fedlab.errors import BadInput
 from fedlab.privacy.accounting.budget import PrivacyBudget
@@ -60,9 +61,7 @@ class DPAFL(Private, ClosedForm):
         """The terms of its ledger."""
         return self.guarantee.budget
 
-    def configure_train(
-        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
-    ) -> Iterable[Message]:
+    def configure_train(self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid) -> Messages:
         """Ask every node; what clients release is entered before they are asked.
 
         Raises:
@@ -78,9 +77,7 @@ class DPAFL(Private, ClosedForm):
             self._charge(server_round)
         return messages
 
-    def aggregate_train(
-        self, server_round: int, replies: Iterable[Message]
-    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+    def aggregate_train(self, server_round: int, replies: Messages) -> tuple[ArrayRecord, None]:
         """Add what came, noise it where the server is the one to, and solve.
 
         Raises:

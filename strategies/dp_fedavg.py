@@ -31,9 +31,10 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricReco
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import DifferentialPrivacyServerSideFixedClipping, FedAvg
 
+from fedlab import checks
 from fedlab.engine.aggregation.private import Private
 from fedlab.engine.aggregation.replies import taken
-from fedlab.engine.aggregation.strategy import FedlabStrategy
+from fedlab.engine.aggregation.strategy import FedlabStrategy, Messages
 from fedlab.engine.messages.broadcast import Broadcast
 from fedlab.engine.messages.records import WEIGHT, from_record, layout_of, records_of, to_record, unlike, views
 from fedlab.errors import BadInput
@@ -77,10 +78,8 @@ class DPFedAvg(Private, FedlabStrategy):
                 "samples say methods=[dp_sgd]"
             )
         check_noise(privacy, noise_multiplier)
-        if rounds < 1:
-            raise BadInput(f"rounds={rounds} must be at least 1")
         super().__init__(seed, entropy)
-        self.privacy, self.rounds = privacy, rounds
+        self.privacy, self.rounds = privacy, checks.integer("rounds", rounds, least=1)
         self.clip = check_bound("clip", clip)
         self.sampling_probability = check_sampling(fraction_train)
         self.given_multiplier = noise_multiplier
@@ -97,9 +96,7 @@ class DPFedAvg(Private, FedlabStrategy):
         """Standard deviation of the noise in every number of a round's model: m C / (q K)."""
         return self.noise_multiplier * self.clip / self.expected
 
-    def configure_train(
-        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
-    ) -> Iterable[Message]:
+    def configure_train(self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid) -> Messages:
         """Ask a Poisson sample of the clients; it may be empty.
 
         Raises:
@@ -119,9 +116,7 @@ class DPFedAvg(Private, FedlabStrategy):
         chosen = [node for node, at in zip(nodes, drawn, strict=True) if at < self.sampling_probability]
         return Broadcast(content, chosen, MessageType.TRAIN)
 
-    def aggregate_train(
-        self, server_round: int, replies: Iterable[Message]
-    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+    def aggregate_train(self, server_round: int, replies: Messages) -> tuple[ArrayRecord, None]:
         """Return the noisy model; what clients tell beside their models goes nowhere.
 
         Raises:
@@ -212,9 +207,7 @@ class _FixedDenominator(FedAvg):
         super().__init__()
         self._zero, self._expected = zero, expected
 
-    def aggregate_train(
-        self, server_round: int, replies: Iterable[Message]
-    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+    def aggregate_train(self, server_round: int, replies: Messages) -> tuple[ArrayRecord, None]:
         total = {name: array.copy() for name, array in self._zero.items()}
         for reply in replies:
             (update,) = records_of(reply.content, ArrayRecord).values()

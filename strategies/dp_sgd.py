@@ -9,7 +9,7 @@ McMahan et al., AISTATS 2017, https://arxiv.org/abs/1602.05629.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property, partial
 
 from flwr.app import ArrayRecord, ConfigRecord, Message
@@ -18,7 +18,7 @@ from flwr.serverapp.strategy import FedAvg
 
 from fedlab.engine.aggregation.averaging import WeightedMean
 from fedlab.engine.aggregation.private import Private
-from fedlab.engine.aggregation.strategy import FedlabStrategy
+from fedlab.engine.aggregation.strategy import FedlabStrategy, Messages
 from fedlab.engine.messages.broadcast import nodes_of
 from fedlab.engine.messages.partial_sums import PartialSum
 from fedlab.engine.messages.records import digest_of, from_record, layout_of, records_of
@@ -87,9 +87,7 @@ class DPSGD(Private, FedAvg, FedlabStrategy):
         model = records_of(messages[0].content, ArrayRecord)[self.arrayrecord_key]
         return partial(WeightedMean, self.arrayrecord_key, layout_of(model))
 
-    def configure_train(
-        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
-    ) -> Iterable[Message]:
+    def configure_train(self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid) -> Messages:
         """Sample clients as FedAvg does, charge them, and only then ask.
 
         Raises:

@@ -1,11 +1,11 @@
 """FDKT's server: a large language model writes texts like those that clients hold, guided by what they say privately.
 
     hello                    every client names its domain
-    synthesise  (optional)   clients write texts by generators of their own; what passes the sieve are demonstrations
+    synthesise  (optional)   clients write texts by generators of their own; what passes the filters are demonstrations
     vote  x V                the model writes candidates from demonstrations, clients vote, the winners demonstrate next
     teach                    all that was won, in all domains, goes to every client with its embeddings and labels
 
-Everything after the noise of clients is post-processing: writing, sifting, choosing and sending cost no epsilon.
+Everything after the noise of clients is post-processing: writing, filtering, choosing and sending cost no epsilon.
 What others' domains say of a label helps too, so everyone is taught with the texts of all. A client is charged in
 the ledger before it is asked, whether or not it answers.
 
@@ -116,7 +116,7 @@ class FDKT(Private, Protocol):
 
     def settings(self, step: Step, now: Round) -> Mapping[str, Any]:
         """Return what clients need to know of a step, of the run and of the noise that is reckoned with."""
-        of_run = {"run-seed": self.seed, "noise": self.budget.told}
+        of_run = {"run-seed": self.seed, "noise": self.budget.terms}
         return {"step": step.name, "server-round": now.number, **of_run}
 
     def model(self) -> ArrayRecord:
@@ -203,12 +203,12 @@ class FDKT(Private, Protocol):
         """Enter what a step releases about these clients."""
         if clients:
             texts = repr([one.text for one in self.pool.texts])
-            draw = self.draw_id("fdkt", number, clients, self.budget.told, texts)
+            draw = self.draw_id("fdkt", number, clients, self.budget.terms, texts)
             if release := self.budget.release(step, draw, clients, number):
                 self.charge(release)
 
     def _write(self, number: int, stage: str, now: Round) -> None:
-        """Add so many texts of each domain and label to the pool; those that won before stand again.
+        """Add so many texts of each domain and label to the candidates; those that won before stand again.
 
         So a round can only improve on them.
         """
@@ -238,16 +238,16 @@ class FDKT(Private, Protocol):
     def report(self) -> dict[str, Any]:
         """Return what was written, dropped and spent, and what a reader must know."""
         text_filter = self.pool.text_filter
-        dropped, asked = self.writer.dropped + text_filter.dropped, Counter(text_filter.asked)
-        questions = asked.pop("questions", 0)
-        unread = f"judge: of {questions} answers {counted(asked)}" if +asked else None
+        dropped, unread = self.writer.dropped + text_filter.dropped, Counter(text_filter.judged)
+        questions = unread.pop("questions", 0)
+        judge = f"judge: of {questions} answers {counted(unread)}" if +unread else None
         noiseless = "no noise was added: the texts promise nothing about those of the clients"
         notes = [noiseless] if self.budget.noiseless else self.privacy_notes()
-        more = (f"dropped: {counted(dropped)}", unread, *self.notes)
+        more = (f"dropped: {counted(dropped)}", judge, *self.notes)
         return {
             "texts": len(self.pool),
             "dropped": dict(dropped),
-            "judge": dict(text_filter.asked),
+            "judge": dict(text_filter.judged),
             "stages": self.pool.stages,
             "usage": self.writer.usage(),
             "votes_noise_multiplier": self.budget.votes_multiplier,

@@ -96,17 +96,29 @@ class SecureAggregation(Protocol):
         leave = Step("leave", self._departure, take_in=self._seeds, close=self._subtract, at_once=True)
         return [
             Step("keys", self._begin, take_in=self._keys, at_once=True),
-            Step("shares", self._neighbours, take_in=self._shares, at_once=True, tells_missed=True),
+            Step(
+                "shares",
+                lambda _: self._by_node(self._sum.ask_shares()),
+                take_in=lambda node, answer: self._sum.take_shares(self._who(node), answer),
+                at_once=True,
+                tells_missed=True,
+            ),
             Step(
                 "upload",
-                self._shared,
+                lambda _: self._by_node(self._sum.ask_upload()),
                 # The inner strategy may have to enter a release, or refuse one, before anything is uploaded.
                 charge=lambda now, _: self.inner.configure_train(now.number, now.arrays, now.config, now.grid),
                 take_in=self._upload,
                 at_once=True,
                 tells_missed=True,
             ),
-            Step("reveal", self._survivors, take_in=self._reveal, close=self._unmask, at_once=True),
+            Step(
+                "reveal",
+                lambda _: self._by_node(dict.fromkeys(sorted(self._sum.uploaded), self._sum.ask_reveal())),
+                take_in=lambda node, answer: self._sum.take_reveal(self._who(node), answer),
+                close=self._unmask,
+                at_once=True,
+            ),
             *([leave] if self.leave else []),
         ]
 
@@ -142,15 +154,6 @@ class SecureAggregation(Protocol):
     def _by_node(self, questions: Mapping[int, Answer]) -> dict[int, Answer]:
         return {self.nodes[who]: question for who, question in questions.items()}
 
-    def _neighbours(self, now: Round) -> dict[int, Answer]:
-        return self._by_node(self._sum.ask_shares())
-
-    def _shared(self, now: Round) -> dict[int, Answer]:
-        return self._by_node(self._sum.ask_upload())
-
-    def _survivors(self, now: Round) -> dict[int, Answer]:
-        return self._by_node(dict.fromkeys(sorted(self._sum.uploaded), self._sum.ask_reveal()))
-
     def _departure(self, now: Round) -> dict[int, Answer]:
         self.departure = gone = Removal.of(self._sum, self.leave, self.alone)
         return self._by_node(dict.fromkeys(sorted(gone.asked(self._sum)), gone.question(self._sum)))
@@ -167,9 +170,6 @@ class SecureAggregation(Protocol):
         self._sum.take_keys(who, answer)
         self.nodes[who] = node
 
-    def _shares(self, node: int, answer: Answer) -> None:
-        self._sum.take_shares(self._who(node), answer)
-
     def _upload(self, node: int, answer: Answer) -> None:
         layout = Layout.read(answer.get("layout", np.zeros(0)))
         if self.layout not in (None, layout):
@@ -178,9 +178,6 @@ class SecureAggregation(Protocol):
             raise BadInput(f"its masked statistics are not the {layout.length} integers of {layout}")
         self._sum.take_upload(self._who(node), answer)
         self.layout = layout
-
-    def _reveal(self, node: int, answer: Answer) -> None:
-        self._sum.take_reveal(self._who(node), answer)
 
     def _seeds(self, node: int, answer: Answer) -> None:
         assert self.departure is not None

@@ -26,11 +26,11 @@ def centralised(
     """Return the result, the model, and what must be said of it.
 
     Args:
-        learner: What reduces samples to statistics.
-        everyone: Whose samples, and in which steps they come.
-        ridge: g of the joint system, or 'gcv'.
-        seed: Of the run; it is only reported.
-        emit: Told of every step.
+        learner: Learner that reduces samples to statistics.
+        everyone: World of the samples, and of the steps in which they come.
+        ridge: Ridge g of the joint system, or 'gcv'.
+        seed: Seed of the run; it is only reported.
+        emit: Listener to every step.
     """
     estimate_memory(learner, everyone)
     judge = ServerEvaluator(learner, everyone, rounds=1)
@@ -46,26 +46,21 @@ def centralised(
             continue  # nobody has met a sample yet
         solution: Solution | None = memory.solution()
         arrays = to_record({"weight": solution.weight.numpy()})
-        solved = time.perf_counter()
+        aggregated = time.perf_counter()
         metrics = judge(step, arrays)
-        seconds["aggregate"] += solved - trained
-        seconds["evaluate"] += time.perf_counter() - solved
+        seconds["aggregate"] += aggregated - trained
+        seconds["evaluate"] += time.perf_counter() - aggregated
         emit("round", round=step, bytes_up=0, bytes_down=0, seconds=sum(seconds.values()), **metrics)
     if solution is None:
         raise BadInput("nobody meets a sample: there is nothing to learn from")
+    solved = {"ridge": solution.ridge, "condition": solution.condition, "rank": solution.rank}
     outcome = Outcome(
         strategy="centralised",
         seed=seed,
         clients=1,
         rounds=0,
         accuracy=metrics.get("accuracy"),
-        metrics={
-            **metrics,
-            **judge.summary(),
-            "ridge": solution.ridge,
-            "condition": solution.condition,
-            "rank": solution.rank,
-        },
+        metrics={**metrics, **judge.summary(), **solved},
         statistics_sha256=memory.total.sha256,
         head_sha256=digest(arrays),
         bytes_up_per_client=0,

@@ -81,29 +81,22 @@ def _ended(
     for name in waiting[1:]:  # only where the result of a method before them was damaged
         checkpoints[name].forget()
 
-    def told(event: Event) -> bool:
-        if event.get("method") in results:
-            return True
+    def stays(event: Event) -> bool:
         if event.get("method") != under_way or last_round is None:
-            return False
+            return event.get("method") in results
         return event["event"] == "method" or (event["event"] in ("round", "resume") and event["round"] <= last_round)
 
     if (directory.path / CHECKPOINTS).exists():
-        directory.rewind(told)
+        directory.rewind(stays)
     return results, models
 
 
 def build_world(cfg: DictConfig, directory: RunDirectory) -> World:
     """Return the world of the config, telling how far the features are."""
     return world.build(
-        source=instantiate(cfg.source),
-        partition=instantiate(cfg.partition),
+        **{part: instantiate(cfg[part]) for part in ("source", "partition", "stream", "availability")},
         backbone=instantiate(cfg.features.backbone),
-        stream=instantiate(cfg.stream),
-        availability=instantiate(cfg.availability),
-        clients=cfg.clients,
-        seed=cfg.seed,
-        device=cfg.device,
+        **{name: cfg[name] for name in ("clients", "seed", "device")},
         progress=lambda done, total: directory.tick("features", done=done, total=total),
     )
 
@@ -145,8 +138,8 @@ def run_method(
 
     if method.strategy is None:
         learner = instantiate(describe(cfg, name)["client"], num_classes=everyone.num_classes)
-        result, arrays, said = centralised(learner, everyone, cfg.ridge, cfg.seed, emit)
-        for note in said:
+        result, arrays, notes = centralised(learner, everyone, cfg.ridge, cfg.seed, emit)
+        for note in notes:
             emit("warning", message=note)
     else:
         assert grid is not None, f"{name} needs a grid"
@@ -167,18 +160,12 @@ def describe(cfg: DictConfig, name: str) -> dict[str, Any]:
     """Return what both apps need to run a method: plain values, the same on every node."""
     plain: Any = OmegaConf.to_container(cfg, resolve=True, enum_to_str=True)
     method = plain["methods"][name]
-    of_stream: dict[str, Any] = {}
-    if plain["stream"] is not None:
-        of_stream = {
-            "stream": plain["stream"],
-            "availability": plain["availability"],
-            "buffer": method.get("buffer", 0),
-        }
+    of_stream = {"stream": plain["stream"], "availability": plain["availability"], "buffer": method.get("buffer", 0)}
     return {
         "source": plain["source"],
         "partition": plain["partition"],
         "backbone": plain["features"]["backbone"],
-        **of_stream,
+        **(of_stream if plain["stream"] is not None else {}),
         **{key: plain[key] for key in ("clients", "seed", "device", "tolerate", "timeout")},
         "connect_timeout": 60.0,
         "strategy": method["strategy"],

@@ -47,7 +47,7 @@ def recompose(run: Path, changes: Iterable[str]) -> DictConfig:
     """Return the config of a run with some changes: composed anew, for a setting stands in many places.
 
     Args:
-        run: Its directory.
+        run: Directory of the run.
         changes: Overrides, after the run's own.
 
     Raises:
@@ -63,7 +63,7 @@ def composing(words: Iterable[str] = ()) -> Iterator[None]:
     """Turn what Hydra and OmegaConf raise within the block into `BadInput`.
 
     Args:
-        words: What is being composed: the choices among them say which keys there are.
+        words: Overrides that are composed: the choices among them say which keys there are.
     """
     try:
         yield

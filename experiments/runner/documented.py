@@ -38,7 +38,7 @@ def sentences(docstring: str) -> dict[str, str]:
 
 def _lines(node: Mapping[str, Any], path: str, schemas: Mapping[str, type]) -> Iterator[str]:
     schema, target = schemas.get(path), node.get("_target_")
-    said = sentences(
+    notes = sentences(
         cleandoc(schema.__doc__ or "") if schema else docstring_of(target) if isinstance(target, str) else ""
     )
     for key, value in node.items():
@@ -46,7 +46,7 @@ def _lines(node: Mapping[str, Any], path: str, schemas: Mapping[str, type]) -> I
         text = (
             f"{key}:" if nested else yaml.dump({key: value}, width=1000, sort_keys=False, allow_unicode=True).rstrip()
         )
-        note = f"  # {said[key]}" if key in said and "\n" not in text else ""
+        note = f"  # {notes[key]}" if key in notes and "\n" not in text else ""
         yield from (f"{'  ' * path.count('.') + '  ' * bool(path)}{line}" for line in (text + note).split("\n"))
         if nested:
             yield from _lines(value, f"{path}.{key}".lstrip("."), schemas)

@@ -39,10 +39,10 @@ def run_app(
     Args:
         folder: Folder of the app's pyproject.toml.
         nodes: Number of simulated nodes; None for what the app says, or `NODES`.
-        engine: 'local' for this process, 'ray' for Ray actors.
+        engine: Engine: 'local' for this process, 'ray' for Ray actors.
         workers: Number of Ray actors; None for one per CPU.
         run_config: Overrides of the app's config.
-        console: Where progress and summary are printed.
+        console: Console of progress and summary.
 
     Raises:
         BadInput: No app there, one that cannot be imported or whose ServerApp raises, or a setting out of range.
@@ -57,7 +57,7 @@ def run_app(
         grid = WatchedGrid(inner, progress)
         started = time.perf_counter()
         try:
-            with progress, _logging_above():
+            with progress.bar, _logging_above():
                 app.run(grid)
         finally:  # a ServerApp may raise because its clients did
             took = time.perf_counter() - started
@@ -87,15 +87,8 @@ class _Progress:
         self._console, self._printed = console, time.monotonic()
         self._moving = console.is_terminal and not console.is_dumb_terminal
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        self._bar = Progress(*columns, console=console, disable=not self._moving, transient=True)
-        self._task = self._bar.add_task(name, total=None)
-
-    def __enter__(self) -> _Progress:
-        self._bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.stop()
+        self.bar = Progress(*columns, console=console, disable=not self._moving, transient=True)
+        self._task = self.bar.add_task(name, total=None)
 
     def __call__(self, event: str, **fields: Any) -> None:
         """Take an event of a WatchedGrid."""
@@ -108,7 +101,7 @@ class _Progress:
             return
         number, done, total = fields["round"], fields["done"], fields["total"]
         what = fields["what"] if number is None else f"round {number}: {fields['what']}"
-        self._bar.update(self._task, description=what, completed=done, total=total)
+        self.bar.update(self._task, description=what, completed=done, total=total)
         if not self._moving and time.monotonic() - self._printed > SILENCE:
             self._printed = time.monotonic()
             self._console.print(f"{what}: {done} of {total} replies", soft_wrap=True)
@@ -128,11 +121,11 @@ def _logging_above() -> Iterator[None]:
 
 
 def _summary(name: str, nodes: int, grid: WatchedGrid, took: float) -> str:
-    sent = ", ".join(f"{count} {kind}" for kind, count in grid.sent.items()) or "no"
+    messages = ", ".join(f"{count} {kind}" for kind, count in grid.sent.items()) or "no"
     rounds = f"{grid.rounds} {'round' if grid.rounds == 1 else 'rounds'}, " if grid.rounds else ""
     traffic = grid.traffic
     return (
-        f"{name} on {nodes} {'node' if nodes == 1 else 'nodes'}: {rounds}{sent} messages, "
+        f"{name} on {nodes} {'node' if nodes == 1 else 'nodes'}: {rounds}{messages} messages, "
         f"{grid.errors} errors, {human_bytes(traffic.bytes_down)} to the nodes, "
         f"{human_bytes(traffic.bytes_up)} back, "
         f"{seconds(took)} s ({seconds(min(traffic.seconds, took))} s waiting for nodes)"

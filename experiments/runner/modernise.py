@@ -20,7 +20,7 @@ def modernise(cfg: DictConfig, directory: RunDirectory, before: dict[str, Any]) 
 
     Args:
         cfg: Config of the run, in today's names.
-        directory: Its directory, claimed.
+        directory: Directory of the run, claimed.
         before: Config that lies in it, as it was written.
     """
     # Above, the keys of today; below, everything as it was: so the description of then comes out, but for its keys.

@@ -33,9 +33,9 @@ class Again:
     """The clients of a run; nothing is loaded before it is asked for.
 
     Args:
-        directory: Of the run.
-        name: The method.
-        unlearning: What it has kept.
+        directory: Directory of the run.
+        name: Name of the method.
+        unlearning: Sums that it has kept.
     """
 
     def __init__(self, directory: RunDirectory, name: str, unlearning: ExactUnlearning):
@@ -72,12 +72,12 @@ class Again:
                 f"client {client} would have {left} samples left, and with fewer than "
                 f"min_samples={self._model.min_samples} it would not have answered: delete the whole client"
             )
-        found = {}
+        statistics = {}
         for phase, own in held.items():
             self._check(client, phase, [row for row in own if int(row) not in before])
             if here := [int(row) for row in own if int(row) in wanted]:
-                found[phase] = self._observe(here)
-        return found
+                statistics[phase] = self._observe(here)
+        return statistics
 
     def summed(self, state: State) -> dict[int, Any]:
         """Return the sums of everyone who is left, from the data: training without those who are not."""

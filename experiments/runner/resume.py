@@ -44,7 +44,7 @@ def reopen(path: Path, changes: Sequence[str]) -> tuple[DictConfig, list[str]]:
     """Return the config of a run and the overrides that compose it.
 
     Args:
-        path: The run directory.
+        path: Run directory.
         changes: Overrides given beside `resume=`; only those of `FREE` are taken.
 
     Raises:
@@ -103,22 +103,16 @@ def _read(path: Path, name: str, kind: type) -> Any:
     try:
         content = yaml.safe_load((path / name).read_text(encoding="utf-8"))
     except OSError as error:
-        runs = sorted(found.parent.name for found in path.glob("*/config.yaml"))
-        hint = (
-            f"it holds {len(runs)} runs, give one of them: resume={path / runs[0]}"
-            if runs
-            else "give the folder that `fedlab run` printed, or start the run again"
-        )
+        hint = "give the folder that `fedlab run` printed, or start the run again"
+        if runs := sorted(config.parent.name for config in path.glob("*/config.yaml")):
+            hint = f"it holds {len(runs)} runs, give one of them: resume={path / runs[0]}"
         raise BadInput(f"resume={path} is no run directory ({name}: {error.strerror}): {hint}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise BadInput(f"{path / name} is damaged ({_line(error)}): start the run again") from error
+        line = str(error).strip().splitlines()[0]
+        raise BadInput(f"{path / name} is damaged ({line}): start the run again") from error
     if not isinstance(content, kind):
         raise BadInput(f"{path / name} holds no {kind.__name__}: it is not a run's; start the run again")
     return content
-
-
-def _line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0]
 
 
 def _versions_of(path: Path) -> dict[str, str]:

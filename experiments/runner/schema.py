@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import wraps
@@ -14,6 +15,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from experiments.runner.old_names import moved, old_names
 from experiments.runner.signatures import fill
 from experiments.runner.type_checks import check_types
+from fedlab import checks
 from fedlab.errors import BadInput
 
 
@@ -30,7 +32,7 @@ class Cohort:
 
     Attributes:
         fraction: Share of the clients, in (0, 1].
-        minimum: But at least so many, where there are so many.
+        minimum: Number of clients at least, where there are so many.
     """
 
     fraction: float = MISSING
@@ -54,15 +56,15 @@ class Settings:
 
     Attributes:
         clients: Number of clients; null where the partition knows it (natural ids).
-        seed: Of the split, the random features, the partition, the sampling of clients and local training.
-        mode: 'exact' (bit-identical for every partition) or 'float64'.
-        ridge: g of the closed-form head, or 'gcv' to choose it from the statistics.
+        seed: Seed of the split, the random features, the partition, the sampling of clients and local training.
+        mode: Number system of the statistics: 'exact' (bit-identical for every partition) or 'float64'.
+        ridge: Ridge g of the closed-form head, or 'gcv' to choose it from the statistics.
         rounds: Rounds of the averaging methods.
-        device: Where features and statistics are computed: cpu, cuda, cuda:1.
+        device: Device of features and statistics: cpu, cuda, cuda:1.
         tolerate: Share of a round's clients that may fail before the run stops.
         timeout: Seconds to wait for a round's replies; null waits for all.
-        checkpoint: How often a run is kept, so that `fedlab run resume=DIR` can continue it.
-        entropy: Where noise and keys come from: 'seeded' repeats them, 'os' is for real data.
+        checkpoint: Interval at which a run is kept, so that `fedlab run resume=DIR` can continue it.
+        entropy: Source of noise and keys: 'seeded' repeats them, 'os' is for real data.
     """
 
     name: str = MISSING
@@ -109,29 +111,20 @@ def check(cfg: Any) -> None:
     plain = OmegaConf.to_container(cfg, resolve=True, enum_to_str=True)
     for old, new in old_names(plain):
         raise BadInput(moved(old, new))
-    for name, value, low, high, remedy in (
-        ("seed", cfg.seed, 0, 2**32 - 1, "any such integer; the same seed gives the same bits"),
-        ("rounds", cfg.rounds, 1, 10**9, "100 is the default"),
-        ("cohort.minimum", cfg.cohort.minimum, 1, 10**9, "10 asks at least so many, where there are so many"),
-    ):
-        if not low <= value <= high:
-            raise BadInput(f"{name}={value} lies outside {low}..{high}: {remedy}")
-    if not 0 < cfg.cohort.fraction <= 1:
-        raise BadInput(
-            f"cohort.fraction={cfg.cohort.fraction} lies outside (0, 1]: 0.1 asks a tenth of the clients each round"
-        )
-    ridge = cfg.ridge
-    number = isinstance(ridge, (int, float)) and not isinstance(ridge, bool) and 0 <= ridge < float("inf")
-    if not (number or ridge == "gcv"):
-        raise BadInput(f"ridge={ridge} is neither a number >= 0 nor gcv: 1.0 is the default")
-    if not 0 <= cfg.tolerate < 1:
-        raise BadInput(f"tolerate={cfg.tolerate} lies outside [0, 1): the share of a round's clients that may fail")
-    if cfg.timeout is not None and not cfg.timeout > 0:
-        raise BadInput(f"timeout={cfg.timeout} must be > 0 seconds, or null to wait for all")
-    if cfg.checkpoint.every is not None and cfg.checkpoint.every < 1:
-        raise BadInput(
-            f"checkpoint.every={cfg.checkpoint.every} must be at least 1 round, or null to keep no checkpoint"
-        )
+    checks.integer("seed", cfg.seed, 0, 2**32 - 1, "any such integer; the same seed gives the same bits")
+    checks.integer("rounds", cfg.rounds, 1, 10**9, "100 is the default")
+    checks.integer("cohort.minimum", cfg.cohort.minimum, 1, 10**9, "10 asks at least so many, where there are so many")
+    remedy = "0.1 asks a tenth of the clients each round"
+    checks.number("cohort.fraction", cfg.cohort.fraction, above=0, most=1, remedy=remedy)
+    if isinstance(cfg.ridge, str) and cfg.ridge != "gcv":
+        raise BadInput(f"ridge={cfg.ridge} is neither a number >= 0 nor gcv: 1.0 is the default")
+    if cfg.ridge != "gcv":
+        checks.number("ridge", cfg.ridge, least=0, remedy="or gcv; 1.0 is the default")
+    checks.number("tolerate", cfg.tolerate, least=0, below=1, remedy="the share of a round's clients that may fail")
+    if cfg.timeout is not None:
+        checks.number("timeout", cfg.timeout, above=0, remedy="seconds, or null to wait for all")
+    if cfg.checkpoint.every is not None:
+        checks.integer("checkpoint.every", cfg.checkpoint.every, 1, remedy="rounds, or null to keep no checkpoint")
     if not OmegaConf.is_dict(cfg.privacy):
         raise BadInput(f"privacy={cfg.privacy} is no promise: change its parts, e.g. privacy.epsilon=8")
     cap, epsilon = cfg.privacy.get("cap"), cfg.privacy.get("epsilon")
@@ -144,30 +137,14 @@ def check(cfg: Any) -> None:
         if not (OmegaConf.is_dict(fault) and "_target_" in fault):
             raise BadInput(f"faults.{name}={fault} is no fault: choose them by name, e.g. faults=[dropout,corrupt]")
     for name, method in cfg.methods.items():
-        buffer = method.get("buffer", 0)
-        if buffer is not None and (not isinstance(buffer, int) or isinstance(buffer, bool) or buffer < 0):
-            raise BadInput(
-                f"methods.{name}.buffer={buffer} must be a whole number of samples >= 0, or null for all of them"
-            )
+        if (buffer := method.get("buffer", 0)) is not None:
+            checks.integer(f"methods.{name}.buffer", buffer, 0, remedy="samples, or null for all of them")
     check_types(plain)
 
 
 def register() -> None:
     """Make the schema and the resolvers known to Hydra."""
     ConfigStore.instance().store("schema", Settings)
-
-    def at_most_clients(wanted: int, *, _root_: Any) -> int:
-        return wanted if _root_.clients is None else max(1, min(wanted, _root_.clients))
-
-    def one_more_if(rounds: int, reason: Any) -> int:
-        return rounds + bool(reason)
-
-    def where(reason: Any, value: Any) -> Any:
-        return value if reason else None
-
-    def share_of(whole: float | None, share: float) -> float | None:
-        return None if whole is None else share * whole
-
     compose_files = ConfigLoaderImpl._compose_config_from_defaults_list
     if not hasattr(compose_files, "__wrapped__"):
         # After the files and before the overrides, which may change any setting: Hydra has no hook there.
@@ -178,15 +155,25 @@ def register() -> None:
             return cfg
 
         ConfigLoaderImpl._compose_config_from_defaults_list = compose_and_fill
-    OmegaConf.register_new_resolver("share_of", share_of, replace=True)
+    for name, resolver in RESOLVERS.items():
+        OmegaConf.register_new_resolver(name, resolver, replace=True)
 
-    def settings(*, _root_: Any) -> str:
-        from experiments.runner.documented import documented  # only --help needs it
 
-        return documented(_root_, DOCUMENTED).replace("$", "$$")  # for Hydra's template
+def _settings(*, _root_: Any) -> str:
+    from experiments.runner.documented import documented  # only --help needs it
 
-    OmegaConf.register_new_resolver("settings", settings, replace=True)
-    OmegaConf.register_new_resolver("where", where, replace=True)
-    OmegaConf.register_new_resolver("plus", lambda *numbers: sum(numbers), replace=True)
-    OmegaConf.register_new_resolver("at_most_clients", at_most_clients, replace=True)
-    OmegaConf.register_new_resolver("one_more_if", one_more_if, replace=True)
+    return documented(_root_, DOCUMENTED).replace("$", "$$")  # for Hydra's template
+
+
+def _at_most_clients(wanted: int, *, _root_: Any) -> int:
+    return wanted if _root_.clients is None else max(1, min(wanted, _root_.clients))
+
+
+RESOLVERS: dict[str, Callable[..., Any]] = {
+    "settings": _settings,
+    "at_most_clients": _at_most_clients,
+    "plus": lambda *numbers: sum(numbers),
+    "one_more_if": lambda rounds, reason: rounds + bool(reason),
+    "where": lambda reason, value: value if reason else None,
+    "share_of": lambda whole, share: None if whole is None else share * whole,
+}

@@ -64,7 +64,7 @@ def defaults_of(target: str) -> dict[str, Any]:
     """Return the parameters of a class or function that have a plain default, and what it is.
 
     Args:
-        target: Its full name; a package that exports it will do.
+        target: Full name; a package that exports it will do.
     """
     module, node = _definition(target)
     return dict(_of_class(module, node) if isinstance(node, ast.ClassDef) else _of_function(node) if node else ())

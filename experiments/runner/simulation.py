@@ -38,13 +38,10 @@ def simulate(experiment: str | None, settings: Mapping[str, Any]) -> Result:
         if ended(Path(resume)):
             return settle(Result.load(resume), missing=True)
         directory = RunDirectory(Path(resume))
-    with Live() if progress else nullcontext() as live:
+    with Live() if progress else nullcontext() as live, directory:
         if live is not None:
             directory.subscribe(live)
-        try:
-            return perform(cfg, directory, overrides, resumed=resume is not None)
-        finally:
-            directory.close()
+        return perform(cfg, directory, overrides, resumed=resume is not None)
 
 
 def override(key: str, value: Any) -> str:

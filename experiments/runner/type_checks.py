@@ -24,15 +24,14 @@ def check_types(cfg: Any) -> None:
     """Refuse settings of another type than the constructor they are for says.
 
     Args:
-        cfg: The config as plain dictionaries, lists and values.
+        cfg: Config as plain dictionaries, lists and values.
 
     Raises:
         BadInput: Names the first such setting by its shortest key, its value and what it must be.
     """
-    wrong = [(key, value, hint) for key, value, hint in _settings(cfg, "") if not _fits(value, hint)]
-    if wrong:
+    if wrong := [(key, value, hint) for key, value, hint in _settings(cfg, "") if not _fits(value, hint)]:
         # Many places may refer to one setting: the shortest key, and of those the first, is where it is set.
-        key, value, hint = min(wrong, key=lambda found: found[0].count("."))
+        key, value, hint = min(wrong, key=lambda setting: setting[0].count("."))
         quote = f""": as a text it is written {key}="'{value}'\"""" if hint is str and value is not None else ""
         raise BadInput(f"{key}={value} is not {_words(hint)}{quote}")
 
@@ -55,9 +54,9 @@ def _settings(node: Any, path: str) -> Iterator[tuple[str, Any, Any]]:
 def _hints(target: str) -> dict[str, Any]:
     # What cannot be imported is told when it is called, by whoever calls it.
     with suppress(Exception):
-        found = get_object(target)
+        constructor = get_object(target)
         # A dataclass may inherit fields, and only the class knows in which module each was written.
-        return typing.get_type_hints(found if is_dataclass(found) else found.__init__)
+        return typing.get_type_hints(constructor if is_dataclass(constructor) else constructor.__init__)
     return {}
 
 

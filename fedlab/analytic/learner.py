@@ -22,7 +22,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from fedlab import checks
-from fedlab.analytic.expansion import Expansion, Identity
+from fedlab.analytic.expansion import Expansion, Identity, RandomReLU
 from fedlab.errors import BadInput
 from fedlab.method import Learner
 from fedlab.stats.arithmetic.fixed_point import FixedPoint
@@ -252,6 +252,17 @@ class Analytic(Learner):
         if owner != repr(self):
             raise BadInput(f"{path} holds a head of {owner}, and this is {self!r}: use the same settings")
         return weight
+
+
+@dataclass(frozen=True)
+class ContinualLearner(Analytic):
+    """An analytic learner of a stream, with the random features and the ridge of the papers."""
+
+    expansion: Expansion = field(default_factory=RandomReLU)
+
+    def fit(self, statistics: Any, ridge: float | str = 0.1) -> Float64[Tensor, "d c"]:
+        """Return the head over everything that was observed."""
+        return statistics.solve(ridge)
 
 
 def groups(sizes: Sequence[int]) -> Iterator[list[int]]:

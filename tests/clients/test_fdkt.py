@@ -28,7 +28,7 @@ def client(**settings: object) -> FDKT:
 
 
 def ask(one: FDKT, step: str, arrays=None, memory=None, seed=3, **config):
-    config = {"step": step, "run-seed": 0, "noise": one.budget.told, **config}
+    config = {"step": step, "run-seed": 0, "noise": one.budget.terms, **config}
     return one.respond(arrays or {}, config, lambda: (X, LABELS, SPLIT), memory or {}, 0, 3, seed)
 
 
@@ -99,7 +99,7 @@ def test_a_client_without_texts_votes_noise_and_learns_from_others():
         return X[:0], LABELS[:0], SPLIT.take(np.zeros(0, np.int64))
 
     one = client(small_model=Head(penalties=(1e-3,)))
-    config = {"run-seed": 0, "noise": one.budget.told}
+    config = {"run-seed": 0, "noise": one.budget.terms}
     votes, _ = one.respond({"embedded": CANDIDATES}, {"step": "vote", **config}, nothing, {}, 0, 3, 1)
     assert votes["votes"].shape == (3,) and votes["votes"].any()
     sent = {"embedded": CANDIDATES, "labels": np.array([0, 0, 1])}

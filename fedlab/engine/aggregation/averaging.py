@@ -33,7 +33,7 @@ class WeightedMean:
 
     Args:
         record: Name of the arrays' record.
-        layout: What the model looks like.
+        layout: Shapes and types of the model.
     """
 
     def __init__(self, record: str, layout: Layout):
@@ -48,8 +48,8 @@ class WeightedMean:
         metrics, arrays = records_of(content, MetricRecord), records_of(content, ArrayRecord)
         if list(arrays) != [self.record] or len(metrics) != 1:
             raise BadInput(f"it holds the records {sorted(content)}: expected {self.record!r} and one of metrics")
-        ((name, told),) = metrics.items()
-        self.add_arrays(views(arrays[self.record]), told)
+        ((name, numbers),) = metrics.items()
+        self.add_arrays(views(arrays[self.record]), numbers)
         self._metric_record = name
 
     def add_arrays(self, arrays: Mapping[str, np.ndarray], metrics: Mapping[str, object]) -> None:

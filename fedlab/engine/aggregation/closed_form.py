@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
-import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message
 from flwr.serverapp import Grid
 
 from fedlab.analytic.diagnostics import diagnostics
 from fedlab.engine.aggregation.replies import taken
-from fedlab.engine.aggregation.strategy import FedlabStrategy
+from fedlab.engine.aggregation.strategy import FedlabStrategy, Messages
 from fedlab.engine.messages.partial_sums import StatisticsSum, packed_of
 from fedlab.engine.messages.records import to_record
+from fedlab.method import Arrays
 from fedlab.stats import Solution, StatisticsTotal, plain_sums, unpack
 
 
@@ -50,30 +50,23 @@ class ClosedForm(FedlabStrategy):
     solution: Solution | None = None
     remembered: tuple[str, ...] = ("statistics", "solution")
 
-    def configure_train(
-        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
-    ) -> Iterable[Message]:
+    def configure_train(self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid) -> Messages:
         """Ask every node; it needs the number of the round to answer, and no model."""
         return self.ask(grid, ConfigRecord({**config, "server-round": server_round}))
 
-    def add(
-        self,
-        replies: Iterable[Message],
-        total: StatisticsTotal,
-        keep: Callable[[int, Mapping[str, np.ndarray]], None] | None = None,
-    ) -> int:
+    def add(self, replies: Messages, total: StatisticsTotal, keep: Callable[[int, Arrays], None] | None = None) -> int:
         """Add replies as they arrive, and return how many there were.
 
         Args:
             replies: Answers of the nodes.
             total: Sum that their statistics are added to.
-            keep: Called with the node and its packed statistics, once they are added.
+            keep: Listener, called with the node and its packed statistics, once they are added.
 
         Raises:
             ClientFailed: More clients' statistics do not fit the others' than may fail; the first is named.
         """
 
-        def added(reply: Message) -> Mapping[str, np.ndarray]:
+        def added(reply: Message) -> Arrays:
             packed = packed_of(reply.content)
             total.add(unpack(packed))
             return packed

@@ -10,9 +10,10 @@ from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
-from flwr.app import ArrayRecord, ConfigRecord, Message
+from flwr.app import ArrayRecord, ConfigRecord
 from flwr.serverapp import Grid
 
+from fedlab.engine.aggregation.strategy import Messages
 from fedlab.engine.simulation.host import partition_of
 from fedlab.privacy.accounting.ledger import Ledger, required
 from fedlab.privacy.accounting.release import Release, id_of
@@ -40,9 +41,7 @@ class Private:
     def __init__(self, seed: int, entropy: str):
         self.seed, self.entropy = seed, check_entropy(entropy)
 
-    def configure_train(
-        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
-    ) -> Iterable[Message]:
+    def configure_train(self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid) -> Messages:
         """Return what the strategy behind this one asks, where noise may be drawn as it is."""
         self.check_place(grid)
         return super().configure_train(server_round, arrays, config, grid)  # pyright: ignore[reportAttributeAccessIssue]

@@ -9,16 +9,16 @@ the same name in the learner's `respond`.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
+from flwr.app import ArrayRecord, ConfigRecord, Message
 from flwr.serverapp import Grid
 
 from fedlab.engine.aggregation.replies import taken
-from fedlab.engine.aggregation.strategy import NOBODY, FedlabStrategy
+from fedlab.engine.aggregation.strategy import NOBODY, FedlabStrategy, Messages
 from fedlab.engine.messages.partial_sums import packed_of
 from fedlab.engine.messages.records import to_record
 from fedlab.errors import BadInput
@@ -102,23 +102,19 @@ class Protocol(FedlabStrategy):
         """Return the settings of every message."""
         return {"server-round": now.number}
 
-    def configure_train(
-        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
-    ) -> Iterable[Message]:
+    def configure_train(self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid) -> Messages:
         """Ask for the next step, once it is paid for."""
         step, now = self.step(server_round), Round(server_round, grid, arrays, config)
-        asked = step.ask(now)
-        step.charge(now, list(grid.get_node_ids() if asked is None else asked))
-        told = ConfigRecord({**config, **self.settings(step, now), **step.settings(now)})
-        if asked is None:
-            return self.ask(grid, told)
-        records = {id(one): to_record(one) for one in asked.values()}  # who is asked the same shares it
+        questions = step.ask(now)
+        step.charge(now, list(grid.get_node_ids() if questions is None else questions))
+        settings = ConfigRecord({**config, **self.settings(step, now), **step.settings(now)})
+        if questions is None:
+            return self.ask(grid, settings)
+        records = {id(one): to_record(one) for one in questions.values()}  # who is asked the same shares it
         missed = self.missed if step.tells_missed else NOBODY
-        return self.ask_each({node: records[id(one)] for node, one in asked.items()}, told, missed)
+        return self.ask_each({node: records[id(one)] for node, one in questions.items()}, settings, missed)
 
-    def aggregate_train(
-        self, server_round: int, replies: Iterable[Message]
-    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+    def aggregate_train(self, server_round: int, replies: Messages) -> tuple[ArrayRecord, None]:
         """Take in what clients answered; an answer that is none is refused by name, as a failure of its client."""
         step = self.step(server_round)
 

@@ -27,12 +27,12 @@ class Replies:
     not like the model that was sent, or holds NaN, is refused and its client has failed.
 
     Args:
-        grid: Where the clients are.
-        messages: What they are asked.
+        grid: Grid of the clients.
+        messages: Questions that they are asked.
         timeout: Seconds to wait for all of them.
         tolerate: Share of the clients that may fail.
-        failures: Where tolerated failures are written: client to the reason.
-        partial_sum: What sums replies where they are made, for a strategy that only needs their sum.
+        failures: Tolerated failures, which are written here: client to the reason.
+        partial_sum: Sum of replies where they are made, for a strategy that only needs their sum.
         models: Whether replies are models like the one that was sent; other answers are their strategy's to check.
 
     Attributes:
@@ -105,11 +105,10 @@ class Replies:
             self._raise_failed()
 
     def _again(self, reply: Message) -> bool:
-        asked = reply.metadata.reply_to_message_id
-        if asked in self._seen:
-            return True
-        self._seen.add(asked)
-        return False
+        question = reply.metadata.reply_to_message_id
+        again = question in self._seen
+        self._seen.add(question)
+        return again
 
     def _unlike(self, reply: Message) -> str | None:
         """Return what tells a reply's arrays from the model that was sent; None if nothing does.
@@ -118,11 +117,11 @@ class Replies:
         """
         if not (self._models and len(self._messages)):
             return None
-        sent = records_of(self._messages[0].content, ArrayRecord)
+        models = records_of(self._messages[0].content, ArrayRecord)
         for name, record in records_of(reply.content, ArrayRecord).items():
-            if name not in sent:
+            if name not in models:
                 continue
-            model = layout_of(sent[name])
+            model = layout_of(models[name])
             trained = any(dtype.kind == "f" for _, dtype in model.values())
             if trained and (why := unlike(model, views(record))) is not None:
                 return why
@@ -132,8 +131,8 @@ class Replies:
         if reply.metadata.src_node_id != SERVER_NODE:
             return reply.metadata.src_node_id
         # Errors made by the infrastructure name the SuperLink as their source.
-        asked = reply.metadata.reply_to_message_id
-        return next((m.metadata.dst_node_id for m in self._messages if m.metadata.message_id == asked), SERVER_NODE)
+        question = reply.metadata.reply_to_message_id
+        return next((m.metadata.dst_node_id for m in self._messages if m.metadata.message_id == question), SERVER_NODE)
 
     def _raise_failed(self) -> None:
         (name, *others), reason = map(self._grid.client_name, self._failed), next(iter(self._failed.values()))
@@ -180,7 +179,7 @@ def taken(replies: Iterable[Message], take: Callable[[Message], T]) -> Iterator[
 
     Args:
         replies: Answers of the nodes.
-        take: Called with each reply as it arrives; one on which it raises BadInput is refused, as a failure of its
+        take: Function of a reply, called as it arrives; one on which it raises BadInput is refused, as a failure of its
             client.
 
     Raises:

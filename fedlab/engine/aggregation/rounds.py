@@ -17,6 +17,7 @@ import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord
 from flwr.serverapp.strategy import Strategy
 
+from fedlab import checks
 from fedlab.engine.aggregation.replies import Replies
 from fedlab.engine.aggregation.strategy import contract_of
 from fedlab.engine.messages.broadcast import Broadcast
@@ -24,20 +25,23 @@ from fedlab.engine.persistence.checkpoint import Checkpoints, GlobalRandomness, 
 from fedlab.engine.simulation.meter import MeteredGrid
 from fedlab.errors import BadInput
 
+Evaluate = Callable[[int, ArrayRecord], Mapping[str, float]]
+"""Called as evaluate(round, model), for the metrics of a model."""
+
 
 @dataclass
 class History:
     """What the loop saw.
 
     Attributes:
-        arrays: The model after the last round.
-        rounds: How many were run.
+        arrays: Model after the last round.
+        rounds: Number of rounds that were run.
         seconds: Per phase: train (waiting for clients), aggregate, evaluate.
         elapsed: Seconds in all, in every process that ran a part of the rounds.
-        metrics: The server's own evaluation of `arrays`.
+        metrics: Results of the server's own evaluation of `arrays`.
         failures: Tolerated failures: client to the reason.
-        federated: What the strategy made of the clients' own evaluation in the last round; empty if it asked for
-            none.
+        federated: Metrics that the strategy made of the clients' own evaluation in the last round; empty if none was
+            asked for.
     """
 
     arrays: ArrayRecord
@@ -54,7 +58,7 @@ def run_rounds(
     grid: MeteredGrid,
     arrays: ArrayRecord,
     num_rounds: int,
-    evaluate: Callable[[int, ArrayRecord], Mapping[str, float]] | None = None,
+    evaluate: Evaluate | None = None,
     timeout: float | None = None,
     tolerate: float = 0.0,
     checkpoints: Checkpoints | None = None,
@@ -63,22 +67,21 @@ def run_rounds(
 
     Args:
         strategy: Any strategy of Flower's message API.
-        grid: Where the clients are.
-        arrays: The initial model.
+        grid: Grid of the clients.
+        arrays: Initial model.
         num_rounds: Number of rounds.
-        evaluate: The server's own evaluation (round, model), as Flower has it: called before the first round (as
+        evaluate: Server's own evaluation (round, model), as Flower has it: called before the first round (as
             after round 0) and after each; what it remembers itself, in a `state_dict`, is kept in checkpoints.
         timeout: Seconds to wait for the replies of a round; None waits for all.
         tolerate: Share of a round's clients that may fail, in [0, 1).
-        checkpoints: Where every round is kept, and where the run goes on if some are there; None keeps none.
+        checkpoints: Files of every round, from which the run goes on if some are there; None keeps none.
 
     Raises:
         ClientFailed: More clients failed than are tolerated; the first one's traceback is in the message.
         BadInput: `tolerate` is out of range, more clients were silent than are tolerated, the strategy made no model
             of the replies it got, or a checkpoint cannot be written or used.
     """
-    if not 0 <= tolerate < 1:
-        raise BadInput(f"tolerate={tolerate} must lie in [0, 1): the share of a round's clients that may fail")
+    checks.number("tolerate", tolerate, least=0, below=1, remedy="the share of a round's clients that may fail")
     method, history = contract_of(strategy), History(arrays)
     state = {
         "strategy": strategy,
@@ -97,8 +100,8 @@ def run_rounds(
     for server_round in range(history.rounds + 1, num_rounds + 1):
         waited = grid.traffic.seconds
         started = time.perf_counter()
-        asked = method.configure_train(server_round, history.arrays, ConfigRecord(), grid)
-        messages = asked if isinstance(asked, Broadcast) else list(asked)
+        questions = method.configure_train(server_round, history.arrays, ConfigRecord(), grid)
+        messages = questions if isinstance(questions, Broadcast) else list(questions)
         partial_sum, models = method.partial_sum_of(messages), method.replies_are_models
         replies = Replies(grid, messages, timeout, tolerate, history.failures, partial_sum, models)
         # Flower's strategies walk their replies more than once; only one that says it streams gets a stream.
@@ -164,24 +167,11 @@ def _typed_as(model: ArrayRecord, aggregated: ArrayRecord) -> ArrayRecord:
     return ArrayRecord({**aggregated, **changed}) if changed else aggregated
 
 
-def _evaluate(
-    history: History,
-    grid: MeteredGrid,
-    evaluate: Callable[[int, ArrayRecord], Mapping[str, float]] | None,
-    server_round: int,
-) -> None:
+def _evaluate(history: History, grid: MeteredGrid, evaluate: Evaluate | None, server_round: int) -> None:
     started = time.perf_counter()
     # A closed-form strategy has no model before its first round.
     history.metrics = dict(evaluate(server_round, history.arrays)) if evaluate and len(history.arrays) else {}
     history.seconds["evaluate"] += time.perf_counter() - started
     if history.metrics:
-        traffic = grid.traffic
-        spent = sum(history.seconds.values())
-        grid.emit(
-            "round",
-            round=server_round,
-            bytes_up=traffic.bytes_up,
-            bytes_down=traffic.bytes_down,
-            seconds=spent,
-            **history.metrics,
-        )
+        traffic = {"bytes_up": grid.traffic.bytes_up, "bytes_down": grid.traffic.bytes_down}
+        grid.emit("round", round=server_round, **traffic, seconds=sum(history.seconds.values()), **history.metrics)

@@ -21,6 +21,8 @@ from fedlab.engine.messages.partial_sums import PartialSum
 from fedlab.engine.persistence.statistics_store import Keeper
 from fedlab.privacy.accounting.ledger import Ledger
 
+Messages = Iterable[Message]
+"""What is asked, or answered, in a round."""
 NOBODY: Mapping[int, Sequence[int]] = MappingProxyType({})
 
 
@@ -63,9 +65,7 @@ class FedlabStrategy(Strategy):
 
     # -- asking --------------------------------------------------------------------------------------------------
 
-    def configure_train(
-        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
-    ) -> Iterable[Message]:
+    def configure_train(self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid) -> Messages:
         """Return what clients are asked: here every node, with the model and the number of the round."""
         return self.ask(grid, ConfigRecord({**config, "server-round": server_round}), arrays)
 
@@ -86,8 +86,8 @@ class FedlabStrategy(Strategy):
         for node, record in arrays.items():
             same = id(record), tuple(missed.get(node, ()))
             if same not in contents:
-                told = ConfigRecord({**config, "missed-rounds": list(same[1])}) if same[1] else config
-                contents[same] = RecordDict({"arrays": record, "config": told})
+                settings = ConfigRecord({**config, "missed-rounds": list(same[1])}) if same[1] else config
+                contents[same] = RecordDict({"arrays": record, "config": settings})
             messages.append(Message(contents[same], node, MessageType.TRAIN))
         return messages
 
@@ -98,24 +98,20 @@ class FedlabStrategy(Strategy):
     # -- hearing -------------------------------------------------------------------------------------------------
 
     @abstractmethod
-    def aggregate_train(
-        self, server_round: int, replies: Iterable[Message]
-    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+    def aggregate_train(self, server_round: int, replies: Messages) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Return the model after a round, and no metrics; None leaves the model as it was."""
 
-    def merge(self, replies: Iterable[Message]) -> ArrayRecord | None:
+    def merge(self, replies: Messages) -> ArrayRecord | None:
         """Return the model with those who answered late; None if it has not changed."""
         raise NotImplementedError
 
     # -- the rest ------------------------------------------------------------------------------------------------
 
-    def configure_evaluate(
-        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
-    ) -> Iterable[Message]:
+    def configure_evaluate(self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid) -> Messages:
         """Ask nobody: the server evaluates, and what clients would measure on their own samples is data."""
         return []
 
-    def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
+    def aggregate_evaluate(self, server_round: int, replies: Messages) -> MetricRecord | None:
         """Nothing was asked."""
         return None
 
@@ -141,25 +137,19 @@ class FlowerStrategy(FedlabStrategy):
         """Return what averages replies, where the strategy wants nothing but their mean."""
         return partial_mean(self.strategy, messages)
 
-    def configure_train(
-        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
-    ) -> Iterable[Message]:
+    def configure_train(self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid) -> Messages:
         """Return what the strategy asks."""
         return self.strategy.configure_train(server_round, arrays, config, grid)
 
-    def aggregate_train(
-        self, server_round: int, replies: Iterable[Message]
-    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+    def aggregate_train(self, server_round: int, replies: Messages) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Return what the strategy makes of the replies."""
         return self.strategy.aggregate_train(server_round, replies)
 
-    def configure_evaluate(
-        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
-    ) -> Iterable[Message]:
+    def configure_evaluate(self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid) -> Messages:
         """Return what the strategy asks."""
         return self.strategy.configure_evaluate(server_round, arrays, config, grid)
 
-    def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
+    def aggregate_evaluate(self, server_round: int, replies: Messages) -> MetricRecord | None:
         """Return what the strategy makes of the replies."""
         return self.strategy.aggregate_evaluate(server_round, replies)
 

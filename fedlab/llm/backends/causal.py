@@ -24,7 +24,8 @@ from fedlab.errors import BadInput
 from fedlab.extras import needs
 from fedlab.features.encoders import frozen, torch_device
 from fedlab.features.transformer import reading, refuse_incomplete
-from fedlab.llm.backends.generation import generate
+from fedlab.llm.backends.generation import generate, padded
+from fedlab.llm.backends.openai_format import messages_of
 from fedlab.llm.language_model import Arrived, Completion, Prompt, Sampling, refuse_long
 
 T = TypeVar("T")
@@ -103,8 +104,7 @@ class Causal:
         elif self.tokenizer.chat_template is None:
             raise BadInput(f"{self.name} has no chat template: give texts to continue (str), or a model tuned for chat")
         else:
-            messages = [{"role": message.role, "content": message.content} for message in prompt]
-            text = self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+            text = self.tokenizer.apply_chat_template(messages_of(prompt), add_generation_prompt=True, tokenize=False)
             ids = list(self.tokenizer(text, add_special_tokens=False)["input_ids"])  # the template has them
         begin = self.tokenizer.bos_token_id
         # a network predicts the token after another: an empty prompt still needs one
@@ -139,7 +139,7 @@ class Causal:
             start += len(rows)
 
     def _written(self, prompts: list[list[int]], sampling: Sampling, seeds: list[int]) -> list[list[int]]:
-        tokens, mask = self._padded(prompts, left=True)
+        tokens, mask = padded(prompts, self._end(), self.network.device, side="left")
         ends = self.network.generation_config.eos_token_id
         ends = [self.tokenizer.eos_token_id] if ends is None else ends if isinstance(ends, list) else [ends]
         stopping = [_StopStrings(self.tokenizer, tokens.shape[1], sampling.stop)] if sampling.stop else []
@@ -154,14 +154,6 @@ class Causal:
             logits_processor=transformers.LogitsProcessorList([_Draw(sampling, seeds)]),
             stopping_criteria=transformers.StoppingCriteriaList(stopping),
         )
-
-    def _padded(self, rows: list[list[int]], *, left: bool) -> tuple[Tensor, Tensor]:
-        """Return rows of one width, and where they are tokens of a text."""
-        width, end, device = max(map(len, rows)), self._end(), self.network.device
-        gaps = [width - len(row) for row in rows]
-        filled = [[end] * gap + row if left else row + [end] * gap for row, gap in zip(rows, gaps, strict=True)]
-        mask = [[0] * gap + [1] * (width - gap) if left else [1] * (width - gap) + [0] * gap for gap in gaps]
-        return torch.tensor(filled, device=device), torch.tensor(mask, device=device)
 
     def _completion(self, prompt: list[int], tokens: list[int], sampling: Sampling) -> Completion:
         # some tokenizers drop the space before a first token: it is there when the prompt is
@@ -183,7 +175,8 @@ class Causal:
         return tokens
 
     def _sums(self, before: list[list[int]], after: list[list[int]]) -> list[float]:
-        ids, mask = self._padded([a + b for a, b in zip(before, after, strict=True)], left=False)
+        rows = [a + b for a, b in zip(before, after, strict=True)]
+        ids, mask = padded(rows, self._end(), self.network.device)
         logits = self.network(input_ids=ids, attention_mask=mask).logits[:, :-1].float()
         chosen = logits.gather(2, ids[:, 1:, None])[:, :, 0] - logits.logsumexp(2)
         return [

@@ -60,14 +60,10 @@ def at_once(
     try:
         for future in as_completed(futures):
             hand_over(future)
-    except BaseException:  # an interrupt: the texts that are being written were paid for, and are handed over too
+    finally:  # after an interrupt too: the texts that were being written were paid for, and are handed over
         stop.set()
         pool.shutdown(wait=True, cancel_futures=True)
         for future in futures:
             hand_over(future)
-        raise
-    finally:
-        stop.set()
-        pool.shutdown(wait=True, cancel_futures=True)
     if errors:
         raise errors[0]

@@ -7,10 +7,20 @@ draws for each row from a seed of its own (`causal.py`), or by transformers' own
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+
+def padded(rows: Sequence[Sequence[int]], fill: int, device: Any, side: str = "right") -> tuple[Tensor, Tensor]:
+    """Return rows of tokens as wide as the longest, filled up at a side, and where they are a text's: (n, t) each."""
+    tokens = [torch.tensor(row, dtype=torch.int64) for row in rows]
+    filled = pad_sequence(tokens, batch_first=True, padding_value=fill, padding_side=side)
+    mask = pad_sequence([torch.ones_like(row) for row in tokens], batch_first=True, padding_side=side)
+    return filled.to(device), mask.to(device)
 
 
 def generate(

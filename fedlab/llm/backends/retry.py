@@ -18,7 +18,7 @@ from collections.abc import Callable
 from threading import Event, Lock
 from typing import TypeVar
 
-from tenacity import RetryCallState, Retrying, retry_if_not_exception_type, wait_exponential
+from tenacity import RetryCallState, Retrying, retry_if_not_exception_type, sleep_using_event, wait_exponential
 
 from fedlab.errors import BadInput
 
@@ -127,7 +127,7 @@ class Retry:
             # the last try comes when retry_for ends, not before it
             return min(max(backoff, at_least), self._retry_for - away + 0.001)
 
-        again = Retrying(retry=retry_if_not_exception_type(BadInput), wait=seconds, sleep=stop.wait)
+        again = Retrying(retry=retry_if_not_exception_type(BadInput), wait=seconds, sleep=sleep_using_event(stop))
         answer = again(attempt)
         self._answered()
         return answer

@@ -80,7 +80,7 @@ class Budget:
         return votes_multiplier(self.epsilon, self.delta, self.histograms, beside)
 
     @property
-    def told(self) -> list[float]:
+    def terms(self) -> list[float]:
         """What client and server must have the same: multipliers and steps."""
         own = self.generator
         steps = [] if own is None else [own.multiplier, own.sampling_probability, float(own.total_steps)]

@@ -111,7 +111,7 @@ class CandidatePool:
             "embedded": self.embedded,
             "votes": self.votes,
             "dropped": dict(self.text_filter.dropped),
-            "asked": dict(self.text_filter.asked),
+            "asked": dict(self.text_filter.judged),
             "stages": self.stages,
         }
 
@@ -120,7 +120,7 @@ class CandidatePool:
         self.texts = [Text(*fields) for fields in state["pool"]]
         self.embedded, self.votes = state["embedded"], state["votes"]
         self.text_filter.dropped.update(state["dropped"])
-        self.text_filter.asked.update(state["asked"])
+        self.text_filter.judged.update(state["asked"])
         self.stages = list(state["stages"])
 
     def _stay(self, texts: Sequence[Text], stays: np.ndarray) -> list[Text]:

@@ -65,7 +65,7 @@ class TextFilter:
 
     Attributes:
         dropped: Reasons to how many texts were dropped so far.
-        asked: Number of 'questions' to the judge, and of answers that could not be read by the reasons of
+        judged: Number of 'questions' to the judge, and of answers that could not be read by the reasons of
             `fedlab.llm.synthesis.judge_answers`.
     """
 
@@ -74,7 +74,7 @@ class TextFilter:
     per_cluster: int | None = None
     judge: str | None = None
     dropped: Counter[str] = field(default_factory=Counter, compare=False)
-    asked: Counter[str] = field(default_factory=Counter, compare=False)
+    judged: Counter[str] = field(default_factory=Counter, compare=False)
 
     def __post_init__(self) -> None:
         checks.integer("min_words", self.min_words, least=1, remedy="an empty text teaches nothing")
@@ -86,7 +86,7 @@ class TextFilter:
 
     def fresh(self) -> TextFilter:
         """Return the same filters with nothing dropped yet."""
-        return replace(self, dropped=Counter(), asked=Counter())
+        return replace(self, dropped=Counter(), judged=Counter())
 
     def words(self, texts: Iterable[Text], known: Iterable[str] = ()) -> list[Text]:
         """Return texts long enough that say nothing said before.
@@ -178,9 +178,9 @@ class TextFilter:
         groups = list(_groups(clusters(embedded, seed)[0]))
         prompts = [question([texts[row] for row in rows]) for rows in groups]
         for rows, completion in zip(groups, answer(prompts), strict=True):
-            numbers = numbers_in(completion, len(rows), self.asked)
+            numbers = numbers_in(completion, len(rows), self.judged)
             stays[rows] = [number in numbers for number in range(1, len(rows) + 1)]
-        self.asked["questions"] += len(groups)
+        self.judged["questions"] += len(groups)
         self.dropped["ineligible"] += int((~stays).sum())
         return stays
 

@@ -31,20 +31,10 @@ from fedlab.privacy.dpsgd.per_sample import check_module
 KINDS = ("lora", "frozen_embeddings", "full")
 """What may be trained."""
 
-_PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj")
-TARGETS = {
-    "gpt2": ("c_attn",),
-    "llama": _PROJECTIONS,
-    "mistral": _PROJECTIONS,
-    "qwen2": _PROJECTIONS,
-    "qwen3": _PROJECTIONS,
-    "gemma": _PROJECTIONS,
-    "gemma2": _PROJECTIONS,
-    "gemma3_text": _PROJECTIONS,
-    "t5": ("q", "k", "v", "o"),
-    "bert": ("query", "key", "value"),
-}
+TARGETS = {"gpt2": ("c_attn",), "t5": ("q", "k", "v", "o"), "bert": ("query", "key", "value")}
 """The layers beside which LoRA is trained, by family: the projections of attention."""
+PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj")
+"""What these are called in every other family that is known: Llama, Mistral, Qwen, Gemma."""
 
 UNBOUNDED = {
     "gpt2": ("wpe",),  # without position ids of every text it is shown one row for all
@@ -62,7 +52,7 @@ class Adapters:
     Args:
         kind: Kind of adapters: one of `KINDS`.
         rank, alpha: Rank r >= 1 and scale alpha > 0 of LoRA.
-        targets: Names of the layers beside which LoRA is trained; None takes those of `TARGETS`.
+        targets: Names of the layers beside which LoRA is trained; None takes those of `TARGETS`, or `PROJECTIONS`.
     """
 
     kind: str = "lora"
@@ -98,11 +88,12 @@ class Adapters:
         with needs("LoRA"):
             import peft
         family = family_of(model)
-        targets = self.targets or TARGETS.get(family) or _projections(model)
+        layers = {name.rpartition(".")[2] for name, _ in model.named_modules()}
+        targets = self.targets or TARGETS.get(family) or [name for name in PROJECTIONS if name in layers]
         if not targets:
             raise BadInput(
-                f"LoRA does not know the layers of family {family!r}: known are {', '.join(sorted(TARGETS))}; give "
-                "targets=[...], the names of its attention's projections"
+                f"LoRA does not know the layers of family {family!r}: known are {', '.join(sorted(TARGETS))}, and "
+                f"whatever has {', '.join(PROJECTIONS)}; give targets=[...], the names of its attention's projections"
             )
         config = peft.LoraConfig(
             r=self.rank,
@@ -143,12 +134,6 @@ def family_of(model: nn.Module) -> str:
 
 
 _TASKS = {"causal": "CAUSAL_LM", "seq2seq": "SEQ_2_SEQ_LM", "class": "SEQ_CLS"}
-
-
-def _projections(model: nn.Module) -> tuple[str, ...]:
-    """Return the projections of an unknown family that names them as most do."""
-    there = {name.rpartition(".")[2] for name, _ in model.named_modules()}
-    return tuple(name for name in _PROJECTIONS if name in there)
 
 
 def _sharing(model: nn.Module) -> nn.Module:

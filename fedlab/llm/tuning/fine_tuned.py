@@ -88,11 +88,11 @@ class FineTuned:
         """
         return Head(weight=self.weight)
 
-    def teach(self, private: Labelled, sent: Labelled, num_classes: int, seed: int) -> Taught:
+    def teach(self, private: Labelled, synthetic: Labelled, num_classes: int, seed: int) -> Taught:
         """Return the weights of the best epoch and `seen`, and what led there.
 
         Args:
-            private, sent: Texts and labels, either of which may be none; embeddings are not looked at.
+            private, synthetic: Texts and labels, either of which may be none; embeddings are not looked at.
             num_classes: Number of classes, c.
             seed: Seed of what is held out, of the order and of dropout.
 
@@ -104,21 +104,21 @@ class FineTuned:
             BadInput: Texts and labels do not fit each other, a label is none of c, the model cannot be loaded, or
                 training diverged.
         """
-        for whose, texts in (("private", private), ("sent", sent)):
+        for whose, texts in (("private", private), ("synthetic", synthetic)):
             _check(whose, texts, num_classes)
-        m = len(sent) if self.weight else 0
+        m = len(synthetic) if self.weight else 0
         heads = 2 if len(private) and m and not self.shared_head else 1
         seen = np.zeros((heads, num_classes), bool)
         seen[0, private.labels] = True
-        seen[-1, sent.labels[:m]] = True
+        seen[-1, synthetic.labels[:m]] = True
         out = held_out(private.labels, self.validation, seed)
         notes = [self._why_not(private.labels)] if self.validation and not out.any() else []
         tokenizer, model, context = self._loaded(heads * num_classes)
         limit = min(self.max_tokens, context)
         own, cut = _tokens(tokenizer, private.texts, limit)
-        others, cut_too = _tokens(tokenizer, sent.texts[:m], limit)
+        others, cut_too = _tokens(tokenizer, synthetic.texts[:m], limit)
         # A head's outputs follow those of the head before it.
-        own_labels, beside = private.labels.tolist(), (sent.labels + (heads - 1) * num_classes).tolist()
+        own_labels, beside = private.labels.tolist(), (synthetic.labels + (heads - 1) * num_classes).tolist()
         held = [Example(t, y) for t, y, away in zip(own, own_labels, out, strict=True) if away]
         learned = [Example(t, y) for t, y, away in zip(own, own_labels, out, strict=True) if not away]
         weights = np.concatenate([np.ones(len(learned)), np.full(m, self.weight)])
@@ -207,10 +207,10 @@ def _probe(
     x = x / np.float32(scale)
     labels = np.array([item.target for item in data.items], np.int64)
     heads, c = seen.shape
-    own, sent = (x[:private], labels[:private]), (x[private:], labels[private:] % c)
+    own, synthetic = (x[:private], labels[:private]), (x[private:], labels[private:] % c)
     none = x[:0], labels[:0]
     # of two heads each has texts of its own
-    pairs = [(own, sent)] if heads == 1 else [(own, none), (sent, none)]
+    pairs = [(own, synthetic)] if heads == 1 else [(own, none), (synthetic, none)]
     fitted = np.concatenate([head.fit(ax, ay, bx, by, c, seed) for (ax, ay), (bx, by) in pairs])
     bias = np.maximum(fitted[:, -1], _UNSEEN)  # minus infinity would stay for ever
     with torch.no_grad():

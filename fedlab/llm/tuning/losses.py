@@ -25,6 +25,7 @@ from torch.nn.functional import cross_entropy
 
 from fedlab import checks
 from fedlab.errors import BadInput
+from fedlab.llm.backends.generation import padded
 from fedlab.privacy.dpsgd.per_sample import Losses
 
 IGNORED = -100
@@ -43,9 +44,9 @@ class Batch:
     """Texts padded to the longest of them.
 
     Attributes:
-        tokens, mask: What the model reads, (n, t), and where it is text.
-        targets: (n, t) of a causal model, where its tokens stand; (n, u) of a decoder; (n,) classes.
-        decoder: What a decoder reads, (n, u); None where there is none.
+        tokens, mask: Tokens that the model reads, (n, t), and where they are text.
+        targets: Targets: (n, t) of a causal model, where its tokens stand; (n, u) of a decoder; (n,) classes.
+        decoder: Tokens that a decoder reads, (n, u); None where there is none.
     """
 
     tokens: Int64[Tensor, "n t"]
@@ -90,20 +91,20 @@ class Examples:
         chosen = [self.items[row] for row in rows]
         if self.kind == "class":
             labels = torch.tensor([item.target for item in chosen], device=self.device)
-            tokens, mask = self._padded([item.source for item in chosen], self.pad)
+            tokens, mask = padded([item.source for item in chosen], self.pad, self.device)
             return Batch(tokens, mask, labels)
         pairs = [(item.source, item.target) for item in chosen if not isinstance(item.target, int)]
         if len(pairs) != len(chosen):
             raise BadInput(f"a {self.kind} model learns tokens, not a class: give each Example a target of tokens")
         if self.kind == "causal":
-            tokens, mask = self._padded([source + target for source, target in pairs], self.pad)
+            tokens, mask = padded([source + target for source, target in pairs], self.pad, self.device)
             targets = tokens.masked_fill(mask == 0, IGNORED)
             for row, (source, _) in enumerate(pairs):
                 targets[row, : 0 if self.code_too else len(source)] = IGNORED
             return Batch(tokens, mask, targets)
-        tokens, mask = self._padded([source for source, _ in pairs], self.pad)
-        decoder, _ = self._padded([(self.start, *target[:-1]) for _, target in pairs])
-        return Batch(tokens, mask, self._padded([target for _, target in pairs], IGNORED)[0], decoder)
+        tokens, mask = padded([source for source, _ in pairs], self.pad, self.device)
+        decoder, _ = padded([(self.start, *target[:-1]) for _, target in pairs], 0, self.device)
+        return Batch(tokens, mask, padded([target for _, target in pairs], IGNORED, self.device)[0], decoder)
 
     def batches(self, size: int, order: Sequence[int] | None = None) -> Iterator[tuple[list[int], Batch]]:
         """Yield the rows of `size` texts after another and these as a batch, in their order or another."""
@@ -111,15 +112,6 @@ class Examples:
         for first in range(0, len(order), size):
             rows = [int(row) for row in order[first : first + size]]
             yield rows, self[rows]
-
-    def _padded(self, rows: Sequence[tuple[int, ...]], fill: int = 0) -> tuple[Tensor, Tensor]:
-        """Return rows and where they are; a padding's own number is never looked at."""
-        longest = max(map(len, rows))
-        tokens = np.full((len(rows), longest), fill, np.int64)
-        mask = np.zeros((len(rows), longest), np.int64)
-        for index, row in enumerate(rows):
-            tokens[index, : len(row)], mask[index, : len(row)] = row, 1
-        return torch.from_numpy(tokens).to(self.device), torch.from_numpy(mask).to(self.device)
 
 
 def causal_losses(module: nn.Module, batch: Batch) -> Float[Tensor, " n"]:

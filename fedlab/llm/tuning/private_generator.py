@@ -25,7 +25,7 @@ from torch import nn
 from fedlab import checks
 from fedlab.errors import BadInput
 from fedlab.llm.tuning.adapters import Adapters
-from fedlab.llm.tuning.control_codes import examples_of, refuse_unpaired
+from fedlab.llm.tuning.control_codes import examples_of
 from fedlab.llm.tuning.losses import LOSSES, kind_of
 from fedlab.llm.tuning.sampling import Written, sample, seeded
 from fedlab.privacy.accounting.calibration import PrivacyCertificate, calibrate, certify
@@ -173,7 +173,6 @@ class PrivateGenerator:
         """
         if kind_of(model) == "class":
             raise BadInput(f"{type(model).__name__} writes no texts: choose a model with a language-model head")
-        refuse_unpaired(codes, texts)
         seeds = torch.randint(2**31, (2,), generator=generator).tolist()
         tuned = self.adapters.prepare(model, seeds[0])
         examples, cut = examples_of(tuned, tokenizer, codes, texts, self.max_tokens, self.learn_codes)

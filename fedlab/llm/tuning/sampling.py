@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -72,7 +72,6 @@ def sample(
     checks.integer("batch_size", batch_size, least=1)
     kind, device = kind_of(model), next(model.parameters()).device
     room = min(max_tokens, context_of(model))
-    written = Written([], [], 0)
     end = tokenizer.eos_token_id
     how = {
         "do_sample": True,
@@ -86,7 +85,8 @@ def sample(
     }
     padding = end if end is not None else tokenizer.pad_token_id
     ends = () if end is None else (end,)
-    dropped, training = 0, model.training
+    written: list[tuple[str, str]] = []
+    training = model.training
     model.eval()
     try:
         with seeded(seed), torch.inference_mode():
@@ -100,15 +100,11 @@ def sample(
                     mask = torch.ones_like(rows)
                     for ids in generate(model, rows, mask, ends, padding, left, **how):
                         ids = ids[:-1] if ids and ids[-1] in ends else ids
-                        text = tokenizer.decode(ids, skip_special_tokens=True).strip()
-                        if len(text.split()) < min_words:
-                            dropped += 1
-                        else:
-                            written.codes.append(code)
-                            written.texts.append(text)
+                        written.append((code, tokenizer.decode(ids, skip_special_tokens=True).strip()))
     finally:
         model.train(training)
-    return replace(written, dropped=dropped)
+    kept = [(code, text) for code, text in written if len(text.split()) >= min_words]
+    return Written([code for code, _ in kept], [text for _, text in kept], len(written) - len(kept))
 
 
 @contextmanager

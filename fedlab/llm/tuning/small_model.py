@@ -25,6 +25,8 @@ from fedlab.errors import BadInput
 
 Weights = dict[str, np.ndarray]
 """What a client remembers of its small model: arrays by name."""
+Beside = tuple[np.ndarray, np.ndarray, int]
+"""What every fold of the private texts is fitted with: synthetic embeddings and labels, and the number of classes."""
 
 
 @dataclass(frozen=True)
@@ -63,8 +65,8 @@ class Taught:
 class SmallModel(Protocol):
     """What every small model offers."""
 
-    def teach(self, private: Labelled, sent: Labelled, num_classes: int, seed: int) -> Taught:
-        """Return the model after n private and m sent texts of c classes; either may be none."""
+    def teach(self, private: Labelled, synthetic: Labelled, num_classes: int, seed: int) -> Taught:
+        """Return the model after n private and m synthetic texts of c classes; either may be none."""
         ...
 
     def scores(
@@ -102,9 +104,9 @@ class Head:
             checks.number("penalties", penalty, above=0)
         checks.integer("folds", self.folds, least=2)
 
-    def teach(self, private: Labelled, sent: Labelled, num_classes: int, seed: int) -> Taught:
+    def teach(self, private: Labelled, synthetic: Labelled, num_classes: int, seed: int) -> Taught:
         """Return `fit`'s head as `weight`."""
-        return Taught({"weight": self.fit(private.x, private.labels, sent.x, sent.labels, num_classes, seed)})
+        return Taught({"weight": self.fit(private.x, private.labels, synthetic.x, synthetic.labels, num_classes, seed)})
 
     def scores(
         self, weights: Mapping[str, np.ndarray], x: Float32[np.ndarray, "n d"], texts: Sequence[str] = ()
@@ -139,11 +141,9 @@ class Head:
 
         with threadpool_limits(1):  # matrices are small, and a second thread waits more than it works
             beside = synthetic, synthetic_labels, num_classes
-            return self._fit(x, labels, *beside, self._penalty(x, labels, beside, seed))
+            return self._fit(x, labels, beside, self._penalty(x, labels, beside, seed))
 
-    def _penalty(
-        self, x: np.ndarray, labels: np.ndarray, beside: tuple[np.ndarray, np.ndarray, int], seed: int
-    ) -> float:
+    def _penalty(self, x: np.ndarray, labels: np.ndarray, beside: Beside, seed: int) -> float:
         """Return the penalty whose heads name most held out texts rightly."""
         if len(self.penalties) == 1 or len(labels) < 2 * self.folds:
             return self.penalties[len(self.penalties) // 2]
@@ -152,21 +152,14 @@ class Head:
         for part in range(self.folds):
             out = fold == part
             for penalty in self.penalties:
-                head = self._fit(x[~out], labels[~out], *beside, penalty)
+                head = self._fit(x[~out], labels[~out], beside, penalty)
                 right[penalty] += int((scores(head, x[out]).argmax(1) == labels[out]).sum())
         best = max(right.values())
         # Of equally good penalties the largest: it trusts few texts least.
         return max(penalty for penalty, number in right.items() if number == best)
 
-    def _fit(
-        self,
-        x: np.ndarray,
-        labels: np.ndarray,
-        synthetic: np.ndarray,
-        synthetic_labels: np.ndarray,
-        num_classes: int,
-        penalty: float,
-    ) -> Float32[np.ndarray, "c e"]:
+    def _fit(self, x: np.ndarray, labels: np.ndarray, beside: Beside, penalty: float) -> Float32[np.ndarray, "c e"]:
+        synthetic, synthetic_labels, num_classes = beside
         n, m = len(labels), len(synthetic_labels) if self.weight else 0
         features = np.concatenate([x, synthetic[:m]])
         targets = np.concatenate([labels, synthetic_labels[:m]])

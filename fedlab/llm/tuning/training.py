@@ -26,6 +26,7 @@ from torch.nn.functional import cross_entropy
 from fedlab import checks
 from fedlab.errors import BadInput
 from fedlab.llm.tuning.losses import Batch, Examples
+from fedlab.llm.tuning.sampling import seeded
 from fedlab.stats.arithmetic.solve import one_thread
 
 if TYPE_CHECKING:
@@ -90,58 +91,44 @@ class Training:
         Raises:
             BadInput: The loss is not finite any more.
         """
-        cuda = [torch.device(data.device)] if torch.device(data.device).type == "cuda" else []
-        with one_thread(), torch.random.fork_rng(devices=cuda):
-            torch.manual_seed(seed % 2**63)
-            return self._epochs(model, data, weights, check, num_classes, np.random.default_rng(seed))
-
-    def _epochs(
-        self,
-        model: Classifier,
-        data: Examples,
-        weights: np.ndarray,
-        check: Examples,
-        num_classes: int,
-        rng: np.random.Generator,
-    ) -> dict[str, Any]:
-        encoder, head = model.parts()
-        optimizer = torch.optim.AdamW(
-            [{"params": encoder, "lr": self.learning_rate}, {"params": head, "lr": self.head_learning_rate}],
-            weight_decay=self.weight_decay,
-        )
-        highest = [group["lr"] for group in optimizer.param_groups]
-        per_epoch, step = -(-len(data) // self.batch), 0
-        relative = weights * len(data) / weights.sum()  # 1 in the mean
-        losses, best = [], 0
-        state = None
-        if len(check):
-            losses.append(_mean(model, check, num_classes))
-            state = copy.deepcopy(model.state_dict())
-        for epoch in range(1, self.epochs + 1):
-            model.train()
-            for rows, batch in data.batches(self.batch, rng.permutation(len(data)).tolist()):
-                own = torch.from_numpy(relative[rows]).float().to(data.device)
-                loss = (own * _losses(model, batch, num_classes)).mean()
-                self._refuse_diverged(loss, step)
-                for group, rate in zip(optimizer.param_groups, highest, strict=True):
-                    group["lr"] = rate * self._share(step, self.epochs * per_epoch)
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
-                step += 1
+        with one_thread(), seeded(seed % 2**63):
+            rng = np.random.default_rng(seed)
+            encoder, head = model.parts()
+            optimizer = torch.optim.AdamW(
+                [{"params": encoder, "lr": self.learning_rate}, {"params": head, "lr": self.head_learning_rate}],
+                weight_decay=self.weight_decay,
+            )
+            steps = self.epochs * -(-len(data) // self.batch)
+            schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self._share(step, steps))
+            relative = weights * len(data) / weights.sum()  # 1 in the mean
+            losses, best = [], 0
+            state = None
+            if len(check):
+                losses.append(_mean(model, check, num_classes))
+                state = copy.deepcopy(model.state_dict())
+            for epoch in range(1, self.epochs + 1):
+                model.train()
+                for rows, batch in data.batches(self.batch, rng.permutation(len(data)).tolist()):
+                    own = torch.from_numpy(relative[rows]).float().to(data.device)
+                    loss = (own * _losses(model, batch, num_classes)).mean()
+                    self._refuse_diverged(loss, schedule.last_epoch)
+                    optimizer.zero_grad()
+                    loss.backward()
+                    optimizer.step()
+                    schedule.step()
+                if state is None:
+                    continue
+                losses.append(_mean(model, check, num_classes))
+                if losses[-1] < losses[best]:
+                    best, state = epoch, copy.deepcopy(model.state_dict())
+                elif epoch - best >= self.patience:
+                    break
             if state is None:
-                continue
-            losses.append(_mean(model, check, num_classes))
-            if losses[-1] < losses[best]:
-                best, state = epoch, copy.deepcopy(model.state_dict())
-            elif epoch - best >= self.patience:
-                break
-        if state is None:
-            last = _losses(model.eval(), data[[0]], num_classes)
-            self._refuse_diverged(last.mean(), step)
-            return {"epochs": self.epochs, "trained": self.epochs, "losses": []}
-        model.load_state_dict(state)
-        return {"epochs": best, "trained": len(losses) - 1, "losses": losses}
+                last = _losses(model.eval(), data[[0]], num_classes)
+                self._refuse_diverged(last.mean(), steps)
+                return {"epochs": self.epochs, "trained": self.epochs, "losses": []}
+            model.load_state_dict(state)
+            return {"epochs": best, "trained": len(losses) - 1, "losses": losses}
 
     def _share(self, step: int, steps: int) -> float:
         """Return the learning rate of a step as a share of the highest."""

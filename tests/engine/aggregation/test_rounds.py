@@ -155,7 +155,7 @@ def test_a_share_means_the_clients_it_says():
 
 @pytest.mark.parametrize("tolerate", [-0.1, 1.0, float("nan")])
 def test_a_share_out_of_range_is_refused(tolerate):
-    with pytest.raises(BadInput, match=r"tolerate=.* must lie in \[0, 1\)"):
+    with pytest.raises(BadInput, match=r"tolerate=.* must be a finite number in \[0, 1\)"):
         run(clients(), tolerate=tolerate)
 
 

@@ -187,7 +187,7 @@ def test_a_sweep_survives_one_bad_job(tmp_path, capsys):
         (["experiment=afl_invariance", "methods=[fedavg]"], "lacks afl"),
         (["experiment=afl_invariance", "study.clients=[]"], "has no cell"),
         (["experiment=afl_invariance", "study.alpha=[flat]"], "study.alpha=flat"),
-        (["cohort.fraction=0", "methods=[fedavg]"], "cohort.fraction=0.0 lies outside (0, 1]"),
+        (["cohort.fraction=0", "methods=[fedavg]"], "cohort.fraction=0.0 must be a finite number in (0, 1]"),
         (["cohort.fraction=some"], "cohort.fraction=some"),
         (["cohort.minimum=0"], "cohort.minimum=0"),
         (["analytic.bits=few"], "analytic.bits=few is not an integer"),

@@ -232,7 +232,7 @@ def _another_version(manifest: dict) -> dict:
         (["clients=5"], None, "clients=5 beside resume="),
         (["hydra.run.dir=elsewhere"], None, "hydra.run.dir=elsewhere beside resume="),
         (["-m"], None, "one run at a time goes on, without options"),
-        (["checkpoint.every=0"], None, "checkpoint.every=0 must be at least 1 round"),
+        (["checkpoint.every=0"], None, "checkpoint.every=0 must be a whole number >= 1: rounds"),
         ([], lambda d: shutil.rmtree(d), "is no run directory (overrides.yaml: No such file"),
         ([], lambda d: (d / "config.yaml").unlink(), "is no run directory (config.yaml: No such file"),
         ([], lambda d: (d / "config.yaml").write_text("a: [1"), "config.yaml is damaged"),

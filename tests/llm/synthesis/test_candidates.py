@@ -63,7 +63,7 @@ def test_a_judge_is_heard_and_a_pool_is_taken_up_again_where_it_was_left(make):
     pool, other = make(judge="chat"), make(judge="chat")
     pool.add([*TEXTS, Text("the coffee was great", "food", "positive")], "candidates", 0)
     assert pool.texts == TEXTS and +pool.text_filter.dropped == {"ineligible": 1}
-    assert len(pool.embedded) == 6 and pool.text_filter.asked == {"questions": 2}
+    assert len(pool.embedded) == 6 and pool.text_filter.judged == {"questions": 2}
     state = pool.state_dict()
     json.dumps({name: value for name, value in state.items() if not isinstance(value, np.ndarray)})
     other.load_state_dict(state)

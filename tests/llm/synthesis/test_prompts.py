@@ -3,9 +3,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 
+from experiments.runner.compose import compose
 from fedlab.errors import BadInput
 from fedlab.llm.language_model import Completion, Message, Sampling
 from fedlab.llm.synthesis.parsing import EMPTY, NO_FORMAT, TRUNCATED, first_text, records_in
@@ -139,9 +139,7 @@ def test_what_a_prompt_shows_is_found_again():
 
 
 def configured(choice):
-    with initialize_config_dir(str(CONF), version_base=None):
-        group = choice.split("=")[0]
-        return instantiate(compose(overrides=[f"+{choice}"])[group])
+    return instantiate(compose([choice])[choice.split("=")[0]])
 
 
 @pytest.mark.parametrize("path", sorted((CONF / "prompts").glob("*.yaml")), ids=lambda path: path.stem)

@@ -86,8 +86,8 @@ def test_a_judge_is_asked_once_for_each_cluster_and_what_it_leaves_out_goes():
     stays, shown, text_filter = judged(keeps_even, told, embeddings(3, 4))
     assert sorted(shown) == sorted([[f"text {4 * c + i}" for i in range(4)] for c in range(3)])
     assert stays.tolist() == [True, False] * 6
-    assert text_filter.dropped == {"ineligible": 6} and text_filter.asked == {"questions": 3}
-    assert not text_filter.fresh().asked
+    assert text_filter.dropped == {"ineligible": 6} and text_filter.judged == {"questions": 3}
+    assert not text_filter.fresh().judged
 
 
 def test_an_answer_that_cannot_be_read_costs_no_text_and_is_counted():
@@ -96,7 +96,7 @@ def test_an_answer_that_cannot_be_read_costs_no_text_and_is_counted():
         lambda some: "I'd rather not." if "text 0" in some else "none", told, embeddings(2, 4)
     )
     assert stays.tolist() == [True] * 4 + [False] * 4
-    assert text_filter.asked == {"questions": 2, "unreadable": 1} and text_filter.dropped == {"ineligible": 4}
+    assert text_filter.judged == {"questions": 2, "unreadable": 1} and text_filter.dropped == {"ineligible": 4}
 
 
 def test_a_large_cluster_is_asked_about_in_parts_and_equal_texts_are_one_cluster():

@@ -237,7 +237,7 @@ def test_bad_settings(kind, wrong):
 
 def test_bad_input(small, tmp_path):
     few = texts_of(4, 1)
-    with pytest.raises(BadInput, match=r"labels of sent texts lie in 0\.\.1, expected 0\.\.0"):
+    with pytest.raises(BadInput, match=r"labels of synthetic texts lie in 0\.\.1, expected 0\.\.0"):
         small.teach(NONE, few, 1, 0)
     with pytest.raises(BadInput, match="3 private texts have 4 labels"):
         small.teach(replace(few, texts=few.texts[:3]), NONE, 2, 0)
