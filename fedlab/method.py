@@ -3,7 +3,8 @@
 A method is two classes and a file of conf/methods that names them: a `Learner` on every client, which knows neither
 Flower nor the network, and a `FedlabStrategy` on the server, which asks the clients and makes a model of what they
 answer (it is in `fedlab.engine.aggregation.strategy`, for it is a Flower strategy). The two apps and the round loop
-ask both sides for what is written here, and for nothing else. Nearest class mean, whole:
+ask both sides for what is written here, and for nothing else. Nearest class mean, whole, of names that this module
+lends:
 
     class NearestMean(Learner):                                # clients/nearest_mean.py
         def __init__(self, num_classes):
@@ -18,7 +19,6 @@ ask both sides for what is written here, and for nothing else. Nearest class mea
 
     class NearestMean(FedlabStrategy):                         # strategies/nearest_mean.py
         streaming = one_round = True
-        rounds_per_step = 1
         partial_sum = ArraySum
 
         def aggregate_train(self, server_round, replies):
@@ -40,9 +40,31 @@ from torch import Tensor
 from fedlab.errors import BadInput
 
 if TYPE_CHECKING:
+    from fedlab.engine.aggregation.replies import sum_of
     from fedlab.engine.aggregation.strategy import FedlabStrategy
+    from fedlab.engine.messages.partial_sums import ArraySum
+    from fedlab.engine.messages.records import to_record
 
-__all__ = ["Answer", "Arrays", "Config", "FedlabStrategy", "Learner", "Memory", "Samples", "learner_of"]
+SERVER = {
+    "ArraySum": "fedlab.engine.messages.partial_sums",
+    "FedlabStrategy": "fedlab.engine.aggregation.strategy",
+    "sum_of": "fedlab.engine.aggregation.replies",
+    "to_record": "fedlab.engine.messages.records",
+}
+"""What the server's side needs, and where it is."""
+__all__ = [
+    "Answer",
+    "ArraySum",
+    "Arrays",
+    "Config",
+    "FedlabStrategy",
+    "Learner",
+    "Memory",
+    "Samples",
+    "learner_of",
+    "sum_of",
+    "to_record",
+]
 
 Arrays = Mapping[str, np.ndarray]
 """Named arrays: a model, or statistics."""
@@ -170,6 +192,6 @@ def learner_of(model: object) -> Learner:
 
 
 def __getattr__(name: str) -> Any:
-    if name == "FedlabStrategy":  # it is Flower's too, and clients know no Flower
-        return import_module("fedlab.engine.aggregation.strategy").FedlabStrategy
+    if name in SERVER:  # Flower's too, and clients know no Flower
+        return getattr(import_module(SERVER[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

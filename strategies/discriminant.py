@@ -15,11 +15,8 @@ import numpy as np
 from flwr.app import ArrayRecord
 
 from fedlab import checks
-from fedlab.engine.aggregation.replies import sum_of
 from fedlab.engine.aggregation.strategy import Messages
-from fedlab.engine.messages.partial_sums import ArraySum
-from fedlab.engine.messages.records import to_record
-from fedlab.method import FedlabStrategy
+from fedlab.method import ArraySum, FedlabStrategy, sum_of, to_record
 
 
 class Discriminant(FedlabStrategy):
@@ -34,7 +31,6 @@ class Discriminant(FedlabStrategy):
     """
 
     streaming = one_round = True  # it walks the replies as they arrive, and learns all there is at once
-    rounds_per_step = 1
     partial_sum = ArraySum  # so workers may add the replies of their clients before they are sent
 
     def __init__(self, shrinkage: float):

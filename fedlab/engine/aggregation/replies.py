@@ -197,12 +197,19 @@ def taken(replies: Iterable[Message], take: Callable[[Message], T]) -> Iterator[
 
 
 def sum_of(replies: Iterable[Message]) -> dict[str, np.ndarray]:
-    """Return the sums of the arrays of all replies, by name; empty where nobody answered."""
+    """Return the sums of the arrays of all replies, by name.
+
+    Raises:
+        BadInput: Nobody answered.
+    """
     total = ArraySum()
     for _ in taken(replies, lambda reply: total.add(reply.content)):
         pass
     records = records_of(total.content(), ArrayRecord)
-    return {name: array for record in records.values() for name, array in from_record(record).items()}
+    sums = {name: array for record in records.values() for name, array in from_record(record).items()}
+    if not sums:
+        raise BadInput("no client has answered: there is nothing to add")
+    return sums
 
 
 def refuse(replies: Iterable[Message], reply: Message, why: BadInput) -> None:
