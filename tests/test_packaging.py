@@ -67,7 +67,7 @@ def test_the_wheel_holds_the_packages_and_the_configuration_and_nothing_else(whe
 
 
 def test_an_installed_wheel_is_imported_from_where_it_was_installed(installed: Path, tmp_path: Path) -> None:
-    code = f"import {', '.join(PACKAGES)}, sys, json; from experiments.runner.compose import configuration; " + (
+    code = f"import {', '.join(PACKAGES)}, sys, json; from experiments.config.compose import configuration; " + (
         f"print(json.dumps([[m.__file__ for m in ({', '.join(PACKAGES)})], str(configuration()), sys.path]))"
     )
     files, configuration, path = json.loads(run(installed / "bin" / "python", "-c", code, cwd=tmp_path))
@@ -115,8 +115,8 @@ def test_every_dependency_is_pinned_and_no_pin_names_a_machine() -> None:
 
 
 def test_flower_runs_what_an_experiment_describes() -> None:
+    from experiments.config.compose import compose
     from experiments.runner.compare import describe
-    from experiments.runner.compose import compose
 
     app = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["flwr"]["app"]
     assert json.loads(app["config"]["config"]) == describe(compose(["clients=2", "methods=[afl]"]), "afl")

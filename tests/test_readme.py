@@ -15,8 +15,8 @@ from hydra.core.override_parser.types import Override
 from experiments.commands.flower import command as flower
 from experiments.commands.privacy import planned
 from experiments.commands.unlearn import command as unlearn
+from experiments.config.compose import compose
 from experiments.main import COMMANDS, main
-from experiments.runner.compose import compose
 from fedlab.data.sources.catalogue import listing
 
 ROOT = Path(__file__).parent.parent

@@ -21,8 +21,8 @@ from hydra.utils import instantiate
 from rich.console import Console
 
 from experiments.benchmarks.layout import columns, options, timed
+from experiments.config.compose import compose
 from experiments.runner.compare import describe
-from experiments.runner.compose import compose
 from fedlab.llm.backends.completion_cache import complete_all
 
 

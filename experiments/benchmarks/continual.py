@@ -21,8 +21,8 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments.benchmarks.layout import columns, options
+from experiments.config.compose import compose
 from experiments.runner.compare import build_world, make_grid, run_method
-from experiments.runner.compose import compose
 from fedlab.tracking.run_directory import RunDirectory
 
 CUTS = (5, 25, 125)

@@ -32,8 +32,8 @@ from torch import Tensor, nn
 
 from clients.sgd import SGD, Answer
 from experiments.benchmarks.layout import columns, options, timed
+from experiments.config.compose import compose
 from experiments.runner.compare import CLIENT_APP, describe
-from experiments.runner.compose import compose
 from fedlab import world
 from fedlab.engine.aggregation.rounds import run_rounds
 from fedlab.engine.messages.broadcast import nodes_of

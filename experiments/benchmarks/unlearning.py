@@ -25,8 +25,8 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments.benchmarks.layout import columns, options, timed
+from experiments.config.compose import compose
 from experiments.runner.compare import build_world, make_grid, run_method
-from experiments.runner.compose import compose
 from experiments.runner.deletion import kept_by
 from experiments.studies.unlearning import drawn, without
 from fedlab.analytic import Joint

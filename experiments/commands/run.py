@@ -54,8 +54,8 @@ def run(words: Sequence[str]) -> int:
     from hydra.core.hydra_config import HydraConfig
     from omegaconf import OmegaConf
 
-    from experiments.runner.compose import COMPOSITION_ERRORS, composing, configuration, explain
-    from experiments.runner.schema import register
+    from experiments.config.compose import COMPOSITION_ERRORS, composing, configuration, explain
+    from experiments.config.schema import register
 
     register()
     # Hydra prints composition errors itself and exits with 1; with this it raises them, to be said better.

@@ -19,11 +19,11 @@ from omegaconf import DictConfig
 from rich.console import Console
 from safetensors.numpy import load_file
 
+from experiments.config.compose import compose
+from experiments.config.schema import check
 from experiments.deploy.agreement import check_agreement
 from experiments.deploy.federation import Federation
 from experiments.runner.compare import CLIENT_APP, describe
-from experiments.runner.compose import compose
-from experiments.runner.schema import check
 from fedlab.engine.messages.records import from_record
 from fedlab.engine.simulation.local_grid import LocalGrid
 from fedlab.engine.simulation.meter import MeteredGrid

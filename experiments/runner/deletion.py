@@ -19,7 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 from safetensors.numpy import save
 from yaml import YAMLError
 
-from experiments.runner.old_names import translated
+from experiments.config.old_names import translated
 from experiments.runner.replay import Again
 from fedlab.analytic import Joint
 from fedlab.audit.deletion import DeletionCertificate

@@ -12,8 +12,8 @@ from hydra.utils import get_method
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
+from experiments.config.schema import check
 from experiments.runner.resume import CHECKPOINTS, LEDGERS, changed_versions, former_config
-from experiments.runner.schema import check
 from fedlab.report.live import Live
 from fedlab.report.result import Result
 from fedlab.tracking.run_directory import RunDirectory, remove

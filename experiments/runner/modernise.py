@@ -7,8 +7,8 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from experiments.config.old_names import renamed_state
 from experiments.runner.compare import checkpoints_of, describe
-from experiments.runner.old_names import renamed_state
 from fedlab.tracking.run_directory import RunDirectory
 
 KEYS = {"model": "client", "attendance": "availability"}

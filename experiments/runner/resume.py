@@ -17,8 +17,8 @@ from typing import Any
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
-from experiments.runner.compose import compose
-from experiments.runner.old_names import new_override, old_names, translated
+from experiments.config.compose import compose
+from experiments.config.old_names import new_override, old_names, translated
 from fedlab.errors import BadInput
 from fedlab.tracking.provenance import versions
 

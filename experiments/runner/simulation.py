@@ -9,7 +9,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from experiments.runner.compose import compose
+from experiments.config.compose import compose
 from experiments.runner.execution import ended, perform, settle
 from experiments.runner.resume import reopen
 from fedlab.errors import BadInput

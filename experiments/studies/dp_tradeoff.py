@@ -13,8 +13,8 @@ from typing import Any
 from flwr.app import ArrayRecord
 from omegaconf import DictConfig
 
+from experiments.config.compose import recompose
 from experiments.runner.compare import build_world, make_grid, run_method
-from experiments.runner.compose import recompose
 from experiments.studies.cells import Cells, Row, check_method, check_study
 from fedlab.errors import unknown
 from fedlab.privacy.mechanisms.gaussian import check_budget

@@ -24,8 +24,8 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from clients.fdkt import FDKT
+from experiments.config.compose import recompose
 from experiments.runner.compare import build_world, describe
-from experiments.runner.compose import recompose
 from experiments.studies.cells import Cells, Row, check_method, check_study, federation
 from fedlab.engine.messages.records import from_record
 from fedlab.errors import BadInput, unknown

@@ -21,8 +21,8 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from clients.fdkt import FDKT
+from experiments.config.compose import recompose
 from experiments.runner.compare import build_world, describe
-from experiments.runner.compose import recompose
 from experiments.studies.cells import Cells
 from experiments.studies.fdkt import METHOD, at
 from fedlab.audit.canaries import Canaries, exposures, insert

@@ -16,8 +16,8 @@ import pytest
 import torch
 
 from clients.afl import AFL
+from experiments.config.compose import compose
 from experiments.runner.compare import CLIENT_APP, describe
-from experiments.runner.compose import compose
 from fedlab.analytic import RandomReLU
 from fedlab.data.federation import federate
 from fedlab.data.partition import Dirichlet

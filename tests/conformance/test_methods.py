@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from flwr.app import ArrayRecord
 
+from experiments.config.compose import compose, configuration
 from experiments.runner.compare import CLIENT_APP, describe
-from experiments.runner.compose import compose, configuration
 from fedlab.engine.messages.records import from_record
 from fedlab.engine.persistence.checkpoint import Checkpoints
 from fedlab.engine.simulation.faults import Dropout

@@ -15,8 +15,8 @@ from safetensors.numpy import load_file
 
 from clients.acil import ACIL
 from clients.dsal import DSAL
+from experiments.config.compose import compose
 from experiments.runner.compare import compare
-from experiments.runner.compose import compose
 from experiments.runner.simulation import override
 from fedlab import world
 from fedlab.analytic import DualReLUTanh, RandomReLU

@@ -158,8 +158,8 @@ def test_a_file_named_like_a_key_is_not_counted(tmp_path: Path) -> None:
 
 
 def test_the_config_of_a_story_is_what_an_experiment_describes() -> None:
+    from experiments.config.compose import compose
     from experiments.runner.compare import describe
-    from experiments.runner.compose import compose
 
     described = describe(compose(["clients=2", "methods=[afl]"]), "afl")
     assert set(config(2)) <= set(json.loads(json.dumps(described)))

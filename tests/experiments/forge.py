@@ -12,8 +12,8 @@ from pathlib import Path
 from hydra.utils import instantiate
 
 import strategies.app  # noqa: F401
+from experiments.config.compose import compose
 from experiments.main import main
-from experiments.runner.compose import compose
 from fedlab import world
 from fedlab.report import curves, figures  # noqa: F401 - matplotlib takes longer to load than a run takes
 

@@ -4,7 +4,7 @@ import pytest
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from experiments.runner.signatures import fill
+from experiments.config.signatures import fill
 from fedlab.llm.language_model import LanguageModel
 
 FOLDER = Path(__file__).parents[2] / "conf" / "llm"

@@ -15,9 +15,9 @@ from flwr.clientapp import ClientApp
 
 from clients import afl as clients_afl
 from clients import secagg as clients_secagg
+from experiments.config.compose import compose
 from experiments.main import main
 from experiments.runner.compare import CLIENT_APP, describe
-from experiments.runner.compose import compose
 from fedlab.analytic import RandomReLU
 from fedlab.data.federation import federate
 from fedlab.data.partition import Dirichlet

@@ -8,8 +8,8 @@ import pytest
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
+from experiments.config.signatures import fill
 from experiments.main import main
-from experiments.runner.signatures import fill
 from fedlab.data import partition
 from fedlab.data.sources.catalogue import SOURCES, Digits, listing
 from fedlab.data.sources.packages import is_cached

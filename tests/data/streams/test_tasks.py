@@ -9,7 +9,7 @@ from hydra.utils import instantiate
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from experiments.runner.schema import register
+from experiments.config.schema import register
 from fedlab.data.dataset import Split
 from fedlab.data.partition import Dirichlet, Iid
 from fedlab.data.streams.blurry import SiBlurry

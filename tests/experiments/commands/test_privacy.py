@@ -11,9 +11,9 @@ from flwr.app import Context, RecordDict
 
 from clients.app import app as client_app
 from experiments.commands.privacy import ledgers, planned
+from experiments.config.compose import compose
 from experiments.main import main
 from experiments.runner.compare import describe
-from experiments.runner.compose import compose
 from fedlab.engine.simulation.local_grid import LocalGrid
 from fedlab.errors import BadInput
 from fedlab.privacy.accounting.budget import PrivacyBudget

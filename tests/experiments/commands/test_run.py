@@ -14,9 +14,9 @@ import pytest
 import yaml
 
 import fedlab
+from experiments.config.compose import compose, configuration
 from experiments.main import main
 from experiments.messages import message
-from experiments.runner.compose import compose, configuration
 from fedlab.errors import BadInput, ClientFailed
 
 SMALL = ["features.expansion.width=64", "rounds=2", "cohort.minimum=5"]

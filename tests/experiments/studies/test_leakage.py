@@ -8,8 +8,8 @@ import pytest
 from safetensors.numpy import load_file
 from scipy.special import ndtr
 
+from experiments.config.compose import compose
 from experiments.main import main
-from experiments.runner.compose import compose
 from experiments.studies.leakage import leakage
 from fedlab.errors import BadInput
 from fedlab.privacy.mechanisms.gaussian import multiplier

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from hydra.utils import instantiate
 
+from experiments.config.compose import compose, configuration
 from experiments.main import main
 from experiments.runner.compare import describe
-from experiments.runner.compose import compose, configuration
 from fedlab.data.dataset import Split
 from fedlab.data.sources.catalogue import SOURCES
 from fedlab.engine.persistence.checkpoint import Checkpoints

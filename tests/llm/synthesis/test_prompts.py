@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from hydra.utils import instantiate
 
-from experiments.runner.compose import compose
+from experiments.config.compose import compose
 from fedlab.errors import BadInput
 from fedlab.llm.language_model import Completion, Message, Sampling
 from fedlab.llm.synthesis.parsing import EMPTY, NO_FORMAT, TRUNCATED, first_text, records_in

@@ -6,9 +6,9 @@ from importlib import import_module
 
 import pytest
 
+from experiments.config.compose import compose
+from experiments.config.old_names import KEYS, LEARNERS, MODULES, new_key, new_override, new_target, translated
 from experiments.main import main
-from experiments.runner.compose import compose
-from experiments.runner.old_names import KEYS, LEARNERS, MODULES, new_key, new_override, new_target, translated
 from fedlab.errors import BadInput
 
 RENAMED = {

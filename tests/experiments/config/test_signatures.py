@@ -9,10 +9,10 @@ import yaml
 from hydra.utils import get_object
 from omegaconf import OmegaConf
 
-from experiments.runner.compose import compose, configuration
-from experiments.runner.documented import documented, sentences
-from experiments.runner.schema import DOCUMENTED
-from experiments.runner.signatures import defaults_of, docstring_of, fill
+from experiments.config.compose import compose, configuration
+from experiments.config.documented import documented, sentences
+from experiments.config.schema import DOCUMENTED
+from experiments.config.signatures import defaults_of, docstring_of, fill
 from fedlab.errors import BadInput
 
 FILES = [path for path in sorted(configuration().rglob("*.yaml")) if path.parent.name != "experiment"]

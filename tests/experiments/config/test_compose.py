@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from hydra.utils import get_method, instantiate
 
+from experiments.config.compose import compose, configuration
+from experiments.config.schema import check
 from experiments.runner.compare import describe
-from experiments.runner.compose import compose, configuration
-from experiments.runner.schema import check
 from fedlab.errors import BadInput
 from fedlab.llm.tuning.small_model import SmallModel
 from fedlab.llm.tuning.training import Training

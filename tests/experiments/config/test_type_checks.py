@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from experiments.runner.compose import compose
-from experiments.runner.schema import check
-from experiments.runner.type_checks import check_types
+from experiments.config.compose import compose
+from experiments.config.schema import check
+from experiments.config.type_checks import check_types
 from fedlab.errors import BadInput
 from tests.experiments.runner.test_compose import options
 

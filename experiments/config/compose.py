@@ -16,8 +16,8 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from experiments.runner.old_names import moved, new_key, new_override
-from experiments.runner.schema import register
+from experiments.config.old_names import moved, new_key, new_override
+from experiments.config.schema import register
 from fedlab.errors import BadInput, unknown
 from fedlab.extras import installing
 

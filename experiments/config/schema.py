@@ -12,9 +12,9 @@ from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
-from experiments.runner.old_names import moved, old_names
-from experiments.runner.signatures import fill
-from experiments.runner.type_checks import check_types
+from experiments.config.old_names import moved, old_names
+from experiments.config.signatures import fill
+from experiments.config.type_checks import check_types
 from fedlab import checks
 from fedlab.errors import BadInput
 
@@ -160,7 +160,7 @@ def register() -> None:
 
 
 def _settings(*, _root_: Any) -> str:
-    from experiments.runner.documented import documented  # only --help needs it
+    from experiments.config.documented import documented  # only --help needs it
 
     return documented(_root_, DOCUMENTED).replace("$", "$$")  # for Hydra's template
 
