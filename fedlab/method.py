@@ -19,11 +19,17 @@ lends:
 
     class NearestMean(FedlabStrategy):                         # strategies/nearest_mean.py
         streaming = one_round = True
+        rounds_per_step = 1
         partial_sum = ArraySum
 
         def aggregate_train(self, server_round, replies):
             total = sum_of(replies)
-            return to_record({"means": total["sums"] / total["counts"].clip(1)[:, None]}), None
+            means = total["sums"] / total["counts"].clip(1)[:, None]
+            means[total["counts"] == 0] = 1e9                  # nobody holds the class: far from every sample
+            return to_record({"means": means}), None
+
+(A method that is to be compared with others takes their `expansion` and checks its features, as the one that
+`fedlab new method` writes does.)
 
 n samples, d0 backbone features, d features of the method, c classes.
 """
@@ -40,26 +46,32 @@ from torch import Tensor
 from fedlab.errors import BadInput
 
 if TYPE_CHECKING:
+    from flwr.app import ArrayRecord
+
     from fedlab.engine.aggregation.replies import sum_of
-    from fedlab.engine.aggregation.strategy import FedlabStrategy
+    from fedlab.engine.aggregation.strategy import FedlabStrategy, Messages
     from fedlab.engine.messages.partial_sums import ArraySum
     from fedlab.engine.messages.records import to_record
 
 SERVER = {
+    "ArrayRecord": "flwr.app",
     "ArraySum": "fedlab.engine.messages.partial_sums",
     "FedlabStrategy": "fedlab.engine.aggregation.strategy",
+    "Messages": "fedlab.engine.aggregation.strategy",
     "sum_of": "fedlab.engine.aggregation.replies",
     "to_record": "fedlab.engine.messages.records",
 }
 """What the server's side needs, and where it is."""
 __all__ = [
     "Answer",
+    "ArrayRecord",
     "ArraySum",
     "Arrays",
     "Config",
     "FedlabStrategy",
     "Learner",
     "Memory",
+    "Messages",
     "Samples",
     "learner_of",
     "sum_of",

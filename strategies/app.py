@@ -158,7 +158,7 @@ def estimate_memory(learner: Learner, everyone: world.World) -> str | None:
 
 def _check_rounds(name: str, method: FedlabStrategy, rounds: int, steps: int) -> None:
     """Refuse rounds that a closed form has no use for."""
-    if rounds != (needed := method.rounds_per_step or (1 if method.one_round else rounds)):
+    if rounds != (needed := method.rounds_per_step or rounds):
         raise BadInput(f"rounds={rounds}: {name} takes {needed} to learn what there is, and nothing from more")
     if steps > 1 and method.one_round:
         raise BadInput(

@@ -12,11 +12,9 @@ n samples, d features, c classes; N (c,), S (c, d) and q (d,) are everybody's co
 from __future__ import annotations
 
 import numpy as np
-from flwr.app import ArrayRecord
 
 from fedlab import checks
-from fedlab.engine.aggregation.strategy import Messages
-from fedlab.method import ArraySum, FedlabStrategy, sum_of, to_record
+from fedlab.method import ArrayRecord, ArraySum, FedlabStrategy, Messages, sum_of, to_record
 
 
 class Discriminant(FedlabStrategy):
@@ -31,6 +29,7 @@ class Discriminant(FedlabStrategy):
     """
 
     streaming = one_round = True  # it walks the replies as they arrive, and learns all there is at once
+    rounds_per_step = 1
     partial_sum = ArraySum  # so workers may add the replies of their clients before they are sent
 
     def __init__(self, shrinkage: float):

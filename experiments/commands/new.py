@@ -50,6 +50,7 @@ def method(name: str, title: str | None, paper: str | None) -> None:
     print(*texts, sep="\n")
     print(f"next: fedlab run methods=[{name}]")
     print(f"      python -m pytest tests/conformance -k {name}")
+    print("      make lint, and the line of experiments/README.md says what the method is")
 
 
 def method_texts(root: Path, name: str, title: str | None = None, paper: str | None = None) -> dict[str, str]:

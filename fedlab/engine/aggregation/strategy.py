@@ -40,8 +40,7 @@ class FedlabStrategy(Strategy):
             are not, or hold NaN.
         rounds_per_step: Number of rounds that learn all there is, or what one step of a stream brings, and after
             which there is a model to evaluate; None where every round improves the model.
-        one_round: Whether it learns once, in one round where `rounds_per_step` says no other number, and nothing of a
-            stream.
+        one_round: Whether it can learn only once, and nothing of a stream.
         late: Fate of clients that answer after the deadline: 'drop', or 'merge' to hand them to `merge` after the
             round.
         missed: Node to the rounds that it was asked in vain: it is told them as `missed-rounds` when it is asked

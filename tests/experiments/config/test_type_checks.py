@@ -8,7 +8,7 @@ from experiments.config.compose import compose
 from experiments.config.schema import check
 from experiments.config.type_checks import check_types
 from fedlab.errors import BadInput
-from tests.experiments.runner.test_compose import options
+from tests.experiments.config.test_compose import options
 
 
 @pytest.mark.parametrize("group", ["source", "partition", "features", "network", "engine"])
