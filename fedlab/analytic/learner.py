@@ -215,9 +215,9 @@ class Analytic(Learner):
         return total.result(), num_bytes
 
     def features(self, x: Tensor) -> Float64[Tensor, "n d"]:
-        """Return what the head multiplies: the same numbers that were summed."""
+        """Return what the head multiplies: the same numbers that were summed, and never clipped as under privacy."""
         check_features(x)
-        h, scale, _ = self.expand(x)
+        h, scale, _ = Analytic.expand(self, x)
         return h if scale is None else h / scale
 
     def scores(self, arrays: Mapping[str, np.ndarray], h: Tensor) -> Float64[Tensor, "n c"]:
