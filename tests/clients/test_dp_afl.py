@@ -32,6 +32,14 @@ def reply(model: DPAFL, n: int, seed: int = 3) -> NoisyGram:
 
 
 @pytest.mark.parametrize("mode", ["exact", "float64"])
+def test_what_is_scored_is_not_clipped(mode: str):
+    """A clip bounds what a sample adds to the sums; the head multiplies the features as they are."""
+    x, _ = samples(50)
+    plain = Analytic(C, RandomReLU(8, 0), mode, bits=8).features(x)
+    assert torch.equal(learner(mode, clip=0.2).features(x), plain)
+
+
+@pytest.mark.parametrize("mode", ["exact", "float64"])
 def test_rows_are_clipped(mode: str):
     """No sample adds more than clip^2 to the trace of G, and with a generous clip the sums are AFL's own."""
     x, labels = samples(50)
