@@ -100,7 +100,7 @@ def heard(monkeypatch: pytest.MonkeyPatch, case: Case, **settings: object) -> li
 
     with monkeypatch.context() as patch:
         patch.setattr(Host, "_handle", listening)
-        patch.setattr(Host, "_batch", lambda self, messages: None)  # each client by itself
+        patch.setattr(Host, "_attempt", lambda self, *asked: None)  # each client by itself
         common = {"methods": [case.method], "clients": 6, "features.expansion.width": 16, "analytic.bits": 8}
         fedlab.simulate("afl_digits", **{**common, **case.settings, **settings})
     return said
