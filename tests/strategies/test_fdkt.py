@@ -138,7 +138,7 @@ def test_no_private_text_is_in_any_message(run, monkeypatch, only_votes):
         return reply
 
     monkeypatch.setattr(Host, "_handle", listening)
-    monkeypatch.setattr(Host, "_batch", lambda self, messages: None)
+    monkeypatch.setattr(Host, "_attempt", lambda self, *asked: None)
     run(only_votes, **({} if only_votes else {"study.only": ["generator and votes"]}))
     assert len(said) == (9 if only_votes else 12)
     written = set() if only_votes else {("text", "ends", "labels")}

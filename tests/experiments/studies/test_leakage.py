@@ -88,7 +88,7 @@ def test_the_same_seed_gives_the_same_rows(tmp_path):
         (["study.epsilons=[]"], "names no epsilons"),
         (["study.epsilons=[-1.0]"], "epsilon=-1.0"),
         (["study.delta=2.0"], "delta=2.0"),
-        (["study.tries=0"], "study.tries=0 must be at least 1"),
+        (["study.tries=0"], "study.tries=0 must be a whole number >= 1"),
         (["study.clip=-1.0"], "clip=-1.0"),
         (["study.targets=1500"], "1437 samples.*too few"),
         (["study.min_samples=1400"], "0 clients with at least 1400"),
