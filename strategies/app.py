@@ -114,8 +114,8 @@ def run(
                 if ledger is None and not grid.simulated:
                     grid.emit("warning", message=UNKEPT)
             initial = to_record(learner.initial(everyone.train.shape[1], config["seed"]))
-            patience = config["timeout"], config["tolerate"]
-            history = run_rounds(strategy, grid, initial, config["rounds"] * steps, evaluate, *patience, checkpoints)
+            rounds, timeout, tolerate = config["rounds"] * steps, config["timeout"], config["tolerate"]
+            history = run_rounds(strategy, grid, initial, rounds, evaluate, timeout, tolerate, checkpoints)
     finally:
         gc.unfreeze()
     report = dict(method.report())
